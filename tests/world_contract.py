@@ -1,0 +1,145 @@
+"""The contract of a world, as one reusable test. A new world is tested by three lines:
+
+    def test_contract():
+        check_world(MyWorld())
+
+What is checked is what `wm/worlds/base.py` promises and what rollouts, stages and drawings rely on. A broken
+promise fails with a sentence.
+
+A action, T time.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+import gymnasium
+import numpy as np
+import pytest
+
+from wm.worlds.base import FRAME_SHAPE, World
+
+
+def check_world(world: World, *, steps: int = 40, seed: int = 7) -> None:
+    """Fails unless `world` keeps the contract of `wm.worlds.base.World`.
+
+    Args:
+        world: what is tested.
+        steps: length T of the short episodes on which drawings are compared (every drawing is stepped that long).
+        seed: of the episodes and of the explorer.
+    """
+    check_spec(world)
+    check_squash(world)
+    check_explorer(world, seed)
+    acts = explore(world, steps, seed)
+    runs = [check_drawing(world, drawing, acts, seed) for drawing in world.spec.drawings]
+    for drawing, run in zip(world.spec.drawings[1:], runs[1:], strict=True):
+        assert run["dynamics"] == runs[0]["dynamics"], f"drawing {drawing!r} changes rewards or ends, not only frames"
+    assert world.make().reset(seed=seed)[0].tobytes() == runs[0]["obs"][0], "make() is not make(spec.drawings[0])"
+    with pytest.raises(ValueError, match=re.escape("no-such-drawing")):
+        world.make("no-such-drawing")
+    check_length(world, seed)
+    check_stalled(world)
+
+
+def check_spec(world: World) -> None:
+    """The spec's fields are possible values."""
+    spec = world.spec
+    assert spec.name and spec.name.isidentifier(), f"spec.name is {spec.name!r}: expected an identifier"
+    assert spec.action_size >= 1 and spec.max_steps >= 1 and spec.fps >= 1, f"impossible spec {spec}"
+    assert spec.drawings and len(set(spec.drawings)) == len(spec.drawings), f"bad spec.drawings {spec.drawings}"
+    inputs = tuple(name for name in ("z", "h", "c") if name in spec.controller_inputs)
+    assert inputs and inputs == spec.controller_inputs, f"bad spec.controller_inputs {spec.controller_inputs}"
+
+
+def check_squash(world: World) -> None:
+    """C's raw outputs of any shape [..., A] and any size land in the action space, row by row."""
+    space, size = world.make().action_space, world.spec.action_size
+    assert isinstance(space, gymnasium.spaces.Box) and space.shape == (size,), f"action space {space} is not ({size},)"
+    assert space.dtype == np.float32, f"action space is {space.dtype}, not float32"
+    out = np.random.default_rng(0).normal(0, 3, (4, 5, size)).astype(np.float32)
+    out[0, 0], out[0, 1], out[0, 2] = 1e6, -1e6, 0
+    before, act = out.copy(), world.squash(out)
+    assert act.shape == out.shape and act.dtype == np.float32, f"squash gave {act.dtype} {act.shape}"
+    assert np.array_equal(out, before), "squash changes its argument"
+    for row, expected in zip(out.reshape(-1, size), act.reshape(-1, size), strict=True):
+        assert space.contains(expected), f"squash({row}) = {expected} is outside {space}"
+        assert np.array_equal(world.squash(row), expected), "squash of a batch differs from squash of its rows"
+
+
+def check_explorer(world: World, seed: int) -> None:
+    """Exploration is a function of its generator, and gives actions of the action space that vary."""
+    first, again = explore(world, 200, seed), explore(world, 200, seed)
+    assert np.array_equal(first, again), "explorer is not a function of rng alone"
+    assert not np.array_equal(first, explore(world, 200, seed + 1)), "explorer ignores rng"
+    assert np.ptp(first, axis=0).max() > 0, "explorer never changes its action"
+    space = world.make().action_space
+    for act in first:
+        assert space.contains(act), f"explorer gave {act!r}, outside {space}"
+
+
+def explore(world: World, steps: int, seed: int) -> np.ndarray:
+    """Actions [T, A] of a fresh explorer that sees black frames."""
+    policy = world.explorer(np.random.default_rng(seed))
+    return np.stack([policy(np.zeros(FRAME_SHAPE, np.uint8)) for _ in range(steps)])
+
+
+def check_drawing(world: World, drawing: str, acts: np.ndarray, seed: int) -> dict:
+    """Steps one drawing: types, shapes, and that an episode is a function of seed and actions, on any instance."""
+    env = world.make(drawing)
+    assert env.observation_space == gymnasium.spaces.Box(0, 255, FRAME_SHAPE, np.uint8), "wrong observation space"
+    first = play(env, acts, seed)
+    play(env, acts[: len(acts) // 2], seed + 1)  # a half-played other episode must leave no trace
+    assert play(env, acts, seed) == first, f"{drawing}: a second episode of the same seed differs"
+    other = world.make(drawing)
+    assert play(other, acts, seed) == first, f"{drawing}: a second environment gives another episode"
+    assert play(other, acts, seed + 1) != first, f"{drawing}: the seed changes nothing"
+    env.close()
+    other.close()
+    return first
+
+
+def play(env: gymnasium.Env, acts: np.ndarray, seed: int) -> dict:
+    """One episode: frames as bytes, and the dynamics (rew, end, trunc) a step."""
+    obs, info = env.reset(seed=seed)
+    assert isinstance(info, dict), "reset did not return (obs, info)"
+    frames, dynamics = [frame(obs)], []
+    for act in acts:
+        obs, rew, end, trunc, info = env.step(act)
+        assert np.isscalar(rew) and np.isfinite(rew), f"reward {rew!r} is not a finite number"
+        assert isinstance(end, bool) and isinstance(trunc, bool), f"end {end!r}, trunc {trunc!r} are not bools"
+        assert isinstance(info, dict), f"info {info!r} is not a dict"
+        frames.append(frame(obs))
+        dynamics.append((float(rew), end, trunc))
+        if end or trunc:
+            break
+    assert len(set(frames)) > 1, "frames never change"
+    return {"obs": frames, "dynamics": dynamics}
+
+
+def frame(obs: np.ndarray) -> bytes:
+    """The bytes of a frame, once it is one."""
+    assert isinstance(obs, np.ndarray) and obs.dtype == np.uint8, f"a frame is a {type(obs)} of {obs.dtype}"
+    assert obs.shape == FRAME_SHAPE, f"a frame is {obs.shape}"
+    return obs.tobytes()
+
+
+def check_length(world: World, seed: int) -> None:
+    """Truncates at `spec.max_steps` and never before, in an idle and in an exploring episode."""
+    env = world.make()
+    idle = np.clip(np.zeros(world.spec.action_size, np.float32), env.action_space.low, env.action_space.high)
+    for policy in (lambda obs: idle, world.explorer(np.random.default_rng(seed))):
+        obs, _ = env.reset(seed=seed)
+        for step in count(1):
+            obs, _, end, trunc, _ = env.step(policy(obs))
+            assert trunc == (step == world.spec.max_steps), f"trunc is {trunc} at step {step}"
+            if end or trunc:
+                break
+    env.close()
+
+
+def check_stalled(world: World) -> None:
+    """The rule that ends hopeless episodes is off at 0."""
+    assert not world.stalled(10_000, 0), "a limit of 0 must switch the rule off"
+    assert world.stalled(30, 30) and not world.stalled(29, 30), "stalled must hold from `limit` steps on"
