@@ -1,0 +1,102 @@
+"""Moving pictures: frames in, an mp4 that browsers play out, the same bytes every time.
+
+H.264 in yuv420p with the index at the front; one thread and bit-exact flags, since x264's decisions change with the
+number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+_SMALLEST = 320  # frames with a shorter side are enlarged by a whole factor, pixel for pixel
+_EXACT = ["-threads", "1", "-x264-params", "threads=1:lookahead-threads=1", "-flags", "+bitexact", "-fflags", "+bitexact",
+          "-map_metadata", "-1"]
+_BROWSER = ["-c:v", "libx264", "-preset", "medium", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+
+
+def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | None = None) -> int:
+    """Writes frames as an mp4, one at a time (memory stays flat), to a temporary name that is then renamed.
+
+    Args:
+        frames: [T, height, width, 3] uint8, or anything that yields [height, width, 3] uint8, all of one size.
+        fps: frames a second.
+        caption: a line of text above the picture.
+    Returns:
+        the number of frames written.
+    Raises:
+        ValueError: no frame, or one of another size than the first.
+        RuntimeError: ffmpeg failed; the message is ffmpeg's.
+    """
+    path, source = Path(path), iter(frames)
+    first = next(source, None)
+    if first is None:
+        raise ValueError(f"{path.name}: a video needs at least one frame")
+    first = np.asarray(first)
+    factor = max(1, -(-_SMALLEST // min(first.shape[:2])))
+    height, width = (side * factor // 2 * 2 for side in first.shape[:2])
+    head = _caption(caption, width) if caption else np.zeros((0, width, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
+               "-s", f"{width}x{height + len(head)}", "-r", f"{fps:g}", "-i", "-", "-an", *_BROWSER, *_EXACT,
+               "-f", "mp4", str(temporary)]
+    ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    count = 0
+    try:
+        for frame in _same(chain([first], source), first.shape, path):
+            frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
+            ffmpeg.stdin.write(np.concatenate([head, frame]).tobytes())
+            count += 1
+        _, message = ffmpeg.communicate()
+    except BrokenPipeError:
+        message = ffmpeg.stderr.read()
+        ffmpeg.wait()
+    except BaseException:
+        ffmpeg.kill()
+        ffmpeg.communicate()
+        temporary.unlink(missing_ok=True)
+        raise
+    if ffmpeg.returncode or not count:
+        temporary.unlink(missing_ok=True)
+        raise RuntimeError(f"{path.name}: ffmpeg failed: {message.decode(errors='replace').strip()}")
+    os.replace(temporary, path)
+    return count
+
+
+def read(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a video, [height, width, 3] uint8 each, in order."""
+    reader = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(reader)["size"]
+    for data in reader:
+        yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _same(frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path) -> Iterator[np.ndarray]:
+    for index, frame in enumerate(frames):
+        frame = np.asarray(frame)
+        if frame.shape != shape or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
+            raise ValueError(f"{path.name}: frame {index} is {frame.shape} {frame.dtype}, expected {shape} uint8")
+        yield frame
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """[34, width, 3] uint8: dark text on white, made smaller where it would not fit."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, dpi = 34, 100
+    for size in (11, 10, 9, 8, 7, 6):
+        figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
+        label = figure.text(0.02, 0.5, text, va="center", size=size, family="DejaVu Sans", color="#22272e")
+        canvas.draw()
+        if label.get_window_extent().x1 <= 0.98 * width:
+            break
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:height, :width, :3])
