@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 BLUE, RED, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 INK, GREY, PAPER = "#22272e", "#8a939e", "#ffffff"
@@ -228,13 +229,13 @@ def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out
     values = np.asarray(values, dtype=np.float64)
     mean, std = float(values.mean()), float(values.std())
     with _style():
-        figure, (ax,) = _panels(1, "", size=(6.6, 3.5))
+        figure, (ax,) = _panels(1, "", size=(6.8, 3.9))
         bins = np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 5, 40)))
         ax.hist(values, bins=bins, color=SKY, edgecolor=PAPER, linewidth=0.8)
         ax.plot(values, np.full(len(values), -0.035), "|", color=BLUE, markersize=7, clip_on=False,
                 transform=ax.get_xaxis_transform())
         if interval:
-            ax.axvspan(*interval, color=RED, alpha=0.16, linewidth=0,
+            ax.axvspan(*interval, color=RED, alpha=0.18, linewidth=0, zorder=0.6,
                        label=f"95% interval of the mean {interval[0]:.0f} … {interval[1]:.0f}")
         ax.axvline(mean, color=RED, label=f"mean {mean:.0f} ± {std:.0f} ({len(values)} episodes)")
         for colour, (label, value) in zip((INK, GREEN, PURPLE, ORANGE), (references or {}).items()):
@@ -243,7 +244,7 @@ def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out
         ax.tick_params(axis="x", pad=8)
         _finish(ax, title, xlabel, "linear", legend=False)
         ax.set_ylabel("episodes")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         _save(figure, path)
 
 
@@ -260,17 +261,17 @@ def mdn_regression(path: Path, x: np.ndarray, y: np.ndarray, grid: np.ndarray, p
         samples: (x, y) drawn from the mixture, [S] each.
     """
     with _style():
-        figure, axes = _panels(3, title, size=(11, 3.7), share=True)
+        figure, axes = _panels(3, title, size=(11, 3.9), share=True)
         for ax in axes[:2]:
-            ax.plot(x, y, ".", color=GREY, alpha=0.3, markersize=3, markeredgewidth=0, label="data")
+            ax.plot(x, y, ".", color=GREY, alpha=0.5, markersize=3.5, markeredgewidth=0, label="data")
         axes[0].plot(grid, plain, color=RED, linewidth=2.4, label="prediction")
         _finish(axes[0], "Plain regression: the average", "x", "linear", legend=True)
         for k in range(mu.shape[1]):
             colour = CYCLE[k % len(CYCLE)]
             faded = [(*matplotlib.colors.to_rgb(colour), float(weight)) for weight in pi[:, k].clip(0, 1)]
             axes[1].scatter(grid, mu[:, k], c=faded, s=9, linewidths=0)
-        _finish(axes[1], "Mixture: means, as opaque as their weight", "x", "linear", legend=False)
-        axes[2].plot(*samples, ".", color=GREEN, alpha=0.35, markersize=3, markeredgewidth=0)
+        _finish(axes[1], "Mixture: means, by weight", "x", "linear", legend=False)
+        axes[2].plot(*samples, ".", color=GREEN, alpha=0.5, markersize=3.5, markeredgewidth=0)
         _finish(axes[2], "Mixture: samples", "x", "linear", legend=False)
         axes[0].set_ylabel("y")
         spread = 0.15 * float(np.ptp(y))
@@ -309,8 +310,17 @@ def _finish(ax: Any, title: str, xlabel: str, scale: str, legend: bool) -> None:
     ax.margins(x=0.02)
     if scale == "log" and all((np.asarray(line.get_ydata()) > 0).all() for line in ax.lines):
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(_Plain(minor_thresholds=(2, 0.5)))
+        ax.yaxis.set_minor_formatter(_Plain(minor_thresholds=(2, 0.5)))
     if legend and ax.get_legend_handles_labels()[0]:
         ax.legend(loc="best", borderaxespad=0.2)
+
+
+class _Plain(LogFormatter):
+    """Ticks of a logarithmic axis as 0.05, not 5e-02."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _reference(ax: Any, label: str, value: float, colour: str = INK, vertical: bool = False) -> None:

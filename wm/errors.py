@@ -1,0 +1,9 @@
+"""Errors that a user can cause, and that a sentence can explain."""
+
+
+class UserError(Exception):
+    """One sentence that names the thing, the value and what to do; the command line prints it and exits with 2."""
+
+
+class DamagedData(UserError):
+    """A file on disk is not what its checksum says; named before any work starts. Exit code 1."""

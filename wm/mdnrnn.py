@@ -1,0 +1,204 @@
+"""M: an LSTM whose output is a mixture of Gaussians over the next z (paper, section 2.2 and A.2).
+
+Shapes: B batch, T time, Z latent, A action, H hidden, K mixtures. The mixture is per latent dimension: K weights,
+means and deviations for each of the Z dimensions, laid out as [..., 3, K, Z] so that everything is contiguous in Z.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wm.config import Config
+from wm.lstm import LSTM
+
+LOG_SIGMA_FLOOR = -7.0
+"""Without a floor a mixture collapses on a repeated value and its likelihood runs away."""
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class MDNConfig(Config):
+    """The shape of M."""
+
+    hidden: int = Field(256, gt=0, le=8192, description="H, size of the LSTM's state (paper: 256; DoomTakeCover 512)")
+    mixtures: int = Field(5, gt=0, le=100, description="K, Gaussians per latent dimension (paper: 5)")
+    reward_head: bool = Field(True, description="predict the step's reward as well (not in the paper; a CarRacing dream needs it)")
+    done_head: bool = Field(True, description="predict the end of the episode as well (paper: DoomTakeCover only)")
+    done_weight: float = Field(10.0, gt=0, description="weight of a positive in the done head's cross-entropy (released code: 10)")
+    reward_weight: float = Field(1.0, ge=0, description="weight of the reward head's squared error in the loss")
+
+
+class Mixture(NamedTuple):
+    """Per dimension mixtures of Gaussians; each tensor is [..., K, Z]. `log_pi` is normalised over K."""
+
+    log_pi: Tensor
+    mu: Tensor
+    log_sigma: Tensor
+
+
+class Sequences(NamedTuple):
+    """A batch of windows cut from concatenated episodes.
+
+    mu, logvar: [B, T, Z] V's posterior of the frame at t. act: [B, T, A]. rew: [B, T] reward of the step.
+    end: [B, T] 1 where the step ended the episode for good. restart: [B, T] 1 where the frame is an episode's first.
+    next_mu, next_logvar: [B, T, Z] posterior of the frame at t + 1. has_next: [B, T] 0 where that frame is missing.
+    """
+
+    mu: Tensor
+    logvar: Tensor
+    act: Tensor
+    rew: Tensor
+    end: Tensor
+    restart: Tensor
+    next_mu: Tensor
+    next_logvar: Tensor
+    has_next: Tensor
+
+
+class MDNRNN(nn.Module):
+    """LSTM with one bias a gate, linear output; 422,368 parameters for CarRacing without the reward and done heads.
+
+    Args:
+        config: see `MDNConfig`.
+        z_size: Z.
+        action_size: A.
+        reads_restart: whether the input ends with a restart flag (paper's DoomRNN).
+    """
+
+    def __init__(self, config: MDNConfig, z_size: int, action_size: int, reads_restart: bool):
+        super().__init__()
+        self.config, self.z_size, self.action_size, self.reads_restart = config, z_size, action_size, reads_restart
+        self.lstm = LSTM(z_size + action_size + int(reads_restart), config.hidden)
+        self.mixture = nn.Linear(config.hidden, 3 * config.mixtures * z_size)
+        self.reward = nn.Linear(config.hidden, 1) if config.reward_head else None
+        self.done = nn.Linear(config.hidden, 1) if config.done_head else None
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """h, c: zeros [B, H]."""
+        zeros = self.mixture.weight.new_zeros(batch, self.config.hidden)
+        return zeros, zeros.clone()
+
+    def inputs(self, z: Tensor, act: Tensor, restart: Tensor | None = None) -> Tensor:
+        """What the LSTM reads: [..., Z + A (+ 1)] from z [..., Z], act [..., A], restart [...]."""
+        parts = [z, act] if not self.reads_restart else [z, act, restart[..., None].to(z.dtype)]
+        return torch.cat(parts, dim=-1)
+
+    def step(self, z: Tensor, act: Tensor, state: tuple[Tensor, Tensor], restart: Tensor | None = None
+             ) -> tuple[Tensor, Tensor]:
+        """One step for a batch: z [B, Z], act [B, A], (h, c) each [B, H] -> the next (h, c) (paper, equation in 2.2)."""
+        return self.lstm.step(self.inputs(z, act, restart), state)
+
+    def heads(self, h: Tensor) -> tuple[Mixture, Tensor | None, Tensor | None]:
+        """h [..., H] -> the mixture over the next z, reward [...] or None, done logit [...] or None."""
+        mixture = split_mixture(self.mixture(h), self.config.mixtures, self.z_size)
+        reward = self.reward(h).squeeze(-1) if self.reward else None
+        done = self.done(h).squeeze(-1) if self.done else None
+        return mixture, reward, done
+
+    def loss(self, batch: Sequences, state: tuple[Tensor, Tensor], generator: torch.Generator
+             ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """Mean negative log-likelihood of a sampled next z, per dimension, plus the heads' losses.
+
+        z is sampled anew from V's posterior for every batch, so M cannot overfit one draw (paper, A.2).
+
+        Returns:
+            the loss, {"nll", "reward", "done"} as detached scalars, and the (h, c) to carry to the next window.
+        """
+        eps = torch.randn((2, *batch.mu.shape), generator=generator, device=batch.mu.device)
+        z = torch.addcmul(batch.mu, (0.5 * batch.logvar).exp(), eps[0])
+        next_z = torch.addcmul(batch.next_mu, (0.5 * batch.next_logvar).exp(), eps[1])
+        h, state = self.lstm(self.inputs(z, batch.act, batch.restart), state, batch.restart)
+        nll = MixtureNLL.apply(self.mixture(h), next_z, batch.has_next, self.config.mixtures)
+        loss, metrics = nll, {"nll": nll.detach()}
+        if self.reward:
+            error = F.mse_loss(self.reward(h).squeeze(-1), batch.rew)
+            loss, metrics["reward"] = loss + self.config.reward_weight * error, error.detach()
+        if self.done:
+            entropy = F.binary_cross_entropy_with_logits(
+                self.done(h).squeeze(-1), batch.end, pos_weight=batch.end.new_tensor(self.config.done_weight))
+            loss, metrics["done"] = loss + entropy, entropy.detach()
+        return loss, metrics, (state[0].detach(), state[1].detach())
+
+
+def split_mixture(out: Tensor, mixtures: int, z_size: int) -> Mixture:
+    """The linear layer's output [..., 3*K*Z] as a mixture; log_pi normalised, log_sigma floored."""
+    logit, mu, log_sigma = out.unflatten(-1, (3, mixtures, z_size)).unbind(-3)
+    return Mixture(torch.log_softmax(logit, dim=-2), mu, log_sigma.clamp_min(LOG_SIGMA_FLOOR))
+
+
+def log_likelihood(mixture: Mixture, z: Tensor) -> Tensor:
+    """log p(z) under the mixture, per dimension: [..., Z] (Bishop 1994, equation 22, for Gaussian kernels)."""
+    scaled = (z.unsqueeze(-2) - mixture.mu) * torch.exp(-mixture.log_sigma)
+    return torch.logsumexp(mixture.log_pi - 0.5 * scaled.square() - mixture.log_sigma - HALF_LOG_TWO_PI, dim=-2)
+
+
+def sample(mixture: Mixture, tau: float, generator: torch.Generator | None = None) -> Tensor:
+    """z [..., Z] drawn at temperature tau: weights softmax(log_pi / tau), deviations sigma * sqrt(tau) (paper, A.2).
+
+    Raises:
+        ValueError: tau is not positive.
+    """
+    if not tau > 0:
+        raise ValueError(f"temperature tau must be positive, not {tau}")
+    shape, device = mixture.mu.shape, mixture.mu.device
+    uniform = torch.rand((*shape[:-2], 1, shape[-1]), generator=generator, device=device)
+    eps = torch.randn((*shape[:-2], shape[-1]), generator=generator, device=device)
+    cumulative = torch.softmax(mixture.log_pi / tau, dim=-2).cumsum(-2)
+    k = (uniform > cumulative).sum(-2, keepdim=True).clamp_max(shape[-2] - 1)  # [..., 1, Z], inverse of the distribution
+    mu, log_sigma = mixture.mu.gather(-2, k).squeeze(-2), mixture.log_sigma.gather(-2, k).squeeze(-2)
+    return mu + log_sigma.exp() * math.sqrt(tau) * eps
+
+
+class MixtureNLL(torch.autograd.Function):
+    """Masked mean of -log p(z) per dimension, straight from the linear layer's output, with its gradient in closed form.
+
+    Autograd would keep a dozen tensors of K*Z floats a step; here the gradient is made in the forward pass, a slice of
+    time that fits the cache at a time: with responsibilities r (Bishop 1994, equations 35 to 37),
+    d/dlogit = pi - r, d/dmu = r (mu - z) / sigma^2, d/dlog_sigma = r (1 - ((z - mu) / sigma)^2).
+    """
+
+    ROWS = 512  # (batch, time) pairs a slice: about 1 MB at K*Z = 160
+
+    @staticmethod
+    def forward(ctx, out: Tensor, z: Tensor, mask: Tensor, mixtures: int) -> Tensor:  # noqa: D102
+        """out [..., 3*K*Z], z [..., Z], mask [...] -> scalar."""
+        z_size = z.shape[-1]
+        rows, targets, weights = out.reshape(-1, 3, mixtures, z_size), z.reshape(-1, 1, z_size), mask.reshape(-1)
+        scale = 1.0 / (weights.sum().clamp_min(1.0) * z_size)
+        grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        total = rows.new_zeros((), dtype=torch.float64)
+        for start in range(0, len(rows), MixtureNLL.ROWS):
+            part = slice(start, start + MixtureNLL.ROWS)
+            total += _nll_slice(rows[part], targets[part], weights[part], None if grad is None else grad[part])
+        if grad is not None:
+            ctx.save_for_backward(grad.mul_(scale).view_as(out))
+        return (total * scale).to(out.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):  # noqa: D102
+        (grad,) = ctx.saved_tensors
+        return grad * grad_output, None, None, None
+
+
+def _nll_slice(rows: Tensor, z: Tensor, weight: Tensor, grad: Tensor | None) -> Tensor:
+    """Sum of weighted -log p(z) over a slice rows [N, 3, K, Z]; writes its gradient into `grad` if there is one."""
+    logit, mu, raw = rows.unbind(1)
+    log_sigma = raw.clamp_min(LOG_SIGMA_FLOOR)
+    log_pi = torch.log_softmax(logit, dim=1)
+    inverse = torch.exp(-log_sigma)
+    scaled = (z - mu) * inverse
+    square = scaled * scaled
+    joint = torch.add(log_pi, square, alpha=-0.5) - log_sigma
+    log_p = torch.logsumexp(joint, dim=1, keepdim=True)
+    if grad is not None:
+        w = weight[:, None, None]
+        r = torch.exp(joint - log_p) * w
+        torch.sub(log_pi.exp() * w, r, out=grad[:, 0])
+        torch.mul(r * scaled, inverse, out=grad[:, 1]).neg_()
+        torch.mul(r * (1.0 - square), raw >= LOG_SIGMA_FLOOR, out=grad[:, 2])
+    return ((HALF_LOG_TWO_PI - log_p).sum((1, 2)) * weight).sum(dtype=torch.float64)

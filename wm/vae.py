@@ -1,0 +1,84 @@
+"""V: the convolutional variational auto-encoder that compresses a frame to z (paper, section 2.1 and A.1).
+
+Shapes: B batch, Z latent. Frames are uint8 [B, 64, 64, 3] outside and float [B, 3, 64, 64] in [0, 1] inside, in
+channels_last memory, which is the very same layout: going in and out costs no transposition.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wm.config import Config
+
+
+class VAEConfig(Config):
+    """The shape of V."""
+
+    z_size: int = Field(32, gt=0, le=1024, description="Z, length of the latent vector (paper: 32; DoomTakeCover 64)")
+    kl_tolerance: float = Field(0.5, ge=0, description="free nats per latent dimension: the KL term is max(KL, tolerance*Z)")
+
+
+class VAE(nn.Module):
+    """Encoder of four strided convolutions, decoder of four transposed ones; 4,348,547 parameters at Z = 32."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 32, 4, 2), nn.ReLU(),  # 64 -> 31
+            nn.Conv2d(32, 64, 4, 2), nn.ReLU(),  # -> 14
+            nn.Conv2d(64, 128, 4, 2), nn.ReLU(),  # -> 6
+            nn.Conv2d(128, 256, 4, 2), nn.ReLU(),  # -> 2
+        )
+        self.mu = nn.Linear(1024, config.z_size)
+        self.logvar = nn.Linear(1024, config.z_size)
+        self.decoder_in = nn.Linear(config.z_size, 1024)
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(1024, 128, 5, 2), nn.ReLU(),  # 1 -> 5
+            nn.ConvTranspose2d(128, 64, 5, 2), nn.ReLU(),  # -> 13
+            nn.ConvTranspose2d(64, 32, 6, 2), nn.ReLU(),  # -> 30
+            nn.ConvTranspose2d(32, 3, 6, 2),  # -> 64
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """obs [B, 64, 64, 3] uint8 -> mu, logvar, each [B, Z]: the posterior N(mu, exp(logvar))."""
+        features = self.encoder(_to_unit(obs))
+        flat = features.flatten(1)
+        return self.mu(flat), self.logvar(flat)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z [B, Z] -> frames [B, 64, 64, 3] uint8."""
+        unit = torch.sigmoid(self._decode_logits(z))
+        return (unit * 255.0).round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def loss(self, obs: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared error summed over pixels and channels plus max(KL, tolerance*Z), both averaged over the batch.
+
+        Args:
+            obs: [B, 64, 64, 3] uint8.
+            generator: where the posterior's noise comes from.
+        Returns:
+            the loss to minimise, and {"reconstruction", "kl"} as detached scalars.
+        """
+        unit = _to_unit(obs)
+        flat = self.encoder(unit).flatten(1)
+        mu, logvar = self.mu(flat), self.logvar(flat)
+        eps = torch.randn(mu.shape, generator=generator, device=mu.device)
+        z = torch.addcmul(mu, (0.5 * logvar).exp(), eps)
+        decoded = torch.sigmoid(self._decode_logits(z))
+        reconstruction = F.mse_loss(decoded, unit, reduction="sum") / len(obs)
+        kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
+        free = kl.clamp_min(self.config.kl_tolerance * self.config.z_size).mean()
+        return reconstruction + free, {"reconstruction": reconstruction.detach(), "kl": kl.detach().mean()}
+
+    def _decode_logits(self, z: Tensor) -> Tensor:
+        return self.decoder(self.decoder_in(z)[:, :, None, None])
+
+
+def _to_unit(obs: Tensor) -> Tensor:
+    """uint8 [B, 64, 64, 3] -> float [B, 3, 64, 64] in [0, 1], channels_last, one pass over the pixels."""
+    return obs.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).mul_(1.0 / 255.0)

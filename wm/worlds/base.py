@@ -1,0 +1,80 @@
+"""What a world is: the one interface that real worlds share, and that rollouts, stages and tests rely on.
+
+B batch, A action.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+
+FRAME_SHAPE = (64, 64, 3)
+"""Height, width, channels of what V sees, uint8 (paper, A.1)."""
+
+Policy = Callable[[np.ndarray], np.ndarray]
+"""obs [64, 64, 3] uint8 -> act [A] float32: an exploration policy of one episode; it may keep state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What never changes about a world.
+
+    Attributes:
+        name: key in the registry, and `world` in params.yaml.
+        action_size: A, the length of an action as M reads it and C writes it.
+        max_steps: steps after which an episode is truncated.
+        drawings: names of the ways in which frames can be drawn; the first is the default,
+            the last is the one on which final scores are measured.
+        controller_inputs: which states C reads: a subset, in order, of ("z", "h", "c").
+        controller_bias: whether C has a bias.
+        predicts_restart: whether M reads a restart flag and episodes are concatenated (paper's DoomRNN).
+        solved: mean score over 100 episodes from which the world counts as solved.
+        fps: steps a second, for videos.
+    """
+
+    name: str
+    action_size: int
+    max_steps: int
+    drawings: tuple[str, ...]
+    controller_inputs: tuple[str, ...]
+    controller_bias: bool
+    predicts_restart: bool
+    solved: float
+    fps: int
+
+
+class World(ABC):
+    """A world: makes environments, turns C's outputs into actions, and explores at random.
+
+    Environments are Gymnasium environments with observation space Box(0, 255, (64, 64, 3), uint8) and action
+    space Box((A,), float32). `reset(seed=s)` makes an episode a function of `s` and the actions alone.
+    An environment never truncates before `spec.max_steps` and always does then.
+    """
+
+    spec: Spec
+
+    @abstractmethod
+    def make(self, drawing: str | None = None) -> gymnasium.Env:
+        """An environment with 64x64 frames.
+
+        Args:
+            drawing: one of `spec.drawings`; None is the first.
+        Raises:
+            ValueError: drawing is unknown.
+        """
+
+    @abstractmethod
+    def squash(self, out: np.ndarray) -> np.ndarray:
+        """C's raw linear outputs [..., A] float32 -> actions [..., A] float32 in the action space (paper, A.3)."""
+
+    @abstractmethod
+    def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
+        """A fresh random policy for one episode, a function of `rng` alone."""
+
+    def stalled(self, rewards_since_progress: int, limit: int) -> bool:
+        """Whether an episode may end early: `limit` steps without progress; 0 switches the rule off."""
+        return 0 < limit <= rewards_since_progress
