@@ -82,7 +82,7 @@ def _same(frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path) -> I
     for index, frame in enumerate(frames):
         frame = np.asarray(frame)
         if frame.shape != shape or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
-            raise ValueError(f"{path.name}: frame {index} is {frame.shape} {frame.dtype}, expected {shape} uint8")
+            raise ValueError(f"{path.name}: frame {index} is {frame.shape} {frame.dtype}, not {shape} uint8")
         yield frame
 
 
