@@ -1,0 +1,105 @@
+"""CarRacing: Gymnasium's physics, track, reward and termination as they are, with a drawing a hundred times cheaper.
+
+A action, B batch.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+if "DISPLAY" not in os.environ and "WAYLAND_DISPLAY" not in os.environ:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # before Gymnasium imports pygame, which hangs without a display
+
+import cv2
+import gymnasium
+import numpy as np
+from gymnasium.envs.box2d.car_racing import FPS, CarRacing as GymnasiumCarRacing
+from gymnasium.wrappers import TimeLimit
+
+from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
+from wm.worlds.car_racing_drawing import HEIGHT, Drawing
+
+SPEC = Spec(
+    name="car_racing",
+    action_size=3,
+    max_steps=1000,
+    drawings=("fast", "gymnasium"),
+    controller_inputs=("z", "h"),
+    controller_bias=True,
+    predicts_restart=False,
+    solved=900.0,
+    fps=FPS,
+)
+
+
+class FastCarRacing(GymnasiumCarRacing):
+    """Gymnasium's `CarRacing-v3`, continuous, with frames [64, 64, 3] uint8; registered as `wm/CarRacing-v0`.
+
+    An action is float32 [steer in [-1, 1], gas in [0, 1], brake in [0, 1]]. `render()` is Gymnasium's own.
+
+    Args:
+        drawing: "fast", or "gymnasium" for Gymnasium's own frame, cropped to rows 0..83 and resized by area.
+        render_mode: as Gymnasium's; with "rgb_array", `render()` returns its picture [400, 600, 3] uint8.
+        lap_complete_percent: share of tiles that makes a lap, as in Gymnasium.
+    Raises:
+        ValueError: drawing is unknown.
+    """
+
+    def __init__(self, render_mode: str | None = None, drawing: str = "fast", lap_complete_percent: float = 0.95):
+        if drawing not in SPEC.drawings:
+            raise ValueError(f"unknown drawing {drawing!r} of car_racing: expected one of {', '.join(SPEC.drawings)}")
+        super().__init__(render_mode, lap_complete_percent=lap_complete_percent)
+        self.observation_space = gymnasium.spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
+        self._drawing = Drawing() if drawing == "fast" else None
+
+    def _create_track(self) -> bool:
+        done = super()._create_track()
+        if done and self._drawing:
+            self._drawing.lay(self.road_poly)
+        return done
+
+    def _render(self, mode: str) -> np.ndarray:
+        if mode != "state_pixels":
+            return super()._render(mode)
+        if self._drawing:
+            return self._drawing.draw(self.car, self.t)
+        return cv2.resize(super()._render(mode)[:HEIGHT], FRAME_SHAPE[:2], interpolation=cv2.INTER_AREA)
+
+
+class CarRacing(World):
+    """The paper's CarRacing experiment (section 2)."""
+
+    spec = SPEC
+
+    def make(self, drawing: str | None = None) -> gymnasium.Env:
+        """See `World.make`; `render()` of the environment is Gymnasium's 600x400 picture."""
+        env = FastCarRacing(render_mode="rgb_array", drawing=drawing or self.spec.drawings[0])
+        return TimeLimit(env, self.spec.max_steps)
+
+    def squash(self, out: np.ndarray) -> np.ndarray:
+        """[..., 3] -> steer = tanh, gas = (tanh + 1) / 2, brake = clip(tanh, 0, 1) (paper, A.3)."""
+        act = np.tanh(out, dtype=np.float32)
+        act[..., 1] = (act[..., 1] + 1) / 2
+        act[..., 2] = np.clip(act[..., 2], 0, 1)
+        return act
+
+    def explorer(self, rng: np.random.Generator, *, gas_bias: float = 0.0, smoothness: float = 0.95) -> Policy:
+        """A smooth random policy: an Ornstein-Uhlenbeck process through `squash`.
+
+        Args:
+            rng: all its randomness.
+            gas_bias: mean of the process in gas, before squashing.
+            smoothness: correlation of the process with itself one step later, in [0, 1).
+        """
+        mean = np.array([0.0, gas_bias, -0.5])
+        spread = np.array([1.0, 1.0, 0.5])
+        state = mean + spread * rng.standard_normal(3)
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            nonlocal state
+            noise = spread * np.sqrt(1 - smoothness**2) * rng.standard_normal(3)
+            state = mean + smoothness * (state - mean) + noise
+            return self.squash(state.astype(np.float32))
+
+        return act
