@@ -1,0 +1,43 @@
+# Two commands: `make run` and `make test`. Needs Debian's python3 (3.11 or 3.12, with venv), git and make.
+NAME ?= car_racing
+PYTHON ?= python3
+VENV := .venv
+# The stages' `python` (dvc.yaml) and every tool come from the environment, whatever the caller's PATH says.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint ui bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A stamp, so that nothing is installed twice. A half-made environment is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "$(PYTHON) has to be Python 3.11 or 3.12 with venv (Debian: apt install python3-venv); or name another: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(INSTALLED)  ## the environment in .venv, with the pinned packages
+
+run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=car_racing; NAME=smoke is tiny)
+	@python -m flows.pipeline $(NAME)
+
+test: $(INSTALLED)  ## all tests
+	@python -m pytest
+
+lint: $(INSTALLED)  ## style
+	@ruff check .
+
+ui: $(INSTALLED)  ## what runs left behind: the MLflow UI on http://127.0.0.1:5000
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
+	  --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --artifacts-destination $(CURDIR)/mlartifacts
+
+bench: $(INSTALLED)  ## how fast every part is, next to its peers
+	@python -m bench
+
+clean:  ## remove the environment and the scratch folder (never runs/, the cache or the tracking database)
+	rm -rf $(VENV) .wm build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
