@@ -1,0 +1,89 @@
+"""Pictures and videos: the same bytes every time, readable by others, and honest about their input."""
+
+import hashlib
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from wm import figures, videos
+
+rng = np.random.default_rng(0)
+FRAMES = rng.integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
+LINES = [{"step": step, "train/loss": 50.0 / (step + 1), "best": 2.0 * step, "mean": float(step), "worst": -1.0 * step,
+          "sigma": 0.1, **({"held_out/loss": None if step else 60.0} if step % 5 == 0 else {})} for step in range(120)]
+X = rng.normal(size=300)
+GRID = np.linspace(-2, 2, 50)
+
+PICTURES = {
+    "contact_sheet": lambda path: figures.contact_sheet(FRAMES, path, columns=6, title="frames"),
+    "reconstructions": lambda path: figures.reconstructions(FRAMES, FRAMES[::-1], path),
+    "traversal": lambda path: figures.traversal(FRAMES.reshape(4, 5, 64, 64, 3), path, list("abcd"), range(5)),
+    "strip": lambda path: figures.strip(FRAMES, FRAMES[:15], path, every=3, fps=50),
+    "curves": lambda path: figures.curves(LINES, path, {"Loss": ["train/loss", "held_out/loss"]}, logy=["Loss"]),
+    "evolution": lambda path: figures.evolution(LINES, path, reference=("solved", 900)),
+    "scores": lambda path: figures.scores([3.0, 5.0, 9.0], path, references={"paper": 906}, interval=(3, 9)),
+    "mdn_regression": lambda path: figures.mdn_regression(
+        path, X, X**2, GRID, GRID, np.full((50, 3), 1 / 3), np.stack([GRID] * 3, 1), (X, X)),
+}
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_has_the_same_bytes_every_time(name, tmp_path):
+    PICTURES[name](tmp_path / "a" / "first.png")
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False}):  # a reader's matplotlibrc
+        PICTURES[name](tmp_path / "second.png")
+    assert digest(tmp_path / "a" / "first.png") == digest(tmp_path / "second.png")
+    with Image.open(tmp_path / "second.png") as picture:
+        assert min(picture.size) > 100 and len(picture.convert("RGB").getcolors(1 << 24)) > 2
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["first.png"]  # no temporary left
+
+
+def test_frames_keep_their_pixels(tmp_path):
+    figures.contact_sheet(FRAMES[:1], tmp_path / "one.png")
+    with Image.open(tmp_path / "one.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(pixels[14:14 + 128:2, 14:14 + 128:2], FRAMES[0])
+
+
+def test_series_leaves_out_what_is_not_a_number():
+    steps, values = figures.series([{"step": 1, "x": 2.0}, {"step": 2, "x": None}, {"step": 3, "x": float("inf")},
+                                    {"step": 4}, {"step": 5, "x": 3}], "x")
+    assert steps.tolist() == [1, 5] and values.tolist() == [2, 3]
+
+
+def test_wrong_frames_are_named():
+    with pytest.raises(ValueError, match=r"\(2, 64, 64\)"):
+        figures.contact_sheet(np.zeros((2, 64, 64), np.uint8), "x.png")
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (97, 131, 3), (400, 600, 3)])
+def test_a_video_has_the_same_bytes_and_every_frame(shape, tmp_path):
+    frames = [np.full(shape, 12 * index, np.uint8) for index in range(20)]
+    assert videos.video(iter(frames), tmp_path / "a.mp4", fps=50, caption="best episode: 901") == 20
+    videos.video(frames, tmp_path / "b.mp4", fps=50, caption="best episode: 901")
+    assert digest(tmp_path / "a.mp4") == digest(tmp_path / "b.mp4")
+    back = list(videos.read(tmp_path / "a.mp4"))
+    assert len(back) == 20 and all(side % 2 == 0 and side >= 320 for side in back[0].shape[:2])
+    below = [float(frame[60:].mean()) for frame in back]
+    assert np.allclose(below, [12 * index for index in range(20)], atol=4)  # in order, below the caption
+
+
+def test_a_video_starts_before_it_is_whole_in_a_browser(tmp_path):
+    videos.video(FRAMES, tmp_path / "a.mp4", fps=50)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert 0 < data.find(b"moov") < data.find(b"mdat")
+    assert b"avc1" in data[:4000]
+
+
+def test_a_video_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="frame 1"):
+        videos.video([FRAMES[0], FRAMES[0, :32]], tmp_path / "a.mp4", fps=50)
+    with pytest.raises(ValueError, match="at least one"):
+        videos.video([], tmp_path / "a.mp4", fps=50)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,67 @@
+"""The words on MLflow's pages: what a run is, what made it, how to make it again. Markdown in, no MLflow here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+STAGES = {
+    "collect": "Episodes of the world, driven by a random policy or by the last round's controller, as checksummed shards.",
+    "train_vae": "**V**, the convolutional variational autoencoder: a frame becomes a small latent vector z.",
+    "encode": "Every frame of the data set through V: the mean and log-variance of z, from which M learns.",
+    "train_mdn": "**M**, the mixture density LSTM: from z, the action and its memory, the distribution of the next z.",
+    "evolve": "**C**, the controller: a linear layer on z and M's memory, found by CMA-ES.",
+    "evaluate": "The whole agent on held-out tracks that no stage has seen, drawn as the world's makers draw them.",
+    "pipeline": "A run of the whole line, from nothing to a scored agent. Its stages are the runs below it.",
+}
+MODELS = {
+    "vae": "**V** of a world model (Ha & Schmidhuber 2018): frames [B, 64, 64, 3] in, the latent's mean and log-variance out.",
+    "mdnrnn": "**M** of a world model (Ha & Schmidhuber 2018): z, action and state in, a mixture over the next z out.",
+    "agent": "**V, M and C together**: frames in, actions out. A request carries M's state, and the reply the next one; "
+             "the model keeps none.",
+}
+
+
+def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (), picture_url: str = "") -> str:
+    """The note of a run.
+
+    Args:
+        run, end: a spool entry's run.json and end.json.
+        pictures: artifact paths of pictures to show in place, below `picture_url` + path.
+    """
+    stage = run["stage"]
+    lines = [f"### {stage}@{run['name']}", STAGES.get(stage, ""), ""]
+    if end.get("message"):
+        lines += [f"> {end['message']}", ""]
+    if end.get("note"):
+        lines += [end["note"], ""]
+    if end.get("summary"):
+        lines += ["| | |", "|---|---|", *(f"| {name} | {_figure(value)} |" for name, value in end["summary"].items()), ""]
+    for path in pictures:
+        lines += [f"![{path}]({picture_url}{path})", ""]
+    lines += ["**Make it again**", "```", *again(run), "```", ""]
+    if run["inputs"] or end.get("output_digest"):
+        lines += ["| | sha256 |", "|---|---|"]
+        lines += [f"| reads `{path}` | `{digest[:16]}…` |" for path, digest in run["inputs"].items()]
+        if end.get("output_digest"):
+            lines += [f"| wrote `{run['output']}` | `{end['output_digest'][:16]}…` |"]
+    return "\n".join(lines)
+
+
+def of_version(run: dict[str, Any], end: dict[str, Any], data: str) -> str:
+    """The description of a model's version."""
+    summary = [f"{name} {_figure(value)}" for name, value in end.get("summary", {}).items()]
+    return "\n".join([f"`{run['stage']}@{run['name']}` at commit `{(run['commit'] or 'unknown')[:12]}`"
+                      + (" with changes" if run["dirty"] else "") + f", data `{data[:16]}…`.", "",
+                      " · ".join(summary), "", "```", *again(run), "```"])
+
+
+def again(run: dict[str, Any]) -> list[str]:
+    """The commands that reproduce a run."""
+    target = f"evaluate@{run['name']}" if run["stage"] == "pipeline" else f"{run['stage']}@{run['name']}"
+    checkout = [f"git checkout {run['commit'][:12]}" + ("   # the run had changes on top" if run["dirty"] else "")]
+    return (checkout if run["commit"] else []) + [f"dvc repro {target}"]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
