@@ -46,8 +46,3 @@ class Layout:
         weight = params[:, start:end].reshape(count, self.actions, features.shape[1])
         out = np.matmul(weight, features[:, :, None])[:, :, 0]
         return out + params[:, end:end + self.actions] if self.bias else out
-
-
-def features(inputs: tuple[str, ...], **states: np.ndarray) -> np.ndarray:
-    """What C reads: the named states [B, ...] side by side, [B, D]."""
-    return np.concatenate([states[name] for name in inputs], axis=1)

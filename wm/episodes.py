@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,12 +199,38 @@ class EpisodeSet:
         return self._open[shard]
 
 
+class ShardLog:
+    """Shards written so far by a stage that may be killed: each is noted once it is whole on disk.
+
+    Args:
+        folder: where the shards are.
+        log: the notes, outside the folder.
+    """
+
+    def __init__(self, folder: Path, log: Path):
+        self.folder, self._log = Path(folder), Path(log)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self.done: dict[int, dict[str, Any]] = {}
+        for line in self._log.read_text().splitlines() if self._log.exists() else []:
+            try:
+                index, shard = json.loads(line)
+                files.check(self.folder / shard["file"], shard["sha256"])
+            except (ValueError, DamagedData):
+                continue
+            self.done[index] = shard
+
+    def store(self, index: int, data: bytes, episodes: list[dict[str, Any]]) -> None:
+        """Writes shard `index` and notes it."""
+        self.done[index] = store_shard(self.folder, index, data, episodes)
+        with self._log.open("a") as file:
+            file.write(json.dumps([index, self.done[index]]) + "\n")
+
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """The manifest's entries, in order."""
+        return [self.done[index] for index in sorted(self.done)]
+
+
 def digest(folder: Path) -> str:
     """What identifies a data set: the sha256 of its manifest, which has those of its shards."""
     return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
-
-
-def in_random_order(indices: list[int], rng: np.random.Generator) -> Iterator[int]:
-    """The indices for ever, each once a pass, in a new order each pass."""
-    while True:
-        yield from (indices[i] for i in rng.permutation(len(indices)))

@@ -75,6 +75,7 @@ class World(ABC):
     def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
         """A fresh random policy for one episode, a function of `rng` alone."""
 
-    def stalled(self, rewards_since_progress: int, limit: int) -> bool:
-        """Whether an episode may end early: `limit` steps without progress; 0 switches the rule off."""
-        return 0 < limit <= rewards_since_progress
+    @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest action, each [A] float32."""
+        return -np.ones(self.spec.action_size, np.float32), np.ones(self.spec.action_size, np.float32)

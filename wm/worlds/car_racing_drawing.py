@@ -1,164 +1,230 @@
 """CarRacing's frames drawn straight to what V sees, in the place of Gymnasium's 1000x800 surface.
 
-Gymnasium draws every polygon of the track on each step, shrinks the surface to 96x96, and V sees rows 0..83 of that
+Gymnasium draws every polygon of the track at every step, shrinks the surface to 96x96, and V sees rows 0..83 of that
 resized to 64x64. Here the track is rasterised once an episode into a map with antialiased edges. A frame is one
-bilinear warp of the map to those 96x84 pixels (the map's resolution makes its blur that of Gymnasium's shrinking),
-the car drawn over it with supersampling, and the same last resize.
+bilinear warp of the map to those 96x84 pixels (at the map's resolution its blur is that of Gymnasium's shrinking),
+the car drawn over it with supersampling, and a last resize.
 
-Lengths are world units, angles radians, colours RGB; a map's fourth channel only pads (OpenCV is twice as fast on
-four channels as on three).
+Lengths are world units, angles radians, images RGB with a fourth channel that only pads (OpenCV is more than twice
+as fast on four channels as on three). "Surface" is Gymnasium's 1000x800, "frame" its 96x96, "map" the track's.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 
+import Box2D
 import cv2
 import numpy as np
-from gymnasium.envs.box2d import car_dynamics as car_parts
-from gymnasium.envs.box2d import car_racing as gym_car
+from gymnasium.envs.box2d import car_dynamics as parts
+from gymnasium.envs.box2d import car_racing as gym
 
-MAP_SCALE = 3  # map pixels a unit
+MAP_SCALE = 3.0  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
+PLAIN_SCALE = 1.5  # of the map without a track, which shows beyond the edges of the track's map
 SUPER = 2  # samples a map pixel and axis while rasterising
-LEVELS = 5  # of the map's pyramid, each half as fine: the first second zooms in from 18 times as far
-PLAIN_SCALE = 1.5  # of the grass map, which shows beyond the edge of the track's map
+LEVELS = 5  # of a map's pyramid, each half as fine: the first second zooms in from 18 times as far
+BLOCK = 64  # side of the squares of the map that are rasterised at a time
 SHIFT = 4  # fractional bits of the corners handed to OpenCV
-STRIP = 64  # map rows rasterised at a time
+ONE = 1 << SHIFT
 
-WIDTH, HEIGHT = gym_car.STATE_W, 84  # the part of Gymnasium's frame above the dashboard
-UNITS_TO_FRAME = np.array([WIDTH / gym_car.WINDOW_W, gym_car.STATE_H / gym_car.WINDOW_H])  # frame px a surface px
-CENTRE = np.array([gym_car.WINDOW_W / 2, gym_car.WINDOW_H * 3 / 4]) * UNITS_TO_FRAME  # of the car, in the frame
+WIDTH, HEIGHT = gym.STATE_W, 84  # the frame above the dashboard
+FRAME_X, FRAME_Y = gym.STATE_W / gym.WINDOW_W, gym.STATE_H / gym.WINDOW_H  # frame pixels a surface pixel
+CENTRE_X, CENTRE_Y = gym.STATE_W / 2, gym.STATE_H * 3 / 4  # of the car's hull in the frame
+FULL_ZOOM = gym.ZOOM * gym.SCALE  # surface pixels a unit
 
-CAR_SUPER = 8  # samples a frame pixel and axis while drawing the car
-CAR_BOX = np.array([[42, 64], [54, 80]])  # frame pixels that the car can touch: (x0, y0), (x1, y1)
-HULL = [np.array(p) * car_parts.SIZE for p in
-        (car_parts.HULL_POLY1, car_parts.HULL_POLY2, car_parts.HULL_POLY3, car_parts.HULL_POLY4)]
+CAR_SUPER = 6  # samples a frame pixel and axis while drawing the car
+CAR_X, CAR_Y, CAR_WIDTH, CAR_HEIGHT = 44, 66, 8, 12  # the part of the frame that the car can touch
+HULL = [np.array(p) * parts.SIZE for p in (parts.HULL_POLY1, parts.HULL_POLY2, parts.HULL_POLY3, parts.HULL_POLY4)]
+WHEEL_X, WHEEL_Y = parts.WHEEL_W * parts.SIZE, parts.WHEEL_R * parts.SIZE
+AXLES = [(x * parts.SIZE, y * parts.SIZE) for x, y in parts.WHEELPOS]
+
+DARKER = 2  # levels that Gymnasium's fixed-point shrinking takes from every plain colour
+GRASS, PATCH, ROAD = (100, 202, 100, 0), (100, 228, 100, 0), 100  # ROAD: the grey of a touched tile
 HULL_COLOR, WHEEL_COLOR, STRIPE_COLOR = (202, 0, 0, 0), (0, 0, 0, 0), (75, 75, 75, 0)
-WHEEL = np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)]) * (car_parts.WHEEL_W, car_parts.WHEEL_R) * car_parts.SIZE
-
-DARKER = 2  # levels that Gymnasium's fixed-point shrinking takes from every channel of a plain area
-GRASS, PATCH = (100, 202, 100, 0), (100, 228, 100, 0)
 
 
 def zoom_at(t: float) -> float:
     """Surface pixels a unit, `t` seconds into the episode: Gymnasium zooms in during the first second."""
-    return 0.1 * gym_car.SCALE * max(1 - t, 0) + gym_car.ZOOM * gym_car.SCALE * min(t, 1)
+    return 0.1 * gym.SCALE * max(1 - t, 0) + FULL_ZOOM * min(t, 1)
 
 
-def pyramid(image: np.ndarray, levels: int) -> list[np.ndarray]:
-    """`image` and its halvings by area, `levels` in all; sides must be multiples of 2^(levels - 1)."""
+def pyramid(image: np.ndarray) -> list[np.ndarray]:
+    """`image`, whose sides are multiples of 16, and its halvings by area."""
     images = [image]
-    for _ in range(levels - 1):
-        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
-        images.append(image)
+    for _ in range(LEVELS - 1):
+        height, width = images[-1].shape[:2]
+        images.append(cv2.resize(images[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
     return images
 
 
-def grass_cover(start: float, scale: float, length: int) -> np.ndarray:
-    """Share [length] of each pixel, in one axis, that lies on the chequered patches; pixel 0 begins at `start`."""
-    edges = (start + np.arange(length + 1) / scale) / gym_car.GRASS_DIM
-    integral = np.floor(edges / 2) + np.minimum(edges % 2, 1)  # patches cover [0, 1) of every 2
-    return np.diff(integral) * gym_car.GRASS_DIM * scale
-
-
-def grass_map(x: float, y: float, scale: float, width: int, height: int) -> np.ndarray:
-    """Grass and its patches [height, width, 4] from the corner (x, y) on."""
-    cover = np.outer(grass_cover(y, scale, height), grass_cover(x, scale, width))
+def grass_map(left: int, bottom: int, scale: float, width: int, height: int) -> np.ndarray:
+    """Grass and its patches [height, width, 4]; the first pixel is (left, bottom) pixels from the world's origin."""
+    side = round(gym.GRASS_DIM * scale)  # every second square, in both axes, is a patch
     image = np.empty((height, width, 4), np.uint8)
-    image[:] = GRASS
-    image[..., 1] = np.rint(GRASS[1] + (PATCH[1] - GRASS[1]) * cover)
+    pixels = image.view(np.uint32)[..., 0]
+    grass, patch = np.array([GRASS, PATCH], np.uint8).view(np.uint32)[:, 0]
+    pixels[:] = grass
+    for y in range(-bottom % (2 * side) - 2 * side, height, 2 * side):
+        for x in range(-left % (2 * side) - 2 * side, width, 2 * side):
+            pixels[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)] = patch
     return image
 
 
+@cache
+def plain_maps() -> list[np.ndarray]:
+    """The playfield without a track in black surroundings, as a pyramid shared by all environments of a process."""
+    half = round(gym.PLAYFIELD * PLAIN_SCALE)
+    field = grass_map(-half, -half, PLAIN_SCALE, 2 * half, 2 * half)
+    edge = -half % 8 + 8  # black, and makes the sides multiples of 16
+    return pyramid(np.pad(field, ((edge, edge), (edge, edge), (0, 0))))
+
+
 class Drawing:
-    """Draws one environment's frames; `lay` at each reset, then `draw` at each step."""
+    """Draws one environment's frames: `lay` at each reset, then `draw` at each step."""
 
     def __init__(self) -> None:
-        bound = gym_car.PLAYFIELD
-        size = round(2 * bound * PLAIN_SCALE) // 16 * 16
-        self._plain = pyramid(grass_map(-bound, -bound, size / (2 * bound), size, size), LEVELS)
         self._frame = np.empty((HEIGHT, WIDTH, 4), np.uint8)
         self._small = np.empty((64, 64, 4), np.uint8)
 
     def lay(self, polygons: list) -> None:
-        """Rasterises a track: `polygons` as Gymnasium's `road_poly`, (corners, colour) in drawing order."""
+        """Rasterises a new track: `polygons` is Gymnasium's `road_poly`, (four corners, colour) in drawing order."""
+        self._maps = []  # let the last track's memory go first
         corners = np.array([p for p, _ in polygons])  # [N, 4, 2]
-        colors = np.maximum(np.array([(*c, 0) for _, c in polygons]).astype(int) - DARKER, 0).tolist()
-        self._origin = corners.min((0, 1)) - 2
-        size = np.ceil((corners.max((0, 1)) + 2 - self._origin) * MAP_SCALE / 16).astype(int) * 16
-        image = grass_map(*self._origin, MAP_SCALE, *size)
-        points = ((corners - self._origin) * (MAP_SCALE * SUPER) - 0.5) * (1 << SHIFT)
-        points = np.rint(points).astype(np.int32)
-        fine = MAP_SCALE * SUPER
-        rows = (corners[..., 1] - self._origin[1]) * MAP_SCALE
-        first, last = rows.min(1) - 1, rows.max(1) + 1
-        for top in range(0, image.shape[0], STRIP):
-            strip = image[top : top + STRIP]
-            inside = np.flatnonzero((last >= top) & (first < top + len(strip)))
-            if not len(inside):
-                continue
-            big = cv2.resize(strip, None, fx=SUPER, fy=SUPER, interpolation=cv2.INTER_NEAREST)
-            moved = points[inside] - np.array([0, (top * SUPER) << SHIFT], np.int32)
-            for n, p in zip(inside, moved, strict=True):
-                cv2.fillConvexPoly(big, p, colors[n], cv2.LINE_8, SHIFT)
-            cv2.resize(big, (strip.shape[1], strip.shape[0]), dst=strip, interpolation=cv2.INTER_AREA)
-        self._maps = pyramid(image, LEVELS)
+        colors = np.maximum(np.array([c for _, c in polygons]).astype(int) - DARKER, 0)
+        low, high = (corners.min((0, 1)) - 1) * MAP_SCALE, (corners.max((0, 1)) + 1) * MAP_SCALE
+        self._left, self._bottom = (int(v) for v in np.floor(low))
+        width, height = (int(v) for v in np.ceil((high - np.floor(low)) / 16) * 16)
+        image = grass_map(self._left, self._bottom, MAP_SCALE, width, height)
+        points = corners * MAP_SCALE - (self._left, self._bottom)
+        self._rasterise(image, points, np.pad(colors, ((0, 0), (0, 1))).tolist())
+        self._maps = pyramid(image)
+        self._touched: set[int] = set()
 
-    def draw(self, car: car_parts.Car, t: float) -> np.ndarray:
+    def _rasterise(self, image: np.ndarray, points: np.ndarray, colors: list) -> None:
+        """Fills polygons [N, 4, 2], in map pixels, antialiased: only the blocks that they touch, each SUPER as fine."""
+        fine = np.rint((points * SUPER - 0.5) * ONE).astype(np.int32)
+        first = np.floor((points.min(1) - 1) / BLOCK).astype(int).tolist()
+        last = np.floor((points.max(1) + 1) / BLOCK).astype(int).tolist()
+        blocks: dict[tuple[int, int], list[int]] = {}
+        for n, ((x0, y0), (x1, y1)) in enumerate(zip(first, last, strict=True)):
+            for x in range(x0, x1 + 1):
+                for y in range(y0, y1 + 1):
+                    blocks.setdefault((x, y), []).append(n)
+        for (x, y), inside in blocks.items():
+            part = image[y * BLOCK : (y + 1) * BLOCK, x * BLOCK : (x + 1) * BLOCK]
+            height, width = part.shape[:2]
+            if not part.size:
+                continue
+            block = cv2.resize(part, (width * SUPER, height * SUPER), interpolation=cv2.INTER_NEAREST)
+            moved = fine[inside] - np.array((x, y), np.int32) * (BLOCK * SUPER * ONE)
+            for n, corners in zip(inside, moved, strict=True):
+                cv2.fillConvexPoly(block, corners, colors[n], cv2.LINE_8, SHIFT)
+            cv2.resize(block, (width, height), dst=part, interpolation=cv2.INTER_AREA)
+
+    def draw(self, car: parts.Car, t: float) -> np.ndarray:
         """The frame [64, 64, 3] of `car` on the track, `t` seconds into the episode."""
+        for wheel in car.wheels:
+            for tile in wheel.tiles:
+                if tile.idx not in self._touched:
+                    self._touch(tile)
         zoom = zoom_at(t)
+        if zoom == FULL_ZOOM:
+            del self._maps[1:]  # not needed again before the next reset
         (x, y), angle = car.hull.position, car.hull.angle
         self._draw_ground(x, y, angle, zoom)
-        self._draw_car(car, x, y, angle, zoom)
-        cv2.resize(self._frame, (64, 64), dst=self._small, interpolation=cv2.INTER_AREA)
+        self._draw_car(car.wheels, angle, zoom)
+        cv2.remap(self._frame, SMALL_X, SMALL_Y, cv2.INTER_LINEAR, self._small)
         return cv2.cvtColor(self._small, cv2.COLOR_RGBA2RGB)
 
+    def _touch(self, tile: Box2D.b2Body) -> None:
+        """Paints a tile as Gymnasium does from the first contact on: without the shade that its index gives it."""
+        self._touched.add(tile.idx)
+        shade = int(0.01 * (tile.idx % 3) * 255)
+        corners = np.array(tile.fixtures[0].shape.vertices) * MAP_SCALE - (self._left, self._bottom)
+        (x0, y0), (x1, y1) = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
+        part = self._maps[0][y0:y1, x0:x1]
+        lighter = np.zeros(part.shape[:2], np.uint8)
+        points = np.rint((corners - (x0, y0) - 0.5) * ONE).astype(np.int32)
+        cv2.fillConvexPoly(lighter, points, shade, cv2.LINE_8, SHIFT)
+        red = part[..., 0]  # of grass and road alike it is ROAD or a little more; of kerbs it is far more
+        lighter = np.where(red <= ROAD + shade, np.minimum(lighter, red - ROAD), 0)
+        part[..., :3] -= lighter[..., None]
+
     def _draw_ground(self, x: float, y: float, angle: float, zoom: float) -> None:
-        level = min(max(round(math.log2(zoom_at(1) / zoom)), 0), LEVELS - 1)
-        # world = (x, y) + R(angle) (frame - CENTRE) / (units to frame, y up)
-        sx, sy = 1 / (zoom * UNITS_TO_FRAME)
-        cos, sin = math.cos(angle), math.sin(angle)
-        a = np.array([[cos * sx, sin * sy], [sin * sx, -cos * sy]])
-        b = np.array([x, y]) + a @ (0.5 - CENTRE)
-        corners = (a @ np.array([[0, WIDTH, 0, WIDTH], [0, 0, HEIGHT, HEIGHT]])).T + b
-        scale = MAP_SCALE / 2**level
-        here = self._maps[level]
-        hi = self._origin + np.array(here.shape[1::-1]) / scale
-        if (corners < self._origin + 1).any() or (corners > hi - 1).any():
-            plain = self._plain[level]
-            s = plain.shape[0] / (2 * gym_car.PLAYFIELD)
-            m = np.column_stack([a * s, (b + gym_car.PLAYFIELD) * s - 0.5])
-            cv2.warpAffine(plain, m, (WIDTH, HEIGHT), dst=self._frame, flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
-        m = np.column_stack([a * scale, (b - self._origin) * scale - 0.5])
-        cv2.warpAffine(here, m, (WIDTH, HEIGHT), dst=self._frame, flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_TRANSPARENT)
+        """Fills the frame with the ground around the car at (x, y)."""
+        # world = (x, y) + [[a, b], [c, d]] (frame - centre), where the frame's y axis points down
+        a, b = math.cos(angle) / (zoom * FRAME_X), math.sin(angle) / (zoom * FRAME_Y)
+        c, d = math.sin(angle) / (zoom * FRAME_X), -math.cos(angle) / (zoom * FRAME_Y)
+        x, y = x - a * CENTRE_X - b * CENTRE_Y, y - c * CENTRE_X - d * CENTRE_Y  # the frame's corner (0, 0)
+        level = min(max(round(math.log2(FULL_ZOOM / zoom)), 0), LEVELS - 1)
 
-    def _draw_car(self, car: car_parts.Car, x: float, y: float, angle: float, zoom: float) -> None:
-        (x0, y0), (x1, y1) = CAR_BOX
-        patch = self._frame[y0:y1, x0:x1]
-        big = cv2.resize(patch, None, fx=CAR_SUPER, fy=CAR_SUPER, interpolation=cv2.INTER_NEAREST)
-        grid = CAR_SUPER * (1 << SHIFT)
-        scale = zoom * UNITS_TO_FRAME * (grid, -grid)
-        offset = (CENTRE - CAR_BOX[0]) * grid - (1 << SHIFT) / 2
+        def warp(image: np.ndarray, scale: float, left: float, bottom: float, border: int) -> None:
+            matrix = np.array((
+                (a * scale, b * scale, (x + a / 2 + b / 2) * scale - left - 0.5),
+                (c * scale, d * scale, (y + c / 2 + d / 2) * scale - bottom - 0.5),
+            ))
+            cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), self._frame, cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR, border)
 
-        def fill(points, color):
-            cv2.fillConvexPoly(big, np.rint(points * scale + offset).astype(np.int32), color, cv2.LINE_8, SHIFT)
+        image, scale = self._maps[level], MAP_SCALE / 2**level
+        left, bottom = self._left / 2**level, self._bottom / 2**level
+        xs = [(x + u * a + v * b) * scale - left for u in (0, WIDTH) for v in (0, HEIGHT)]
+        ys = [(y + u * c + v * d) * scale - bottom for u in (0, WIDTH) for v in (0, HEIGHT)]
+        if min(*xs, *ys) < 1 or max(xs) > image.shape[1] - 1 or max(ys) > image.shape[0] - 1:
+            plain = plain_maps()[level]
+            corner = -plain.shape[0] / 2
+            warp(plain, PLAIN_SCALE / 2**level, corner, corner, cv2.BORDER_CONSTANT)
+        warp(image, scale, left, bottom, cv2.BORDER_TRANSPARENT)
 
-        cos, sin = math.cos(angle), math.sin(angle)
-        for w in car.wheels:
-            px, py = w.position
-            dx, dy = px - x, py - y
-            at = np.array([cos * dx + sin * dy, cos * dy - sin * dx])
-            c, s = math.cos(w.angle - angle), math.sin(w.angle - angle)
-            turn = np.array([[c, s], [-s, c]])
-            fill(WHEEL @ turn + at, WHEEL_COLOR)
-            s1, s2 = math.sin(w.phase), math.sin(w.phase + 1.2)
-            if s1 > 0 and s2 > 0:
-                continue
-            c1, c2 = math.cos(w.phase), math.cos(w.phase + 1.2)
-            c1 = math.copysign(1, c1) if s1 > 0 else c1
-            c2 = math.copysign(1, c2) if s2 > 0 else c2
-            fill((WHEEL * [(1, c1), (1, c1), (1, -c2), (1, -c2)]) @ turn + at, STRIPE_COLOR)
-        for p in HULL:
-            fill(p, HULL_COLOR)
-        cv2.resize(big, (x1 - x0, y1 - y0), dst=patch, interpolation=cv2.INTER_AREA)
+    def _draw_car(self, wheels: list, angle: float, zoom: float) -> None:
+        """Draws the car over the frame, where its hull never moves; wheels turn, and their stripes roll."""
+        patch = self._frame[CAR_Y : CAR_Y + CAR_HEIGHT, CAR_X : CAR_X + CAR_WIDTH]
+        size = (CAR_WIDTH * CAR_SUPER, CAR_HEIGHT * CAR_SUPER)
+        fine = cv2.resize(patch, size, interpolation=cv2.INTER_NEAREST)
+        quads, colors = [], []
+        for wheel, axle in zip(wheels, AXLES, strict=True):
+            turn, phase = wheel.angle - angle, wheel.phase
+            quads.append(quad(axle, turn, 1, -1))
+            colors.append(WHEEL_COLOR)
+            s1, s2 = math.sin(phase), math.sin(phase + 1.2)
+            if s1 <= 0 or s2 <= 0:  # the stripe, or a part of it, is on the upper side
+                c1, c2 = math.cos(phase), math.cos(phase + 1.2)
+                quads.append(quad(axle, turn, math.copysign(1, c1) if s1 > 0 else c1,
+                                  math.copysign(1, c2) if s2 > 0 else c2))
+                colors.append(STRIPE_COLOR)
+        for points, color in zip(car_points(np.array(quads), zoom), colors, strict=True):
+            cv2.fillConvexPoly(fine, points, color, cv2.LINE_8, SHIFT)
+        for points in FULL_HULL if zoom == FULL_ZOOM else [car_points(p, zoom) for p in HULL]:
+            cv2.fillConvexPoly(fine, points, HULL_COLOR, cv2.LINE_8, SHIFT)
+        cv2.resize(fine, (CAR_WIDTH, CAR_HEIGHT), dst=patch, interpolation=cv2.INTER_AREA)
+
+
+def quad(axle: tuple[float, float], turn: float, front: float, back: float) -> tuple:
+    """Corners, relative to the hull, of a wheel's part between two shares of its radius."""
+    cos, sin, (x, y) = math.cos(turn), math.sin(turn), axle
+    wx, wy = WHEEL_X * cos, WHEEL_X * sin
+    x1, y1 = x - sin * WHEEL_Y * front, y + cos * WHEEL_Y * front
+    x2, y2 = x - sin * WHEEL_Y * back, y + cos * WHEEL_Y * back
+    return (x1 - wx, y1 - wy), (x1 + wx, y1 + wy), (x2 + wx, y2 + wy), (x2 - wx, y2 - wy)
+
+
+def car_points(points: np.ndarray, zoom: float) -> np.ndarray:
+    """Points [..., 2] relative to the hull -> fixed-point coordinates in the supersampled part of the frame."""
+    scale = CAR_SUPER * ONE * zoom * np.array((FRAME_X, -FRAME_Y))
+    offset = np.array((CENTRE_X - CAR_X, CENTRE_Y - CAR_Y)) * (CAR_SUPER * ONE) - ONE / 2
+    return (points * scale + offset).astype(np.int32)
+
+
+def area_centres(size: int) -> np.ndarray:
+    """For each of 64 pixels that a row of `size` is shrunk to: the centroid of the pixels that INTER_AREA averages.
+
+    There a bilinear sample is that average where it has two terms, at a fifth of its price.
+    """
+    edges = np.arange(65) * (size / 64)
+    pixels = np.arange(size)
+    weights = np.clip(np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels), 0, None)
+    return (weights @ pixels / weights.sum(1)).astype(np.float32)
+
+
+FULL_HULL = [car_points(p, FULL_ZOOM) for p in HULL]
+SMALL_X, SMALL_Y = np.meshgrid(area_centres(WIDTH), area_centres(HEIGHT))

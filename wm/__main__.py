@@ -1,0 +1,7 @@
+"""python -m wm."""
+
+import sys
+
+from wm.cli import main
+
+sys.exit(main())

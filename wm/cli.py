@@ -1,0 +1,114 @@
+"""The command line: one sub-command a stage, and what people do besides.
+
+`python -m wm <stage> NAME` is the whole command of a stage in dvc.yaml. It needs no server, no Prefect and no DVC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from wm.errors import DamagedData, UserError
+
+RUNS = Path("runs")
+STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+EPILOG = """\
+Stages read runs/… and write runs/NAME/<stage>; `dvc repro evaluate@NAME` or `python -m flows.pipeline NAME` runs
+them all in order. NAME is an entry of `models` (collect to train_mdn) or `agents` (evolve, evaluate) in params.yaml.
+
+  python -m wm params             every key of params.yaml and what it means
+  python -m wm estimate smoke     how long each stage will take on this machine
+  python -m wm train_vae smoke    one stage by hand
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; 0 is success, 1 damaged data, 2 a mistake that one sentence explains, 130 an interruption."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    args = _parser().parse_args(argv)
+    try:
+        from wm import watchdog
+
+        watchdog.start()
+        return args.command(args) or 0
+    except DamagedData as error:
+        return _say(error, 1)
+    except UserError as error:
+        return _say(error, 2)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m wm", description="World Models: V sees, M predicts, C acts.",
+                                     epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    explanations = {
+        "collect": "episodes of the world, from a random policy or the last round's agent",
+        "train_vae": "train V on the frames",
+        "encode": "V looks at every frame once",
+        "train_mdn": "train M on what V saw",
+        "evolve": "evolve C by CMA-ES, in the world or in M's dream",
+        "evaluate": "score the agent on test episodes and film it",
+    }
+    for stage in STAGES:
+        command = _add(commands, stage, explanations[stage], _run_stage)
+        command.set_defaults(stage=stage)
+        command.add_argument("name", metavar="NAME", help="an entry of `models` or `agents` in params.yaml")
+    command = _add(commands, "estimate", "measure this machine and say how long each stage of an agent will take",
+                   _estimate)
+    command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
+    _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
+    command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
+    command.add_argument("--port", type=int, default=5000, help="default: 5000")
+    return parser
+
+
+def _add(commands, name: str, text: str, function: Callable[[argparse.Namespace], int | None]):
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(command=function)
+    return command
+
+
+def _run_stage(args: argparse.Namespace) -> None:
+    from wm.stages.run import run_stage
+
+    run_stage(args.stage, args.name)
+
+
+def _estimate(args: argparse.Namespace) -> None:
+    from wm import estimate, params
+
+    print(estimate.report(params.load(), args.name))
+
+
+def _params(args: argparse.Namespace) -> None:
+    from wm import params
+
+    for line in params.describe():
+        print(line)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from wm import params
+
+    params.load()
+
+
+def _ui(args: argparse.Namespace) -> None:
+    from wm import tracking
+
+    tracking.ui(args.port)
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

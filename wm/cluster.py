@@ -1,0 +1,143 @@
+"""Where jobs run: in this process, in workers of our own, or on a Dask cluster that exists.
+
+A job is a pure function of what it is given, so it does not matter where it runs, nor how often: Dask restarts a worker
+that dies and runs its jobs again. Results come back in the order of the jobs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pydantic import Field
+
+from wm.config import Config
+from wm.errors import UserError
+
+MOST_FAILURES = 10
+"""Workers that may die on the same job before the job is held to blame."""
+
+
+class ClusterConfig(Config):
+    """How many processes play episodes."""
+
+    workers: int = Field(2, ge=1, le=4096, description="processes that play episodes; 1 plays them in the stage's own process")
+    episodes_per_job: int = Field(32, ge=1, description="episodes in a job, the unit that goes to a worker; part of the result")
+    slots: int = Field(16, ge=1, description="environments that a job steps side by side; part of the result")
+
+
+class Cluster:
+    """Runs jobs: `for result in cluster.map(function, jobs, shared)`.
+
+    Args:
+        workers: processes; 1 means none but this one.
+        address: a Dask scheduler to use instead, e.g. tcp://10.0.0.5:8786; also read from WM_DASK.
+    Raises:
+        UserError: the scheduler does not answer.
+    """
+
+    def __init__(self, workers: int, address: str | None = None):
+        self.workers, self.address = workers, address or os.environ.get("WM_DASK")
+        self._cluster = self._client = None
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def map(self, function: Callable[..., Any], jobs: Iterable[Any], shared: Any = None,
+            seen: Callable[[Any], None] | None = None) -> Iterator[Any]:
+        """function(job, shared) of every job, in order.
+
+        Args:
+            shared: what all jobs need, sent to each worker once.
+            seen: called with each result as soon as it is there, in any order (for progress bars).
+        """
+        jobs = list(jobs)
+        if self.workers == 1 and not self.address:
+            for job in jobs:
+                result = function(job, shared)
+                if seen:
+                    seen(result)
+                yield result
+            return
+        yield from self._map_dask(function, jobs, shared, seen)
+
+    def _map_dask(self, function, jobs, shared, seen) -> Iterator[Any]:
+        from distributed import as_completed
+
+        client = self._connect()
+        handle = client.scatter(shared, broadcast=True, hash=False) if shared is not None else None
+        futures = [client.submit(function, job, handle, pure=False, retries=2) for job in jobs]
+        place = {future.key: index for index, future in enumerate(futures)}
+        results: dict[int, Any] = {}
+        following = 0
+        for future in as_completed(list(futures), loop=client.loop):
+            index = place[future.key]
+            results[index] = future.result()
+            futures[index] = None  # lets the worker forget it
+            if seen:
+                seen(results[index])
+            while following in results:
+                yield results.pop(following)
+                following += 1
+
+    def _connect(self):
+        if self._client:
+            return self._client
+        import dask
+        from distributed import Client, LocalCluster
+
+        dask.config.set({"distributed.scheduler.allowed-failures": MOST_FAILURES,
+                         "distributed.comm.timeouts.connect": "60s",
+                         "distributed.worker.daemon": True,
+                         "distributed.admin.large-graph-warning-threshold": "1GB"})
+        if self.address:
+            try:
+                self._client = Client(self.address, timeout="20s", set_as_default=False)
+            except OSError:
+                raise UserError(f"no Dask scheduler answers at {self.address}: start one with `dask scheduler`, "
+                                "or unset WM_DASK to use this machine's cores") from None
+        else:
+            self._cluster = LocalCluster(
+                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+                memory_limit=0, silence_logs=40, env=_worker_environment())
+            self._client = Client(self._cluster, set_as_default=False)
+        self._client.register_plugin(_watch_plugin(local=not self.address), name="wm-watch")
+        return self._client
+
+    def close(self) -> None:
+        """Stops the workers that are ours."""
+        for part in (self._client, self._cluster):
+            if part is not None:
+                part.close()
+        self._client = self._cluster = None
+
+
+def _worker_environment() -> dict[str, str]:
+    """One thread a worker, no display, and the process whose end is the worker's end."""
+    from wm import watchdog
+
+    single = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {**single, "SDL_VIDEODRIVER": "dummy", watchdog.VARIABLE: watchdog.ticket()}
+
+
+def _watch_plugin(local: bool):
+    """A worker plugin that starts the watchdog (in workers of ours) and leaves no game behind when a worker goes."""
+    from distributed import WorkerPlugin
+
+    class Watch(WorkerPlugin):
+        def setup(self, worker):
+            if local:
+                from wm import watchdog
+
+                watchdog.start()
+
+        def teardown(self, worker):
+            from wm import rollout
+
+            rollout.close_environments()
+
+    return Watch()

@@ -1,0 +1,235 @@
+"""Episodes inside M: every candidate times every episode as one batch, one fused step (paper, sections 4 and A.2).
+
+A dream starts from a stored first frame: z is drawn from V's posterior, the LSTM's state is zero. Each step C acts on
+what it reads, M takes z and the action to the next state, and the next z is drawn from the mixture at temperature tau.
+
+What a row of the batch goes through is a function of (M, its controller, its episode's seed) alone: the noise of a step
+belongs to the episode's seed, so all candidates of a generation meet the same luck, and CPU work is cut into chunks
+whose width is a multiple of `WIDTH`, each on one thread, so that neither the threads nor the neighbours change a bit.
+
+Everything is laid out feature by feature, [features, B]: each gate, each mixture component and each state is then one
+contiguous slab, and the state is one matrix whose slices are the inputs of C, of the LSTM and of the heads:
+
+    rows:   c [H] | z [Z] | h [H] | 1 | act [A] | restart [0 or 1]
+    C reads ^-----------------------^ (from z on, if it does not read c)
+    LSTM reads      ^-------------------------------------------------^
+    heads read              ^-------^
+
+B rows of the batch (an episode of a candidate each), P candidates, E episodes, N stored frames, Z latent, H hidden,
+A action, K mixtures, D inputs of C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from wm.controller import Layout
+from wm.dream_step import NOISE_STEPS, Room
+from wm.errors import DamagedData
+from wm.mdnrnn import MDNRNN, Mixture
+from wm.worlds.base import World
+
+STARTS_FILE = "starts.safetensors"
+CHECK_STEPS = 16
+"""Steps between looks at who is still alive: a look waits for the device."""
+WIDTH = 32
+"""Batches on a CPU are multiples of this, filled up with dead rows: whole vector registers."""
+CHUNK = 256
+"""Rows that a CPU thread plays at once; measured (python -m bench.dream)."""
+GPU_CHUNK = 16384
+GPU_WIDTH = 256
+"""On a GPU a batch shrinks by halves, down to this: each width is a captured graph."""
+REWARDS = ("head", "survival")
+
+
+class EpisodeNoise:
+    """The luck of one dreamed episode, a function of its seed: which frame it starts from, and all noise after.
+
+    Args:
+        seed: of the episode, not negative.
+        z_size: Z.
+    """
+
+    def __init__(self, seed: int, z_size: int):
+        self.seed, self.z_size = int(seed), z_size
+
+    def start(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """The first z [Z], drawn from the posterior of one of the N stored frames, mu and logvar [N, Z]."""
+        rng = self._rng(0)
+        index = int(rng.integers(len(mu)))
+        eps = torch.from_numpy(rng.standard_normal(self.z_size, np.float32)).to(mu)
+        return torch.addcmul(mu[index], (0.5 * logvar[index]).exp(), eps)
+
+    def block(self, index: int) -> np.ndarray:
+        """[NOISE_STEPS, 2, Z] float32 for steps from index * NOISE_STEPS on: uniform in [0, 1), standard normal."""
+        rng, shape = self._rng(index + 1), (NOISE_STEPS, self.z_size)
+        return np.stack([rng.random(shape, np.float32), rng.standard_normal(shape, np.float32)], axis=1)
+
+    def _rng(self, place: int) -> np.random.Generator:
+        """Philox is counter-based: every place has numbers of its own, without drawing those before it."""
+        return np.random.Generator(np.random.Philox(key=[self.seed, 0xD3EA], counter=[0, 0, 0, place]))
+
+
+def draw(mixture: Mixture, tau: float, uniform: Tensor, eps: Tensor) -> Tensor:
+    """The next z [..., Z] at temperature tau from a mixture [..., K, Z] and its luck, uniform and eps [..., Z].
+
+    The component is the first whose cumulative weight, of softmax(log_pi / tau), reaches `uniform`; the deviation is
+    sigma * sqrt(tau) (paper, A.2).
+    """
+    cumulative = torch.softmax(mixture.log_pi / tau, dim=-2).cumsum(-2)
+    k = (uniform.unsqueeze(-2) > cumulative[..., :-1, :]).sum(-2, keepdim=True)
+    mu, log_sigma = mixture.mu.gather(-2, k).squeeze(-2), mixture.log_sigma.gather(-2, k).squeeze(-2)
+    return mu + log_sigma.exp() * math.sqrt(tau) * eps
+
+
+def load_starts(folder: Path) -> tuple[Tensor, Tensor]:
+    """mu, logvar [N, Z]: V's posteriors of the first frames of real episodes, as `train_mdn` left them in `folder`.
+
+    Raises:
+        DamagedData: the file is missing, or holds something else.
+    """
+    path = Path(folder) / STARTS_FILE
+    if not path.is_file():
+        raise DamagedData(f"{path} is missing: run the train_mdn stage, or `dvc checkout`")
+    tensors = safetensors.torch.load_file(path)
+    if set(tensors) != {"mu", "logvar"} or tensors["mu"].shape != tensors["logvar"].shape or not len(tensors["mu"]):
+        raise DamagedData(f"{path} must hold mu and logvar [N, Z]: run the train_mdn stage again")
+    return tensors["mu"].float(), tensors["logvar"].float()
+
+
+class Dream:
+    """Scores controllers inside M.
+
+    Args:
+        mdnrnn: M.
+        starts: mu and logvar [N, Z] of the first frames that dreams start from.
+        world: whose `squash` turns C's outputs into actions; on a GPU it is given tensors.
+        layout: how a flat vector is read as a controller.
+        inputs: which states C reads, a subset of ("z", "h", "c") in C's order.
+        tau: temperature.
+        max_steps: steps after which an episode ends anyway.
+        reward: "head" for M's prediction, "survival" for 1 a step.
+        device: "cpu" or "cuda".
+        threads: CPU threads, each with chunks of its own. The scores do not depend on it.
+    Raises:
+        ValueError: an argument is impossible, or M lacks the reward head.
+    """
+
+    def __init__(self, mdnrnn: MDNRNN, starts: tuple[Tensor, Tensor], world: World, layout: Layout,
+                 inputs: Sequence[str], *, tau: float, max_steps: int, reward: str = "survival", device: str = "cpu",
+                 threads: int = 1):
+        self.z_size, self.hidden, self.actions = mdnrnn.z_size, mdnrnn.config.hidden, mdnrnn.action_size
+        self.mixtures, self.reads_restart = mdnrnn.config.mixtures, mdnrnn.reads_restart
+        sizes = {"z": self.z_size, "h": self.hidden, "c": self.hidden}
+        if not tau > 0:
+            raise ValueError(f"temperature tau must be positive, not {tau}")
+        if max_steps < 1 or threads < 1:
+            raise ValueError(f"max_steps and threads must be at least 1, not {max_steps} and {threads}")
+        if reward not in REWARDS:
+            raise ValueError(f"unknown reward {reward!r}: expected one of {', '.join(REWARDS)}")
+        if reward == "head" and mdnrnn.reward is None:
+            raise ValueError("reward 'head' needs a model with a reward head: set train_mdn.reward_head or use 'survival'")
+        if unknown := [name for name in inputs if name not in sizes]:
+            raise ValueError(f"unknown controller input {unknown[0]!r}: expected one of {', '.join(sizes)}")
+        if layout.inputs != sum(sizes[name] for name in inputs) or layout.actions != self.actions:
+            raise ValueError(f"a controller of {layout.inputs} inputs and {layout.actions} actions does not fit "
+                             f"{'+'.join(inputs)} of this model and its {self.actions} actions")
+        self.world, self.layout, self.inputs, self.tau, self.max_steps = world, layout, tuple(inputs), tau, max_steps
+        self.threads, self.device = threads, torch.device(device)
+        self.mu, self.logvar = (start.float().cpu() for start in starts)
+        with torch.no_grad():
+            self._fuse(mdnrnn, reward)
+        self._rooms: dict[tuple[int, int], Room] = {}
+
+    def _fuse(self, mdnrnn: MDNRNN, reward: str) -> None:
+        """M's weights as the two matrices that one step multiplies; biases are the columns of the constant 1."""
+        z, hidden, split = self.z_size, self.hidden, self.z_size + self.actions
+        bias = mdnrnn.lstm.bias.detach()[:, None]
+        act_and_z, restart = mdnrnn.lstm.weight_x.detach().t().split([split, int(self.reads_restart)], dim=1)
+        lstm = torch.cat([act_and_z[:, :z], mdnrnn.lstm.weight_h.detach().t(), bias, act_and_z[:, z:], restart], dim=1)
+        i, f, g, o = lstm.chunk(4)
+        heads = torch.cat([mdnrnn.mixture.weight, mdnrnn.mixture.bias[:, None]], dim=1).detach().clone()
+        heads[:self.mixtures * z] /= self.tau  # the first third are the logits of the weights
+        extra = {"reward": mdnrnn.reward if reward == "head" else None, "done": mdnrnn.done}
+        rows = [torch.cat([head.weight, head.bias[:, None]], dim=1).detach() for head in extra.values() if head]
+        self.heads_present = [name for name, head in extra.items() if head]
+        self.lstm = torch.cat([i, f, o, g]).to(self.device).contiguous()
+        self.heads = torch.cat([heads, *rows]).to(self.device).contiguous()
+
+    def scores(self, params: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Dreams every episode with every candidate.
+
+        Args:
+            params: [P, n] float32 controllers.
+            seeds: E seeds; the same seed is the same first z and the same noise for every candidate.
+        Returns:
+            scores [P, E] float64, NaN where the controller's output was not finite; lengths [P, E] int64, in steps.
+        Raises:
+            ValueError: the controllers have another size than the layout says.
+        """
+        params = np.ascontiguousarray(params, np.float32)
+        if params.ndim != 2 or params.shape[1] != self.layout.size:
+            raise ValueError(f"expected controllers [P, {self.layout.size}], not {list(params.shape)}")
+        candidate, episode = (index.ravel() for index in np.indices((len(params), len(seeds))))
+        noise = [EpisodeNoise(seed, self.z_size) for seed in seeds]
+        width = CHUNK if self.device.type == "cpu" else GPU_CHUNK
+        parts = [slice(start, start + width) for start in range(0, len(candidate), width)]
+
+        def play(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            which, episodes = np.unique(episode[part], return_inverse=True)
+            return self._play(params[candidate[part]], episodes, [noise[e] for e in which])
+
+        played = self._spread(play, parts)
+        scores, lengths = (np.concatenate(arrays).reshape(len(params), len(seeds)) for arrays in zip(*played, strict=True))
+        return scores, lengths
+
+    def _spread(self, play, parts: list[slice]) -> list:
+        """`play` of each part, on `threads` threads of which each keeps torch to itself."""
+        before = torch.get_num_threads()
+        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            played = list(pool.map(play, parts))
+        torch.set_num_threads(before)  # torch remembers the last call of any thread as the default of new ones
+        return played
+
+    @torch.inference_mode()
+    def _play(self, params: np.ndarray, episode: np.ndarray, noise: list[EpisodeNoise]) -> tuple[np.ndarray, np.ndarray]:
+        """One chunk: params [B, n], the place in `noise` of each row's episode [B] -> scores and lengths [B]."""
+        scores, lengths = np.zeros(len(params)), np.zeros(len(params), np.int64)
+        room = self._room(self._width(len(params)), len(noise))
+        starts = torch.stack([one.start(self.mu, self.logvar) for one in noise])
+        room.begin(params, episode, starts)
+        for step in range(0, self.max_steps, CHECK_STEPS):
+            if step % NOISE_STEPS == 0:
+                room.bring(np.stack([one.block(step // NOISE_STEPS) for one in noise], axis=-1))
+            room.run(min(CHECK_STEPS, self.max_steps - step))
+            alive = int(room.alive.sum())
+            width = self._width(alive)
+            if width < room.width:
+                room.write(scores, lengths)
+                room = self._room(width, len(noise)).take(room)
+            if alive == 0:
+                break
+        room.write(scores, lengths)
+        return scores, lengths
+
+    def _width(self, rows: int) -> int:
+        """Width of the batch that holds so many living rows."""
+        if self.device.type == "cpu":
+            return max(1, -(-rows // WIDTH)) * WIDTH
+        return max(GPU_WIDTH, 1 << (rows - 1).bit_length())
+
+    def _room(self, width: int, episodes: int) -> Room:
+        """Buffers for so many rows; on a GPU the same ones every time, since its graphs know them by address."""
+        if self.device.type == "cpu":
+            return Room(self, width, episodes)
+        if (width, episodes) not in self._rooms:
+            self._rooms[width, episodes] = Room(self, width, episodes)
+        return self._rooms[width, episodes]

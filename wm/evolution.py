@@ -1,0 +1,80 @@
+"""CMA-ES: ask for candidates, tell their fitness (Hansen 2016; paper, section 2.3 and A.4).
+
+Maximises. The state is not pickled: with the same seed and the same fitness values, replaying ask and tell gives the
+identical optimiser, so a checkpoint is the list of fitness values. P population, N parameters.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import cma
+import numpy as np
+from pydantic import Field
+
+from wm import seeds
+from wm.config import Config
+
+
+class CMAConfig(Config):
+    """The search."""
+
+    population: int = Field(64, ge=2, description="P, candidates a generation (paper: 64)")
+    sigma0: float = Field(0.1, gt=0, description="initial step size (released code: 0.1)")
+    diagonal: bool = Field(True, description="separable CMA-ES: a diagonal covariance, which adapts faster in many dimensions")
+
+
+class CMAES:
+    """Ask and tell.
+
+    Args:
+        config: see `CMAConfig`.
+        start: x0 [N], the first mean.
+        seed: the experiment's seed.
+    """
+
+    def __init__(self, config: CMAConfig, start: np.ndarray, seed: int):
+        rng = seeds.generator(seed, seeds.Purpose.CMA)
+        options = {
+            "popsize": config.population, "CMA_diagonal": config.diagonal, "verbose": -9, "verb_log": 0, "seed": np.nan,
+            "randn": lambda *size: rng.standard_normal(size), "maxiter": np.inf, "tolfun": 0, "tolfunhist": 0, "tolx": 0,
+            "tolstagnation": np.inf, "tolflatfitness": np.inf, "tolupsigma": np.inf, "tolconditioncov": np.inf,
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._es = cma.CMAEvolutionStrategy(np.asarray(start, np.float64), config.sigma0, options)
+        self.history: list[list[float]] = []
+
+    def ask(self) -> np.ndarray:
+        """The next candidates, [P, N] float32 (what is evaluated is what the optimiser is told of)."""
+        self._asked = self._es.ask()
+        return np.array(self._asked, np.float32)
+
+    def tell(self, fitness: np.ndarray) -> int:
+        """Fitness [P] of the last candidates, higher is better; NaN ranks worst. Returns how many were NaN."""
+        fitness = np.asarray(fitness, np.float64)
+        self.history.append([float(value) for value in fitness])
+        bad = ~np.isfinite(fitness)
+        finite = fitness[~bad]
+        worst = finite.min() if len(finite) else 0.0
+        ranked = np.where(bad, worst - 1.0 - abs(worst), fitness)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._es.tell(self._asked, list(-ranked))
+        return int(bad.sum())
+
+    def replay(self, history: list[list[float | None]]) -> None:
+        """Brings a new optimiser to where `history`, the fitness values of all generations so far, was told."""
+        for fitness in history:
+            self.ask()
+            self.tell(np.array([np.nan if value is None else value for value in fitness]))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The distribution's mean, [N] float32."""
+        return np.array(self._es.mean, np.float32)
+
+    @property
+    def sigma(self) -> float:
+        """The overall step size."""
+        return float(self._es.sigma)

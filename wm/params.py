@@ -1,0 +1,162 @@
+"""params.yaml, read once: every number of every experiment, checked before anything is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from wm import worlds
+from wm.config import Config
+from wm.errors import UserError
+from wm.stages.collect import CollectConfig
+from wm.stages.encode import EncodeConfig
+from wm.stages.evaluate import EvaluateConfig
+from wm.stages.evolve import EvolveConfig
+from wm.stages.train_mdn import TrainMDNConfig
+from wm.stages.train_vae import TrainVAEConfig
+
+FILE = Path("params.yaml")
+ZERO = "zero"
+"""The predecessor of every first round: runs/zero holds no data, no model and no controller."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class Experiment(Config):
+    """A world and its numbers, a section a stage."""
+
+    world: str = Field(description="which world: car_racing or take_cover")
+    seed: int = Field(0, ge=0, description="every random number of the experiment comes from it")
+    collect: CollectConfig = Field(description="episodes of the world")
+    train_vae: TrainVAEConfig = Field(description="V")
+    encode: EncodeConfig = Field(EncodeConfig(), description="V's view of every frame")
+    train_mdn: TrainMDNConfig = Field(description="M")
+    evolve: EvolveConfig = Field(description="C")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="the score that is reported")
+
+    @field_validator("world")
+    @classmethod
+    def _known(cls, world: str) -> str:
+        if world not in worlds.names():
+            raise ValueError(f"is no world: expected one of {', '.join(worlds.names())}")
+        return world
+
+
+class Model(Config):
+    """A round of V and M."""
+
+    experiment: str = Field(description="whose numbers")
+    after: str = Field(ZERO, description="the model that it continues, with its data; zero for none")
+    actor: str = Field(ZERO, description="the agent that collects; zero for the random policy")
+
+
+class AgentEntry(Config):
+    """A C evolved with one model."""
+
+    experiment: str = Field(description="whose numbers")
+    model: str = Field(description="the model that it sees and remembers with")
+    after: str = Field(ZERO, description="the agent whose controller the search starts from; zero for none")
+    tau: float = Field(1.0, gt=0, description="temperature of the dream that it is evolved in (paper: 1.15 is best)")
+
+
+class Params(Config):
+    """The whole file."""
+
+    experiments: dict[str, Experiment] = Field(description="every number: an entry an experiment, a section a stage")
+    models: dict[str, Model] = Field(description="an entry a round: what it continues, who collects")
+    agents: dict[str, AgentEntry] = Field(description="an entry an agent: which model it learns on, what it starts from")
+
+    @field_validator("experiments", "models", "agents")
+    @classmethod
+    def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        for name in entries:
+            check_name(name)
+        return entries
+
+    @model_validator(mode="after")
+    def _references(self) -> Params:
+        for name, model in self.models.items():
+            _known(f"models.{name}.experiment", model.experiment, self.experiments)
+            _known(f"models.{name}.after", model.after, self.models, ZERO)
+            _known(f"models.{name}.actor", model.actor, self.agents, ZERO)
+        for name, agent in self.agents.items():
+            _known(f"agents.{name}.experiment", agent.experiment, self.experiments)
+            _known(f"agents.{name}.model", agent.model, self.models)
+            _known(f"agents.{name}.after", agent.after, self.agents, ZERO)
+        return self
+
+
+def load(path: Path | str = FILE) -> Params:
+    """The parameters.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key is unknown, of the wrong type or impossible; names the key.
+    """
+    path = Path(path)
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here: run from the repository's top") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise UserError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_sentence(error)}") from None
+
+
+def check_name(name: str) -> str:
+    """A name that may become a path: lower-case letters, digits, `_`, `.`, `-`.
+
+    Raises:
+        ValueError: it is something else, or `zero`.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name or name == ZERO:
+        raise ValueError(f"{name!r} is not a name: use lower-case letters, digits, '_', '.' and '-', and not '{ZERO}'")
+    return name
+
+
+def _known(key: str, name: str, entries: dict[str, Any], also: str | None = None) -> None:
+    if name not in entries and name != also:
+        expected = ", ".join([*entries, *filter(None, [also])])
+        raise ValueError(f"{key} is {name!r}: expected one of {expected}")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first error of pydantic's list as one sentence that names the key."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{key} is no key that is known here: remove it, or look at `python -m wm params`"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if first["type"] == "value_error":
+        return f"{key} {message}" if key and not message.startswith(("models.", "agents.")) else message
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key or 'the file'} has to be a mapping of keys to values"
+    return f"{key} is {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def describe() -> list[str]:
+    """A line for every key: dotted name, type, default, meaning."""
+    roots = {"experiments.NAME": Experiment, "models.NAME": Model, "agents.NAME": AgentEntry}
+    return [line for root, config in roots.items() for line in _describe(root, config)]
+
+
+def _describe(prefix: str, config: type[Config]) -> list[str]:
+    lines = []
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            lines += _describe(f"{prefix}.{name}", field.annotation)
+            continue
+        kind = getattr(field.annotation, "__name__", str(field.annotation))
+        default = "required" if field.is_required() else f"default {field.default!r}"
+        lines.append(f"{prefix}.{name} ({kind}, {default}): {field.description}")
+    return lines

@@ -1,0 +1,130 @@
+"""collect: episodes of the world, from a random policy or from the last round's agent (paper, A.1 and section 3.4)."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from wm import agent as agents
+from wm import episodes, figures, models, rollout, seeds, worlds
+from wm.cluster import Cluster, ClusterConfig
+from wm.errors import UserError
+from wm.journal import bar
+from wm.workspace import Workspace
+
+BYTES_A_FRAME = 64 * 64 * 3
+"""What a frame takes before compression; the disk is checked for a quarter of it a step, which no world exceeds."""
+
+
+class CollectConfig(ClusterConfig):
+    """How much to see, and how."""
+
+    episodes: int = Field(gt=0, description="new episodes of this round (paper: 10,000)")
+    stall: int = Field(0, ge=0, description="an episode also ends after this many steps without a positive reward; 0 for never")
+    noise: float = Field(0.0, ge=0, description="standard deviation of the disturbance of an agent's actions, in rounds after the first")
+    explore: float = Field(0.0, ge=0, le=1, description="share of episodes that a random policy drives, in rounds after the first")
+
+
+@dataclass(frozen=True)
+class _Job:
+    world: str
+    pairs: list[rollout.Pair]
+    random: bool
+    slots: int
+    stall: int
+    noise: float
+
+
+def collect(config: CollectConfig, world: str, seed: int, previous: Path, actor: Path, workspace: Workspace
+            ) -> dict[str, float]:
+    """Writes shards of frames and actions; carries the earlier rounds' shards over.
+
+    Args:
+        previous: the last round's data set (runs/zero/collect for none).
+        actor: the agent that drives (runs/zero/evolve for the random policy).
+    Raises:
+        UserError: the disk is too small.
+        DamagedData: an earlier shard or a model is not whole.
+    """
+    earlier = episodes.EpisodeSet(previous) if (previous / episodes.MANIFEST).exists() else None
+    carried = _carry_over(earlier, workspace.out) if earlier else []
+    _check_disk(config, world, workspace.out)
+    columns = episodes.frame_columns(worlds.get(world).spec.action_size)
+    log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")
+    jobs = _jobs(config, world, seed, len(earlier) if earlier else 0, models.exists(actor, models.CONTROLLER_KIND))
+    waiting = [index for index in range(len(jobs)) if len(carried) + index not in log.done]
+    shared = actor if any(not jobs[index].random for index in waiting) else None
+    progress = bar(config.episodes, workspace.title, "episode",
+                   initial=config.episodes - sum(len(jobs[index].pairs) for index in waiting))
+    with Cluster(config.workers) as cluster:
+        results = cluster.map(_record, [jobs[index] for index in waiting], _read(shared))
+        for index, (data, about) in zip(waiting, results, strict=True):
+            log.store(len(carried) + index, data, about)
+            progress.update(len(about))
+    progress.close()
+    episodes.write_manifest(workspace.out, world, columns, carried + log.shards)
+    return _report(workspace, len(carried))
+
+
+def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: bool) -> list[_Job]:
+    """One job a shard. Seeds go on where the earlier rounds stopped; random episodes come first."""
+    numbers = seeds.episodes(seed, seeds.Purpose.EXPLORATION, before, count=config.episodes)
+    explored = config.episodes if not has_actor else round(config.episodes * config.explore)
+    jobs = []
+    for random, part in ((True, numbers[:explored]), (False, numbers[explored:])):
+        for start in range(0, len(part), config.episodes_per_job):
+            pairs = [(0, number) for number in part[start:start + config.episodes_per_job]]
+            jobs.append(_Job(world, pairs, random, config.slots, config.stall, config.noise))
+    return jobs
+
+
+def _record(job: _Job, shared: agents.AgentFiles | None) -> tuple[bytes, list[dict]]:
+    world = worlds.get(job.world)
+    if job.random:
+        driver: rollout.Driver = rollout.ExplorerDriver(world, job.slots)
+    else:
+        agent, params, about = shared.agent()
+        driver = rollout.AgentDriver(agent, params[None], job.slots, about["sampled"], job.noise)
+    return rollout.record(world, driver, job.pairs, job.slots, stall=job.stall)
+
+
+def _read(actor: Path | None) -> agents.AgentFiles | None:
+    return agents.AgentFiles.read(actor) if actor else None
+
+
+def _carry_over(earlier: episodes.EpisodeSet, out: Path) -> list[dict]:
+    earlier.verify()
+    for shard in earlier.shards:
+        if not (out / shard["file"]).exists():
+            shutil.copyfile(earlier.folder / shard["file"], out / shard["file"])
+    return earlier.shards
+
+
+def _check_disk(config: CollectConfig, world: str, out: Path) -> None:
+    need = config.episodes * worlds.get(world).spec.max_steps * BYTES_A_FRAME // 4
+    free = shutil.disk_usage(out).free
+    if free < need:
+        raise UserError(f"{config.episodes} episodes of {world} may need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+                        "free some, or lower collect.episodes")
+
+
+def _report(workspace: Workspace, carried: int) -> dict[str, float]:
+    """A contact sheet, and the numbers that say what was seen."""
+    data = episodes.EpisodeSet(workspace.out)
+    chosen = np.unique(np.linspace(0, len(data) - 1, 8).round().astype(int))
+    rows = []
+    for index in chosen:
+        obs = data.read(int(index), ["obs"])["obs"]
+        rows.append(obs[np.linspace(0, len(obs) - 1, 8).round().astype(int)])
+    figures.contact_sheet(np.concatenate(rows), workspace.out / "figures" / "episodes.png",
+                          title="Episodes, a row each, from start to end")
+    lengths = np.array([episode["length"] for episode in data.episodes])
+    scores = np.array([episode["score"] for episode in data.episodes])
+    new = sum(len(shard["episodes"]) for shard in data.shards[carried:])
+    return {"episodes": len(data), "new_episodes": new, "steps": int(lengths.sum()), "length_mean": float(lengths.mean()),
+            "score_mean": float(scores.mean()), "score_max": float(scores.max()),
+            "megabytes": sum(shard["bytes"] for shard in data.shards) / 1e6}

@@ -1,0 +1,68 @@
+"""encode: V looks at every frame once, so that M trains on latents (paper, A.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from wm import episodes, models
+from wm.config import Config
+from wm.journal import bar
+from wm.vae import VAE
+from wm.workspace import Workspace
+
+
+class EncodeConfig(Config):
+    """How frames go through V."""
+
+    batch: int = Field(64, gt=0, description="frames at once; a fixed number, since another may change the last bits")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N; never chosen for you")
+    threads: int = Field(2, gt=0, description="CPU threads")
+
+
+def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) -> dict[str, float]:
+    """Writes V's posterior (mu, logvar) of every frame, with actions and rewards, a shard for a shard.
+
+    Raises:
+        DamagedData: a shard or V is not whole.
+    """
+    torch.set_num_threads(config.threads)
+    source = episodes.EpisodeSet(data)
+    source.verify()
+    model = models.load_vae(vae).to(config.device)
+    action_size = next(column.shape[0] for column in source.columns if column.name == "act")
+    columns = episodes.latent_columns(model.config.z_size, action_size)
+    log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")
+    progress = bar(source.steps, workspace.title, "frame")
+    first = 0
+    for index, shard in enumerate(source.shards):
+        numbers = range(first, first + len(shard["episodes"]))
+        first = numbers.stop
+        if index not in log.done:
+            target = episodes.Shard(columns)
+            for number in numbers:
+                episode = source.read(number)
+                episode |= _posterior(model, episode.pop("obs"), config)
+                about = {name: value for name, value in source.episodes[number].items() if name != "length"}
+                target.add(episode, **about)
+                progress.update(len(episode["rew"]))
+            log.store(index, *target.finish())
+    progress.close()
+    episodes.write_manifest(workspace.out, source.world, columns, log.shards)
+    return {"episodes": len(source), "steps": source.steps,
+            "megabytes": sum(shard["bytes"] for shard in log.shards) / 1e6}
+
+
+@torch.inference_mode()
+def _posterior(model: VAE, obs: np.ndarray, config: EncodeConfig) -> dict[str, np.ndarray]:
+    """obs [T, 64, 64, 3] -> mu, logvar [T, Z] float16; the last batch is filled up so that all have one size."""
+    steps = len(obs)
+    padding = -steps % config.batch
+    frames = np.concatenate([obs, np.zeros((padding, *obs.shape[1:]), np.uint8)])
+    parts = [model.encode(torch.from_numpy(frames[start:start + config.batch]).to(config.device))
+             for start in range(0, len(frames), config.batch)]
+    mu, logvar = (torch.cat(tensors)[:steps].half().cpu().numpy() for tensors in zip(*parts, strict=True))
+    return {"mu": mu, "logvar": logvar}

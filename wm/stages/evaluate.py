@@ -1,0 +1,131 @@
+"""evaluate: the agent on test episodes, as the world itself draws them (paper, sections 3.3 and 4.3)."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from wm import agent as agents
+from wm import figures, files, rollout, seeds, videos, worlds
+from wm.cluster import Cluster, ClusterConfig
+from wm.journal import bar
+from wm.workspace import Workspace
+
+RESAMPLES = 10_000
+FILM_EVERY = 2
+"""Steps between two frames of a film: 25 frames a second of CarRacing are enough, and drawing one takes 15 ms."""
+
+
+class EvaluateConfig(ClusterConfig):
+    """How the agent is scored."""
+
+    episodes: int = Field(100, ge=1, description="test episodes (paper: 100)")
+    videos: bool = Field(True, description="write an mp4 of the best, the median and the worst episode")
+
+
+@dataclass(frozen=True)
+class _Job:
+    world: str
+    pairs: list[rollout.Pair]
+    slots: int
+    drawing: str
+
+
+@dataclass(frozen=True)
+class _Film:
+    world: str
+    seed: int
+    acts: np.ndarray
+    caption: str
+
+
+def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspace, metrics: Path) -> dict[str, float]:
+    """Plays the test episodes; writes scores.json, pictures, videos, and the metrics file that `dvc metrics` shows.
+
+    Raises:
+        DamagedData: the agent is not whole.
+    """
+    agents.load(agent)  # before any work: whole, or a sentence that says what is not
+    spec = worlds.get(world).spec
+    numbers = seeds.episodes(0, seeds.Purpose.TEST, count=config.episodes)
+    with Cluster(config.workers) as cluster:
+        scores, lengths, acts = play_agent(config, world, agent, numbers, cluster, spec.drawings[-1], workspace.title)
+        if config.videos:
+            _films(world, numbers, scores, acts, cluster, workspace)
+    result = {"mean": float(scores.mean()), "std": float(scores.std()), **interval(scores),
+              "min": float(scores.min()), "max": float(scores.max()), "episodes": len(scores), "steps": int(lengths.sum())}
+    files.write_json(workspace.out / "scores.json", {
+        "world": world, "drawing": spec.drawings[-1], **result, "seeds": numbers, "scores": scores.tolist(),
+        "lengths": lengths.tolist()})
+    figures.scores(scores, workspace.out / "figures" / "scores.png", references={"solved": spec.solved},
+                   interval=(result["ci95_low"], result["ci95_high"]))
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(metrics, {"score": {name: round(value, 4) for name, value in result.items()}})
+    return result
+
+
+def play_agent(config: ClusterConfig, world: str, agent: Path, numbers: list[int], cluster: Cluster, drawing: str,
+               title: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Scores [E], lengths [E] and actions of each episode, of an agent on the episodes `numbers`."""
+    pairs = [(0, number) for number in numbers]
+    jobs = [_Job(world, pairs[first:first + config.episodes_per_job], config.slots, drawing)
+            for first in range(0, len(pairs), config.episodes_per_job)]
+    progress = bar(len(pairs), title, "episode")
+    played = []
+    for part in cluster.map(_play, jobs, agents.AgentFiles.read(agent)):
+        played.append(part)
+        progress.update(len(part.scores))
+    progress.close()
+    return (np.concatenate([part.scores for part in played]), np.concatenate([part.lengths for part in played]),
+            [act for part in played for act in part.acts])
+
+
+def interval(scores: np.ndarray) -> dict[str, float]:
+    """The percentile bootstrap's 95% interval of the mean."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(scores, (RESAMPLES, len(scores))).mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return {"ci95_low": float(low), "ci95_high": float(high)}
+
+
+def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
+    agent, params, about = shared.agent()
+    driver = rollout.AgentDriver(agent, params[None], job.slots, about["sampled"])
+    return rollout.play(agent.world, driver, job.pairs, job.slots, drawing=job.drawing, keep_acts=True)
+
+
+def _films(world: str, numbers: list[int], scores: np.ndarray, acts: list[np.ndarray], cluster: Cluster,
+           workspace: Workspace) -> None:
+    order = np.argsort(scores, kind="stable")
+    chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
+    jobs = [_Film(world, numbers[index], acts[index], f"{name}: {scores[index]:.0f}") for name, index in chosen.items()]
+    folder = workspace.out / "videos"
+    folder.mkdir(exist_ok=True)
+    for name, data in zip(chosen, cluster.map(_film, jobs), strict=True):
+        files.write_bytes(folder / f"{name}.mp4", data)
+
+
+def _film(job: _Film, shared: None) -> bytes:
+    """The episode once more with the recorded actions, in the world's own picture, as an mp4's bytes."""
+    world = worlds.get(job.world)
+    env = world.make()
+
+    def frames():
+        env.reset(seed=job.seed)
+        for step, act in enumerate(job.acts):
+            if step % FILM_EVERY == 0:
+                yield env.render()
+            env.step(act)
+        yield env.render()
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "film.mp4"
+            videos.video(frames(), path, world.spec.fps / FILM_EVERY, job.caption)
+            return path.read_bytes()
+    finally:
+        env.close()

@@ -1,0 +1,219 @@
+"""train_mdn: M learns what comes next (paper, section 2.2 and A.2).
+
+Each of B parallel streams runs through episodes laid end to end; a batch is the next window of T steps of every
+stream, with the LSTM's state carried over from the last window and zeroed where an episode starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from wm import figures, files, journal, models, seeds, worlds
+from wm.checkpoints import Tensors
+from wm.episodes import EpisodeSet
+from wm.mdnrnn import MDNConfig, MDNRNN, Sequences, sample
+from wm.training import TrainConfig, fit
+from wm.workspace import Workspace
+
+STARTS = "starts.safetensors"
+HELD_OUT_WINDOWS = 4
+STRIP_STEPS, STRIP_WARM_UP = 40, 60
+
+
+class TrainMDNConfig(TrainConfig):
+    """M and its training. `steps: 0` leaves M untrained (the ablation with random memory)."""
+
+    steps: int = Field(ge=0, description="optimiser steps; 0 leaves M as it was initialised")
+    clip: float = Field(1.0, ge=0, description="gradients are clipped by value to [-clip, clip] (released code: 1)")
+    length: int = Field(999, gt=0, description="T, steps of a window (paper: 999; DoomTakeCover 500)")
+    model: MDNConfig = Field(MDNConfig(), description="the shape of M")
+
+
+class Streams:
+    """B streams over a set of episodes, cut into windows.
+
+    Args:
+        data: latents, as `encode` writes them.
+        indices: the episodes to run through.
+        rng: decides their order.
+    """
+
+    def __init__(self, data: EpisodeSet, indices: list[int], batch: int, length: int, rng: np.random.Generator):
+        self.data, self.indices, self.length, self.rng = data, indices, length, rng
+        self.waiting: list[int] = []
+        self.current = [(-1, 0)] * batch  # (episode, next step) of each stream
+        self.loaded: list[dict[str, np.ndarray] | None] = [None] * batch
+
+    def next(self) -> Sequences:
+        """The next window of every stream, float32 tensors."""
+        mu = self.data.columns[0].shape[0]
+        act = next(c.shape[0] for c in self.data.columns if c.name == "act")
+        sizes = {"mu": mu, "logvar": mu, "act": act, "rew": 0, "end": 0, "restart": 0, "next_mu": mu, "next_logvar": mu,
+                 "has_next": 0}
+        shape = (len(self.current), self.length)
+        window = {name: np.zeros((*shape, size) if size else shape, np.float32) for name, size in sizes.items()}
+        for stream in range(len(self.current)):
+            filled = 0
+            while filled < self.length:
+                filled += self._fill(stream, {name: array[stream, filled:] for name, array in window.items()})
+        return Sequences(**{name: torch.from_numpy(array) for name, array in window.items()})
+
+    def _fill(self, stream: int, room: dict[str, np.ndarray]) -> int:
+        """Copies as much of the stream's episode as there is room for; returns the steps copied."""
+        if self.loaded[stream] is None:
+            self._load(stream)
+        episode, start = self.loaded[stream], self.current[stream][1]
+        steps = len(episode["rew"])
+        count = min(steps - start, len(room["rew"]))
+        for name in ("mu", "logvar", "act", "rew", "end"):
+            room[name][:count] = episode[name][start:start + count]
+        following = episode["mu"][start + 1:start + count + 1]
+        room["next_mu"][:len(following)] = following
+        room["next_logvar"][:len(following)] = episode["logvar"][start + 1:start + count + 1]
+        room["has_next"][:len(following)] = 1.0
+        room["restart"][0] = float(start == 0)
+        self.current[stream] = (self.current[stream][0], start + count)
+        if start + count == steps:
+            self.loaded[stream] = None
+        return count
+
+    def _load(self, stream: int) -> None:
+        if not self.waiting:
+            self.waiting = [self.indices[i] for i in self.rng.permutation(len(self.indices))]
+        index = self.waiting.pop()
+        self.current[stream], self.loaded[stream] = (index, 0), self.data.read(index)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next window depends on."""
+        done = [self.loaded[i] is None for i in range(len(self.current))]
+        return {"rng": self.rng.bit_generator.state, "waiting": self.waiting, "current": self.current, "done": done}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.rng.bit_generator.state, self.waiting = state["rng"], state["waiting"]
+        self.current = [tuple(pair) for pair in state["current"]]
+        self.loaded = [None if done else self.data.read(index)
+                       for (index, _), done in zip(self.current, state["done"], strict=True)]
+
+
+class MDNTask:
+    """Windows of latents, with M's state carried from one to the next; see `wm.training.Task`."""
+
+    def __init__(self, model: MDNRNN, data: EpisodeSet, config: TrainMDNConfig, seed: int):
+        self.model, self.data, self.config, self.seed = model.to(config.device), data, config, seed
+        key = (seed, seeds.Purpose.TRAIN_MDN, len(data))
+        self.streams = Streams(data, data.training, config.batch, config.length, seeds.generator(*key))
+        self.noise = seeds.torch_generator(*key, 1, device=config.device)
+        self.carry = model.initial_state(config.batch)
+
+    def step(self) -> tuple[Tensor, dict[str, Tensor], str]:  # noqa: D102
+        window = self._to_device(self.streams.next())
+        loss, metrics, self.carry = self.model.loss(window, self.carry, self.noise)
+        return loss, metrics, f"windows of episodes {sorted({index for index, _ in self.streams.current})}"
+
+    @torch.inference_mode()
+    def held_out(self) -> dict[str, float]:  # noqa: D102
+        key = (self.seed, seeds.Purpose.TRAIN_MDN, 2)
+        noise = seeds.torch_generator(*key, device=self.config.device)
+        batch = min(32, len(self.data.held_out))
+        streams = Streams(self.data, self.data.held_out, batch, min(self.config.length, 256), seeds.generator(*key))
+        state, sums = self.model.initial_state(batch), {}
+        for _ in range(HELD_OUT_WINDOWS):
+            loss, metrics, state = self.model.loss(self._to_device(streams.next()), state, noise)
+            for name, value in {"loss": loss, **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / HELD_OUT_WINDOWS
+        return sums
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:  # noqa: D102
+        h, c = (tensor.cpu().numpy() for tensor in self.carry)
+        return {"noise": self.noise.get_state().numpy(), "h": h, "c": c}, self.streams.state()
+
+    def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:  # noqa: D102
+        self.noise.set_state(torch.from_numpy(tensors["noise"]))
+        self.carry = tuple(torch.from_numpy(tensors[name]).to(self.config.device) for name in ("h", "c"))
+        self.streams.restore(state)
+
+    def _to_device(self, window: Sequences) -> Sequences:
+        return Sequences(*(tensor.to(self.config.device) for tensor in window))
+
+
+def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae: Path, previous: Path,
+              workspace: Workspace) -> dict[str, float]:
+    """Trains M on `latents`, from the last round's M in `previous` if there is one; keeps every episode's first frame
+    (as V's posterior) for dreams to start from. V is needed for the pictures alone.
+
+    Raises:
+        DamagedData: a shard or a model is not whole; before any training.
+        UserError: the loss is not finite.
+    """
+    torch.set_num_threads(config.threads)
+    data = EpisodeSet(latents)
+    data.verify()
+    eyes = models.load_vae(vae)
+    torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_MDN, 3).generate_state(1)[0])
+    spec = worlds.get(world).spec
+    if models.exists(previous, models.MDNRNN_KIND):
+        model = models.load_mdnrnn(previous).requires_grad_(True)
+    else:
+        model = MDNRNN(config.model, eyes.config.z_size, spec.action_size, spec.predicts_restart)
+    task = MDNTask(model.train(), data, config, seed)
+    if config.steps:
+        fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
+    task.model.eval()
+    models.save_mdnrnn(task.model, world, workspace.out)
+    _save_starts(data, workspace.out)
+    _pictures(task.model, eyes, data, spec.fps, seed, workspace)
+    return {f"held_out/{name}": value for name, value in task.held_out().items()}
+
+
+def _save_starts(data: EpisodeSet, out: Path) -> None:
+    """V's posterior of each episode's first frame: mu, logvar [N, Z] float32."""
+    firsts = [{name: array[0] for name, array in data.read(i, ["mu", "logvar"]).items()} for i in range(len(data))]
+    tensors = {name: torch.from_numpy(np.stack([first[name] for first in firsts]).astype(np.float32))
+               for name in ("mu", "logvar")}
+    files.write_bytes(out / STARTS, safetensors.torch.save(tensors))
+
+
+@torch.inference_mode()
+def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, workspace: Workspace) -> None:
+    folder = workspace.out / "figures"
+    lines = journal.read(workspace.journal.path) if workspace.journal.path.exists() else []
+    if lines:
+        panels = {"Negative log-likelihood per dimension": ["train/nll", "held_out/nll"],
+                  "Reward, squared error": ["train/reward", "held_out/reward"],
+                  "Done, cross-entropy": ["train/done", "held_out/done"]}
+        present = {title: names for title, names in panels.items() if any(names[0] in line for line in lines)}
+        figures.curves(lines, folder / "curves.png", present, title="M")
+    episode = data.read(data.held_out[0])
+    real, dream = dream_beside_reality(model.cpu(), episode, STRIP_WARM_UP, STRIP_STEPS, seed)
+    figures.strip(eyes.decode(real).numpy(), eyes.decode(dream).numpy(), folder / "dream_strip.png", every=4, fps=fps)
+
+
+@torch.inference_mode()
+def dream_beside_reality(model: MDNRNN, episode: dict[str, np.ndarray], warm_up: int, steps: int, seed: int,
+                         tau: float = 1.0) -> tuple[Tensor, Tensor]:
+    """After `warm_up` real steps M goes on alone with the real actions.
+
+    Returns:
+        z of the real frames and of the dreamed ones, each [steps or fewer, Z].
+    """
+    noise = seeds.torch_generator(seed, seeds.Purpose.TRAIN_MDN, 4)
+    mu = torch.from_numpy(episode["mu"].astype(np.float32))
+    act = torch.from_numpy(episode["act"].copy())
+    warm_up = min(warm_up, max(0, len(mu) - 2))
+    state, dreamed = model.initial_state(1), []
+    z = mu[:1]
+    for t in range(min(len(mu) - 1, warm_up + steps)):
+        state = model.step(z, act[t:t + 1], state, torch.tensor([float(t == 0)]))
+        z = mu[t + 1:t + 2]
+        if t >= warm_up:
+            z = sample(model.heads(state[0])[0], tau, noise)
+            dreamed.append(z)
+    return mu[warm_up + 1:warm_up + 1 + len(dreamed)], torch.cat(dreamed)

@@ -1,0 +1,52 @@
+"""Ends this process when another one, on whose behalf it works, is gone: even after `kill -9`.
+
+The one to watch is named by a ticket in the environment, `WM_WATCH=<pid>:<start time>`; the start time keeps a
+recycled pid from being taken for the same process. Standard library only; Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+VARIABLE = "WM_WATCH"
+INTERVAL = 1.0
+
+
+def ticket(pid: int | None = None) -> str:
+    """`<pid>:<start time>` of a process; of this one where pid is None."""
+    pid = pid or os.getpid()
+    return f"{pid}:{started(pid)}"
+
+
+def started(pid: int) -> str:
+    """The process's start time in clock ticks since boot, or an empty string if it is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def alive(what: str) -> bool:
+    """Whether the process of a ticket is still there."""
+    pid, _, start = what.partition(":")
+    return started(int(pid)) == start
+
+
+def start() -> None:
+    """Starts watching the process that WM_WATCH names, if it is set and not this one; returns at once."""
+    what = os.environ.get(VARIABLE)
+    if what and what != ticket():
+        threading.Thread(target=_watch, args=(what,), daemon=True, name="watchdog").start()
+
+
+def _watch(what: str) -> None:
+    while alive(what):
+        time.sleep(INTERVAL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3 * INTERVAL)
+    os._exit(143)
