@@ -1,12 +1,12 @@
 """CarRacing's frames drawn straight to what V sees, in the place of Gymnasium's 1000x800 surface.
 
-Gymnasium draws every polygon of the track at every step, shrinks the surface to 96x96, and V sees rows 0..83 of that
-resized to 64x64. Here the track is rasterised once an episode into a map with antialiased edges. A frame is one
-bilinear warp of the map to those 96x84 pixels (at the map's resolution its blur is that of Gymnasium's shrinking),
-the car drawn over it with supersampling, and a last resize.
+Gymnasium draws every polygon of the track at every step, shrinks the surface to 96x96, and V sees rows 0..83 of
+that resized to 64x64. Here the track is rasterised once an episode into a map with antialiased edges. A frame is
+one bilinear warp of the map to those 96x84 pixels (at the map's resolution its blur is about that of Gymnasium's
+shrinking), the car drawn over it with supersampling, and a last resize.
 
-Lengths are world units, angles radians, images RGB with a fourth channel that only pads (OpenCV is more than twice
-as fast on four channels as on three). "Surface" is Gymnasium's 1000x800, "frame" its 96x96, "map" the track's.
+Lengths are world units, angles radians, images RGB with a fourth channel that only pads (OpenCV is more than
+twice as fast on four channels as on three). "Surface" is Gymnasium's 1000x800, "frame" its 96x96.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium.envs.box2d import car_dynamics as parts
 from gymnasium.envs.box2d import car_racing as gym
 
-MAP_SCALE = 3.0  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
+MAP_SCALE = 2.4  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
 PLAIN_SCALE = 1.5  # of the map without a track, which shows beyond the edges of the track's map
 SUPER = 2  # samples a map pixel and axis while rasterising
 LEVELS = 5  # of a map's pyramid, each half as fine: the first second zooms in from 18 times as far
@@ -35,7 +35,8 @@ FULL_ZOOM = gym.ZOOM * gym.SCALE  # surface pixels a unit
 
 CAR_SUPER = 6  # samples a frame pixel and axis while drawing the car
 CAR_X, CAR_Y, CAR_WIDTH, CAR_HEIGHT = 44, 66, 8, 12  # the part of the frame that the car can touch
-HULL = [np.array(p) * parts.SIZE for p in (parts.HULL_POLY1, parts.HULL_POLY2, parts.HULL_POLY3, parts.HULL_POLY4)]
+HULL_POLYGONS = (parts.HULL_POLY1, parts.HULL_POLY2, parts.HULL_POLY3, parts.HULL_POLY4)
+HULL = [np.array(p) * parts.SIZE for p in HULL_POLYGONS]
 WHEEL_X, WHEEL_Y = parts.WHEEL_W * parts.SIZE, parts.WHEEL_R * parts.SIZE
 AXLES = [(x * parts.SIZE, y * parts.SIZE) for x, y in parts.WHEELPOS]
 
@@ -59,7 +60,7 @@ def pyramid(image: np.ndarray) -> list[np.ndarray]:
 
 
 def grass_map(left: int, bottom: int, scale: float, width: int, height: int) -> np.ndarray:
-    """Grass and its patches [height, width, 4]; the first pixel is (left, bottom) pixels from the world's origin."""
+    """Grass and its patches [height, width, 4]; its corner lies (left, bottom) pixels from the origin."""
     side = round(gym.GRASS_DIM * scale)  # every second square, in both axes, is a patch
     image = np.empty((height, width, 4), np.uint8)
     pixels = image.view(np.uint32)[..., 0]
@@ -73,7 +74,7 @@ def grass_map(left: int, bottom: int, scale: float, width: int, height: int) -> 
 
 @cache
 def plain_maps() -> list[np.ndarray]:
-    """The playfield without a track in black surroundings, as a pyramid shared by all environments of a process."""
+    """The playfield without a track in black surroundings: a pyramid that all environments share."""
     half = round(gym.PLAYFIELD * PLAIN_SCALE)
     field = grass_map(-half, -half, PLAIN_SCALE, 2 * half, 2 * half)
     edge = -half % 8 + 8  # black, and makes the sides multiples of 16
@@ -88,7 +89,7 @@ class Drawing:
         self._small = np.empty((64, 64, 4), np.uint8)
 
     def lay(self, polygons: list) -> None:
-        """Rasterises a new track: `polygons` is Gymnasium's `road_poly`, (four corners, colour) in drawing order."""
+        """Rasterises a new track: Gymnasium's `road_poly`, (four corners, colour) in drawing order."""
         self._maps = []  # let the last track's memory go first
         corners = np.array([p for p, _ in polygons])  # [N, 4, 2]
         colors = np.maximum(np.array([c for _, c in polygons]).astype(int) - DARKER, 0)
@@ -102,7 +103,7 @@ class Drawing:
         self._touched: set[int] = set()
 
     def _rasterise(self, image: np.ndarray, points: np.ndarray, colors: list) -> None:
-        """Fills polygons [N, 4, 2], in map pixels, antialiased: only the blocks that they touch, each SUPER as fine."""
+        """Fills polygons [N, 4, 2], in map pixels, antialiased, block by block where there are any."""
         fine = np.rint((points * SUPER - 0.5) * ONE).astype(np.int32)
         first = np.floor((points.min(1) - 1) / BLOCK).astype(int).tolist()
         last = np.floor((points.max(1) + 1) / BLOCK).astype(int).tolist()
@@ -138,7 +139,7 @@ class Drawing:
         return cv2.cvtColor(self._small, cv2.COLOR_RGBA2RGB)
 
     def _touch(self, tile: Box2D.b2Body) -> None:
-        """Paints a tile as Gymnasium does from the first contact on: without the shade that its index gives it."""
+        """Paints a tile as Gymnasium does from the first contact on: without its own shade."""
         self._touched.add(tile.idx)
         shade = int(0.01 * (tile.idx % 3) * 255)
         corners = np.array(tile.fixtures[0].shape.vertices) * MAP_SCALE - (self._left, self._bottom)
@@ -160,11 +161,13 @@ class Drawing:
         level = min(max(round(math.log2(FULL_ZOOM / zoom)), 0), LEVELS - 1)
 
         def warp(image: np.ndarray, scale: float, left: float, bottom: float, border: int) -> None:
-            matrix = np.array((
-                (a * scale, b * scale, (x + a / 2 + b / 2) * scale - left - 0.5),
-                (c * scale, d * scale, (y + c / 2 + d / 2) * scale - bottom - 0.5),
-            ))
-            cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), self._frame, cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR, border)
+            matrix = np.array(
+                (
+                    (a * scale, b * scale, (x + a / 2 + b / 2) * scale - left - 0.5),
+                    (c * scale, d * scale, (y + c / 2 + d / 2) * scale - bottom - 0.5),
+                )
+            )
+            cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), self._frame, BILINEAR, border)
 
         image, scale = self._maps[level], MAP_SCALE / 2**level
         left, bottom = self._left / 2**level, self._bottom / 2**level
@@ -189,8 +192,14 @@ class Drawing:
             s1, s2 = math.sin(phase), math.sin(phase + 1.2)
             if s1 <= 0 or s2 <= 0:  # the stripe, or a part of it, is on the upper side
                 c1, c2 = math.cos(phase), math.cos(phase + 1.2)
-                quads.append(quad(axle, turn, math.copysign(1, c1) if s1 > 0 else c1,
-                                  math.copysign(1, c2) if s2 > 0 else c2))
+                quads.append(
+                    quad(
+                        axle,
+                        turn,
+                        math.copysign(1, c1) if s1 > 0 else c1,
+                        math.copysign(1, c2) if s2 > 0 else c2,
+                    )
+                )
                 colors.append(STRIPE_COLOR)
         for points, color in zip(car_points(np.array(quads), zoom), colors, strict=True):
             cv2.fillConvexPoly(fine, points, color, cv2.LINE_8, SHIFT)
@@ -209,16 +218,16 @@ def quad(axle: tuple[float, float], turn: float, front: float, back: float) -> t
 
 
 def car_points(points: np.ndarray, zoom: float) -> np.ndarray:
-    """Points [..., 2] relative to the hull -> fixed-point coordinates in the supersampled part of the frame."""
+    """Points [..., 2] relative to the hull -> fixed-point pixels of the supersampled part of the frame."""
     scale = CAR_SUPER * ONE * zoom * np.array((FRAME_X, -FRAME_Y))
     offset = np.array((CENTRE_X - CAR_X, CENTRE_Y - CAR_Y)) * (CAR_SUPER * ONE) - ONE / 2
     return (points * scale + offset).astype(np.int32)
 
 
 def area_centres(size: int) -> np.ndarray:
-    """For each of 64 pixels that a row of `size` is shrunk to: the centroid of the pixels that INTER_AREA averages.
+    """Where to sample a row of `size` bilinearly for 64 pixels [64] as INTER_AREA gives, at a fifth of the price.
 
-    There a bilinear sample is that average where it has two terms, at a fifth of its price.
+    Each is the centroid of the pixels that INTER_AREA averages; of two pixels that is the same average.
     """
     edges = np.arange(65) * (size / 64)
     pixels = np.arange(size)
@@ -226,5 +235,6 @@ def area_centres(size: int) -> np.ndarray:
     return (weights @ pixels / weights.sum(1)).astype(np.float32)
 
 
+BILINEAR = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
 FULL_HULL = [car_points(p, FULL_ZOOM) for p in HULL]
 SMALL_X, SMALL_Y = np.meshgrid(area_centres(WIDTH), area_centres(HEIGHT))
