@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from wm import models, worlds
-from wm.controller import Layout
-from wm.mdnrnn import MDNRNN
-from wm.vae import VAE
+from wm.controller import Layout, load_controller
+from wm.mdnrnn import MDNRNN, load_mdnrnn
+from wm.vae import VAE, load_vae
 from wm.worlds.base import World
 
 NOISE_BLOCK = 64
@@ -111,8 +111,8 @@ def load(folder: Path) -> tuple[Agent, np.ndarray, dict[str, Any]]:
     Raises:
         DamagedData: a file is missing or not what its checksum says.
     """
-    params, controller_layout, about = models.load_controller(folder)
-    agent = Agent(vae=models.load_vae(folder), mdnrnn=models.load_mdnrnn(folder), world=worlds.get(about["world"]),
+    params, controller_layout, about = load_controller(folder)
+    agent = Agent(vae=load_vae(folder), mdnrnn=load_mdnrnn(folder), world=worlds.get(about["world"]),
                   layout=controller_layout, inputs=tuple(about["inputs"]))
     return agent, params, about
 
@@ -138,7 +138,7 @@ class AgentFiles:
 
     def models(self) -> tuple[VAE, MDNRNN]:
         """V and M alone."""
-        return self._unpacked(lambda folder: (models.load_vae(folder), models.load_mdnrnn(folder)))
+        return self._unpacked(lambda folder: (load_vae(folder), load_mdnrnn(folder)))
 
     def _unpacked(self, read):
         if _UNPACKED.get("digest") != self.digest:

@@ -20,9 +20,9 @@ class Seeing:
     """V: {"frames": [B, 64, 64, 3] uint8} -> {"mu", "logvar"}: [B, Z] float32."""
 
     def __init__(self, folder: Path):
-        from wm import models
+        from wm.vae import load_vae
 
-        self.vae = models.load_vae(folder)
+        self.vae = load_vae(folder)
 
     def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
@@ -38,9 +38,9 @@ class Predicting:
     """
 
     def __init__(self, folder: Path):
-        from wm import models
+        from wm.mdnrnn import load_mdnrnn
 
-        self.mdnrnn = models.load_mdnrnn(folder)
+        self.mdnrnn = load_mdnrnn(folder)
 
     def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
@@ -63,12 +63,10 @@ class Acting:
     """
 
     def __init__(self, folder: Path):
-        from wm import agent, worlds
-        from wm.files import read_json
+        from wm import agent
 
-        world = worlds.get(read_json(folder / "controller.json")["world"])
-        self.agent, self.params, about = agent.load(folder, folder, folder, world)
-        self.sampled = bool(about.get("sampled", True))
+        self.agent, self.params, about = agent.load(folder)
+        self.sampled = about["sampled"]
 
     def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         frames = _array(request, "frames", np.uint8)

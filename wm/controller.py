@@ -8,8 +8,13 @@ D inputs, A action.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+
+from wm import models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +51,20 @@ class Layout:
         weight = params[:, start:end].reshape(count, self.actions, features.shape[1])
         out = np.matmul(weight, features[:, :, None])[:, :, 0]
         return out + params[:, end:end + self.actions] if self.bias else out
+
+
+def save_controller(params: np.ndarray, layout: Layout, world: str, inputs: tuple[str, ...], folder: Path,
+                    **about: Any) -> None:
+    """Writes controller.safetensors (params [P] float32) and controller.json; `about` is kept in the JSON."""
+    tensors = {"params": torch.from_numpy(np.ascontiguousarray(params, np.float32))}
+    models.save(folder, models.CONTROLLER_KIND, tensors, {"world": world, "inputs": list(inputs), "layout": vars(layout), **about})
+
+
+def load_controller(folder: Path) -> tuple[np.ndarray, Layout, dict[str, Any]]:
+    """params [P] float32, its layout, and the JSON beside it.
+
+    Raises:
+        DamagedData: a file is missing or not what its checksum says.
+    """
+    about, tensors = models.load(folder, models.CONTROLLER_KIND)
+    return tensors["params"].numpy(), Layout(**about["layout"]), about

@@ -7,6 +7,7 @@ means and deviations for each of the Z dimensions, laid out as [..., 3, K, Z] so
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wm import models
 from wm.config import Config
 from wm.lstm import LSTM
 
@@ -202,3 +204,17 @@ def _nll_slice(rows: Tensor, z: Tensor, weight: Tensor, grad: Tensor | None) -> 
         torch.mul(r * scaled, inverse, out=grad[:, 1]).neg_()
         torch.mul(r * (1.0 - square), raw >= LOG_SIGMA_FLOOR, out=grad[:, 2])
     return ((HALF_LOG_TWO_PI - log_p).sum((1, 2)) * weight).sum(dtype=torch.float64)
+
+
+def save_mdnrnn(mdnrnn: MDNRNN, world: str, folder: Path) -> None:
+    """Writes mdnrnn.safetensors and mdnrnn.json into `folder`."""
+    sizes = {"z_size": mdnrnn.z_size, "action_size": mdnrnn.action_size, "reads_restart": mdnrnn.reads_restart}
+    about = {"world": world, "config": mdnrnn.config.model_dump(), **sizes}
+    models.save(folder, models.MDNRNN_KIND, mdnrnn.state_dict(), about)
+
+
+def load_mdnrnn(folder: Path) -> MDNRNN:
+    """M from `folder`, in evaluation mode. Raises DamagedData where a file is not what its checksum says."""
+    about, tensors = models.load(folder, models.MDNRNN_KIND)
+    module = MDNRNN(MDNConfig(**about["config"]), about["z_size"], about["action_size"], about["reads_restart"])
+    return models.fill(module, tensors)

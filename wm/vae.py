@@ -6,11 +6,14 @@ channels_last memory, which is the very same layout: going in and out costs no t
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wm import models
 from wm.config import Config
 
 
@@ -82,3 +85,14 @@ class VAE(nn.Module):
 def _to_unit(obs: Tensor) -> Tensor:
     """uint8 [B, 64, 64, 3] -> float [B, 3, 64, 64] in [0, 1], channels_last, one pass over the pixels."""
     return obs.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).mul_(1.0 / 255.0)
+
+
+def save_vae(vae: VAE, world: str, folder: Path) -> None:
+    """Writes vae.safetensors and vae.json into `folder`."""
+    models.save(folder, models.VAE_KIND, vae.state_dict(), {"world": world, "config": vae.config.model_dump()})
+
+
+def load_vae(folder: Path) -> VAE:
+    """V from `folder`, in evaluation mode. Raises DamagedData where a file is not what its checksum says."""
+    about, tensors = models.load(folder, models.VAE_KIND)
+    return models.fill(VAE(VAEConfig(**about["config"])), tensors)

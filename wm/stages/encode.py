@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from wm import episodes, models
+from wm import episodes
 from wm.config import Config
 from wm.journal import bar
-from wm.vae import VAE
+from wm.vae import VAE, load_vae
 from wm.workspace import Workspace
 
 
@@ -32,7 +32,7 @@ def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) ->
     torch.set_num_threads(config.threads)
     source = episodes.EpisodeSet(data)
     source.verify()
-    model = models.load_vae(vae).to(config.device)
+    model = load_vae(vae).to(config.device)
     action_size = next(column.shape[0] for column in source.columns if column.name == "act")
     columns = episodes.latent_columns(model.config.z_size, action_size)
     log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")

@@ -17,7 +17,9 @@ from pydantic import Field
 from wm import agent as agents
 from wm import figures, journal, models, rollout, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
+from wm.controller import load_controller, save_controller
 from wm.evolution import CMAES, CMAConfig
+from wm.mdnrnn import load_mdnrnn
 from wm.workspace import Workspace
 
 
@@ -70,7 +72,7 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
     """
     agents.save(vae, mdnrnn, workspace.out)
     spec = worlds.get(world).spec
-    memory = models.load_mdnrnn(workspace.out)
+    memory = load_mdnrnn(workspace.out)
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
     start = _start(previous, layout)
@@ -99,7 +101,7 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
             progress.update()
             _save(search, kept, workspace, generation + 1)
     progress.close()
-    models.save_controller(kept.params, layout, world, inputs, workspace.out, sampled=config.sampled, source=kept.source,
+    save_controller(kept.params, layout, world, inputs, workspace.out, sampled=config.sampled, source=kept.source,
                            generation=kept.generation, selection_score=kept.score, dream=config.dream,
                            tau=tau if config.dream else None)
     lines = journal.read(workspace.journal.path)
@@ -161,7 +163,7 @@ def _rescore(config: EvolveConfig, world: str, seed: int, layout, inputs: tuple[
 def _start(previous: Path, layout) -> np.ndarray:
     """x0: the earlier agent's controller where it has the same layout, else zeros."""
     if models.exists(previous, models.CONTROLLER_KIND):
-        params, earlier, _ = models.load_controller(previous)
+        params, earlier, _ = load_controller(previous)
         if earlier == layout:
             return params
         print("the earlier controller has another layout: the search starts from zeros")

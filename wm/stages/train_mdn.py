@@ -18,8 +18,9 @@ from torch import Tensor
 from wm import figures, files, journal, models, seeds, worlds
 from wm.checkpoints import Tensors
 from wm.episodes import EpisodeSet
-from wm.mdnrnn import MDNConfig, MDNRNN, Sequences, sample
+from wm.mdnrnn import MDNConfig, MDNRNN, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.training import TrainConfig, fit
+from wm.vae import load_vae
 from wm.workspace import Workspace
 
 STARTS = "starts.safetensors"
@@ -156,18 +157,18 @@ def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae:
     torch.set_num_threads(config.threads)
     data = EpisodeSet(latents)
     data.verify()
-    eyes = models.load_vae(vae)
+    eyes = load_vae(vae)
     torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_MDN, 3).generate_state(1)[0])
     spec = worlds.get(world).spec
     if models.exists(previous, models.MDNRNN_KIND):
-        model = models.load_mdnrnn(previous).requires_grad_(True)
+        model = load_mdnrnn(previous).requires_grad_(True)
     else:
         model = MDNRNN(config.model, eyes.config.z_size, spec.action_size, spec.predicts_restart)
     task = MDNTask(model.train(), data, config, seed)
     if config.steps:
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
     task.model.eval()
-    models.save_mdnrnn(task.model, world, workspace.out)
+    save_mdnrnn(task.model, world, workspace.out)
     _save_starts(data, workspace.out)
     _pictures(task.model, eyes, data, spec.fps, seed, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}

@@ -14,7 +14,7 @@ from wm import figures, journal, models, seeds
 from wm.checkpoints import Tensors
 from wm.episodes import EpisodeSet
 from wm.training import TrainConfig, fit
-from wm.vae import VAE, VAEConfig
+from wm.vae import VAE, VAEConfig, load_vae, save_vae
 from wm.workspace import Workspace
 
 HELD_OUT_FRAMES = 512
@@ -104,11 +104,11 @@ def train_vae(config: TrainVAEConfig, world: str, seed: int, data: Path, previou
     episodes = EpisodeSet(data)
     episodes.verify()
     torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_VAE, 3).generate_state(1)[0])
-    model = models.load_vae(previous).requires_grad_(True) if models.exists(previous, models.VAE_KIND) else VAE(config.model)
+    model = load_vae(previous).requires_grad_(True) if models.exists(previous, models.VAE_KIND) else VAE(config.model)
     task = VAETask(model.train(), episodes, config, seed)
     if config.steps:
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
-    models.save_vae(task.model, world, workspace.out)
+    save_vae(task.model, world, workspace.out)
     _pictures(task.model.eval(), episodes, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}
 
