@@ -1,0 +1,104 @@
+"""One pipeline at a time in a workspace: the second waits, and says for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from flows import SCRATCH, guard
+from wm import watchdog
+
+LOCK = SCRATCH / "pipeline.lock"
+HOLDER = SCRATCH / "pipeline.json"
+RWLOCK = Path(".dvc/tmp/rwlock")
+
+_held: FileLock | None = None
+_guard: subprocess.Popen | None = None
+
+
+@contextlib.contextmanager
+def workspace(name: str) -> Iterator[None]:
+    """Holds the workspace for a run of the pipeline; inside a run that already does, it does nothing.
+
+    What an earlier run left behind when it was killed is ended first, and every process that is started inside ends
+    with this process (see flows/guard.py).
+    """
+    global _held
+    if _held:
+        yield
+        return
+    SCRATCH.mkdir(exist_ok=True)
+    lock = FileLock(LOCK, thread_local=False)
+    _wait(lock)
+    try:
+        _held = lock
+        _clear_up()
+        _watch_over(name)
+        yield
+    finally:
+        HOLDER.unlink(missing_ok=True)
+        _held = None
+        lock.release()
+
+
+def _wait(lock: FileLock) -> None:
+    told = None
+    while True:
+        try:
+            return lock.acquire(timeout=0 if told is None else 1)
+        except Timeout:
+            holder = _holder()
+            if holder and holder != told:
+                print(f"Waiting for the pipeline {holder['name']} (process {holder['pid']}, since {holder['since']}), "
+                      "which runs in this folder.", flush=True)
+            told = holder or {}
+
+
+def _holder() -> dict | None:
+    try:
+        return json.loads(HOLDER.read_text())
+    except (OSError, ValueError):  # none, or it is being written
+        return None
+
+
+def _watch_over(name: str) -> None:
+    global _guard
+    ticket = watchdog.ticket()
+    os.environ[watchdog.VARIABLE] = ticket
+    HOLDER.write_text(json.dumps({"name": name, "pid": os.getpid(), "ticket": ticket,
+                                  "since": time.strftime("%F %T")}))
+    _guard = _guard or guard.start(ticket)
+
+
+def _clear_up() -> None:
+    """After a kill: ends what is left of the last run, and removes DVC's read-write lock if nobody lives who wrote it.
+
+    DVC drops the entries of dead processes itself, but not those whose pid belongs to somebody else by now, and a
+    file that was cut off while it was written stops every later command.
+    """
+    if last := _holder():
+        guard.sweep(last["ticket"])
+    if not RWLOCK.exists():
+        return
+    try:
+        entries = json.loads(RWLOCK.read_text())
+        infos = [*entries.get("write", {}).values(), *(i for read in entries.get("read", {}).values() for i in read)]
+    except ValueError:
+        infos = []
+    if not any(_is_dvc(info["pid"]) for info in infos):
+        RWLOCK.unlink(missing_ok=True)
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        return any("dvc" in Path(word).name or "flows" in word for word in psutil.Process(pid).cmdline()[:4])
+    except psutil.Error:
+        return False

@@ -1,0 +1,100 @@
+"""The pipeline as Prefect sees it: one flow run an agent, one task run a stage, whose state is DVC's verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import claim, graph
+from flows.repro import repro
+
+STAGES_AT_ONCE = 1
+"""A stage uses all cores; side by side they would only be slower, and DVC commits one at a time anyway."""
+
+
+def _is_transient(task, run, state: State) -> bool:
+    return state.name == "Transient"
+
+
+@task(persist_result=False, cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[5, 15, 60, 180],
+      retry_condition_fn=_is_transient)
+def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
+    """Brings one stage up to date. The state's name is DVC's verdict: Cached, Restored or Completed; its data are
+    {"verdict", "seconds", "outputs": {path: md5}}.
+
+    Args:
+        address: of the stage in dvc.yaml, e.g. "train_vae@smoke".
+        unchanged: DVC has already found that nothing changed (see flows/graph.py), which spares starting it again.
+    """
+    log, start = get_run_logger(), time.monotonic()
+    if unchanged:
+        verdict = "Cached"
+        log.info("Stage '%s' didn't change, skipping", address)
+    else:
+        result = repro(address, log.info)
+        verdict = result.state
+        if verdict in ("Failed", "Transient"):
+            return Failed(name=verdict, message=f"{address} failed; its log is {result.log}")
+    outputs = graph.outputs(address)
+    message = ", ".join(f"{path} {md5}" for path, md5 in outputs.items())
+    return Completed(name=verdict, message=message, data={
+        "verdict": verdict, "seconds": round(time.monotonic() - start, 1), "outputs": outputs})
+
+
+@flow(name="pipeline", flow_run_name="{agent}", persist_result=False,
+      task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
+def pipeline(agent: str) -> State[dict[str, Any]]:
+    """Everything that an agent needs, from the first episode to its score.
+
+    Args:
+        agent: a name under `agents` in params.yaml.
+    """
+    with claim.workspace(agent):
+        runs: dict[str, PrefectFuture] = {}
+        for stage in graph.plan(agent):
+            here = run_stage.with_options(name=stage.name, task_run_name=stage.address)
+            runs[stage.address] = here.submit(stage.address, stage.outlook == "unchanged",
+                                              wait_for=[runs[upstream] for upstream in stage.upstream])
+        wait(list(runs.values()))
+        states = {address: run.state for address, run in runs.items()}
+        results = {address: state.result() for address, state in states.items() if state.is_completed()}
+        text = summary(agent, results, [a for a in states if a not in results])
+        create_markdown_artifact(key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()), markdown=text,
+                                 description=f"The stages of {agent} and its score")
+        for address, state in states.items():
+            if state.is_failed():
+                return Failed(message=state.message)
+        verdicts = [result["verdict"] for result in results.values()]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+        return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+
+
+def metrics(agent: str) -> dict[str, Any]:
+    """The agent's score, as `evaluate` wrote it; empty before that."""
+    path = Path("metrics") / f"{agent}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:
+    """A page about a run, in Markdown."""
+    lines = [f"# {agent}", "", "| stage | verdict | seconds | outputs (md5) |", "| --- | --- | ---: | --- |"]
+    for address, result in results.items():
+        hashes = "<br>".join(f"`{path}` {md5}" for path, md5 in result["outputs"].items())
+        lines.append(f"| {address} | {result['verdict']} | {result['seconds']} | {hashes} |")
+    lines += [f"| {address} | not done | | |" for address in missing]
+    if not missing:
+        lines += ["", "| metric | value |", "| --- | ---: |"]
+        lines += [f"| {key} | {value} |" for key, value in metrics(agent).items()]
+        lines += ["", f"The score is in `metrics/{agent}.json`, videos and pictures in `runs/{agent}/{graph.TARGET}`; "
+                      "`make ui` opens curves, models and videos in MLflow."]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""What DVC knows: which stages an agent needs, in what order, and which of them have changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML, YAMLError
+
+from wm.errors import UserError
+
+TARGET = "evaluate"
+"""The stage that ends a pipeline: an agent is an instance of it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml with its parameters filled in.
+
+    Attributes:
+        address: e.g. "train_vae@smoke".
+        upstream: addresses of the stages whose outputs it reads.
+        pool: the Prefect work pool that its `meta` names.
+        outlook: "unchanged"; "in the cache" (its outputs are, from an earlier run with the same inputs); "to run";
+            or "depends" on what the stages before it will give.
+    """
+
+    address: str
+    upstream: tuple[str, ...]
+    pool: str | None
+    outlook: str
+
+    @property
+    def name(self) -> str:
+        """Without the entry of `models` or `agents`: "train_vae"."""
+        return self.address.partition("@")[0]
+
+
+def agents() -> list[str]:
+    """The names that a pipeline can be run for."""
+    with _repo() as repo:
+        names = (stage.addressing.partition("@") for stage in repo.index.stages)
+        return [name for stage, _, name in names if stage == TARGET]
+
+
+def plan(agent: str) -> list[Stage]:
+    """The stages that an agent needs, each after those that it reads from, as DVC sees them now.
+
+    Raises:
+        UserError: no such agent, or dvc.yaml, dvc.lock or params.yaml cannot be read.
+    """
+    import networkx
+
+    with _repo() as repo:
+        target = next((s for s in repo.index.stages if s.addressing == f"{TARGET}@{agent}"), None)
+        if target is None:
+            raise UserError(f"there is no agent {agent!r} in params.yaml")
+        graph = repo.index.graph  # its edges point from a stage to those that it reads from
+        stages: dict[str, Stage] = {}
+        for stage in networkx.dfs_postorder_nodes(graph, target):
+            upstream = sorted(other.addressing for other in graph.successors(stage))
+            settled = all(stages[address].outlook == "unchanged" for address in upstream)
+            stages[stage.addressing] = Stage(stage.addressing, tuple(upstream), (stage.meta or {}).get("pool"),
+                                             _outlook(stage) if settled else "depends")
+        return list(stages.values())
+
+
+def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
+    """The hashes that dvc.lock holds for a stage's outputs: {path: md5}."""
+    stages = YAML(typ="safe").load(lock)["stages"]
+    return {out["path"]: out["md5"] for out in stages[address].get("outs", [])}
+
+
+def _outlook(stage) -> str:
+    """DVC's own judgement: what `dvc repro -s` asks before it runs anything."""
+    from dvc.lock import LockError
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    try:
+        if not stage.changed():
+            return "unchanged"
+        stage.save_deps()  # in memory: the run-cache is keyed by what the inputs are now, not by dvc.lock
+        stage.repo.stage_cache.restore(stage, dry=True)
+    except (RunCacheNotFoundError, LockError):  # locked: somebody's `dvc repro` is at work on it right now
+        return "to run"
+    return "in the cache"
+
+
+@contextmanager
+def _repo() -> Iterator:
+    """The DVC project in the current folder, locked; what is wrong with it is one sentence."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo, lock_repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it speaks as if it did what it is only asked about
+    try:
+        with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+            yield repo
+    except (DvcException, YAMLError) as error:
+        raise UserError(" ".join(str(error).split())) from error

@@ -1,0 +1,59 @@
+"""Leaves nothing behind: ends every process of a run when the flow is gone, `kill -9` included.
+
+Every process that a run starts inherits WM_WATCH=<ticket> in its environment, so all of them can be found whoever
+their parent is by then: DVC, the stage, its workers, Prefect's temporary server. (Jenkins finds the processes of a
+build in the same way.) The guard reads from a pipe whose other end only the flow holds: the end of the file is the
+flow's end, with no delay and no recycled pid to be mistaken about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+
+from flows import SCRATCH
+
+PATIENCE = 5.0
+"""Seconds between asking (SIGTERM) and killing (SIGKILL)."""
+
+
+def start(ticket: str) -> subprocess.Popen:
+    """Starts a guard over this process; it holds for as long as this process lives."""
+    env = {key: value for key, value in os.environ.items() if key != "WM_WATCH"}  # it must not find itself
+    return subprocess.Popen([sys.executable, "-m", "flows.guard", ticket], stdin=subprocess.PIPE, env=env,
+                            start_new_session=True)  # Ctrl-C is not for the guard
+
+
+def sweep(ticket: str, patience: float = PATIENCE) -> int:
+    """Ends all processes with this ticket and waits until they are gone; returns how many there were."""
+    found: set[int] = set()
+    deadline = time.monotonic() + patience
+    while processes := _with_ticket(ticket):
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if time.monotonic() > deadline:
+                    process.kill()
+                elif process.pid not in found:
+                    process.terminate()
+            found.add(process.pid)
+        time.sleep(0.1)
+    return len(found)
+
+
+def _with_ticket(ticket: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter(["environ", "status"])
+            if (process.info["environ"] or {}).get("WM_WATCH") == ticket
+            and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid()]
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()
+    if count := sweep(sys.argv[1]):
+        SCRATCH.mkdir(exist_ok=True)
+        with open(SCRATCH / "guard.log", "a") as file:
+            print(f"{time.strftime('%F %T')} ended {count} processes of the run {sys.argv[1]}", file=file)

@@ -1,0 +1,136 @@
+"""The command that runs everything: `python -m flows.pipeline NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from flows import claim, graph, guard
+from wm import watchdog
+from wm.errors import UserError
+
+EPILOG = """\
+NAME is an entry of `agents` in params.yaml; without one, the agents and the state of their stages are listed.
+
+DVC knows what depends on what and what has changed, so only that runs; Prefect runs it, one task a stage, and each
+task's state is DVC's verdict:
+  Cached     nothing changed since the outputs were made
+  Restored   made before from the same inputs: brought back from DVC's cache
+  Completed  ran
+`dvc repro evaluate@NAME` does the same without Prefect, and neither repeats what the other did.
+
+examples:
+  python -m flows.pipeline smoke                     the whole pipeline with tiny numbers
+  dvc repro -f evaluate@smoke                        the same, and everything anew
+  PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline smoke
+                                                     on a server that keeps a history with pages; without one, a
+                                                     temporary server is started (about ten seconds)
+
+Ctrl-C or a kill leave no process behind, and the same command goes on from the last checkpoint.
+exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130 stopped by Ctrl-C
+"""
+OUTLOOK = {
+    "unchanged": "unchanged, will be skipped",
+    "in the cache": "changed; its outputs are in the cache and will be restored",
+    "to run": "will run",
+    "depends": "follows: runs, unless the cache knows the outcome",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the pipeline for one agent; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG,
+        description="Run every stage that an agent needs, from the first episode to its score.")
+    parser.add_argument("agent", nargs="?", metavar="NAME", help="an entry of `agents` in params.yaml")
+    agent = parser.parse_args(argv).agent
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        _check()
+        if agent is None:
+            return _list()
+        if agent not in (agents := graph.agents()):
+            raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {', '.join(agents)}, "
+                            "or add a line to `agents`")
+        with claim.workspace(agent):
+            return _run(agent)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _check() -> None:
+    """Raises UserError where no pipeline can run; writes nothing."""
+    if not Path("dvc.yaml").exists():
+        raise UserError("there is no dvc.yaml here: run this in the repository's top folder")
+    if not Path(".git").exists():
+        raise UserError("this folder is no git repository: clone it, or run `git init` first")
+    if not Path(".dvc/config").exists():
+        raise UserError("this folder is no DVC project: restore .dvc with `git checkout .dvc`, or run `dvc init`")
+    check = subprocess.run([sys.executable, "-m", "wm", "check"], stderr=subprocess.PIPE, text=True)
+    if check.returncode:
+        reason = check.stderr.strip().splitlines() or [f"`wm check` ended with {check.returncode}"]
+        raise UserError(reason[-1].removeprefix("error: "))
+
+
+def _list() -> int:
+    for agent in graph.agents():
+        stages = graph.plan(agent)
+        waiting = [stage.address for stage in stages if stage.outlook != "unchanged"]
+        print(f"{agent}: " + (f"to do: {', '.join(waiting)}" if waiting else f"all {len(stages)} stages up to date"))
+    return 0
+
+
+def _run(agent: str) -> int:
+    stages = graph.plan(agent)
+    width = max(len(stage.address) for stage in stages)
+    print(f"The pipeline of {agent}:")
+    for stage in stages:
+        print(f"  {stage.address:{width}}  {OUTLOOK[stage.outlook]}")
+    sys.stdout.flush()
+    if any(stage.outlook == "to run" for stage in stages):
+        estimate = subprocess.run([sys.executable, "-m", "wm", "estimate", agent])
+        if estimate.returncode:
+            print("warning: no estimate of the time it takes; going on without", file=sys.stderr)
+    from flows.flow import metrics, pipeline  # Prefect takes seconds to import, and makes its folder
+
+    state = pipeline(agent, return_state=True)
+    if not state.is_completed():
+        print(f"error: {state.message}", file=sys.stderr)
+        return 1
+    print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in metrics(agent).items()))
+    return 0
+
+
+def _stop(*_) -> None:
+    """Ctrl-C: ends what the run started, says so in one sentence, and leaves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
+        from prefect.runtime import flow_run
+
+        # A server that outlives us should know; a moment is enough, and no answer is no reason to stay.
+        thread = threading.Thread(target=_cancelled, args=(flow_run.id,), daemon=True)
+        thread.start()
+        thread.join(timeout=3)
+    if os.environ.get(watchdog.VARIABLE) == watchdog.ticket():
+        guard.sweep(watchdog.ticket())
+    print("\nStopped; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
+    os._exit(130)  # not SystemExit: Prefect would report a crash to a server that is gone
+
+
+def _cancelled(run_id: str | None) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    if run_id:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run_id, Cancelled(message="Stopped by Ctrl-C"), force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""A tiny project for tests of flows/: real git, real DVC, the real graph, and stages that write a line each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+
+PARAMS = """\
+experiments:
+  tiny:
+    world: none
+    seed: 1
+    collect: {seconds: 0, number: 1}
+    train_vae: {seconds: 0, number: 1}
+    encode: {seconds: 0, number: 1}
+    train_mdn: {seconds: 0, number: 1}
+    evolve: {seconds: 0, number: 1}
+    evaluate: {seconds: 0, number: 1}
+models:
+  tiny: {experiment: tiny, after: zero, actor: zero}
+agents:
+  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0}
+"""
+
+PROGRAM = '''\
+import json, subprocess, sys, time
+from pathlib import Path
+from ruamel.yaml import YAML
+
+stage, name = (sys.argv + [None])[1:3]
+params = YAML(typ="safe").load(Path("params.yaml"))
+if stage == "check":
+    if "typo" in params:
+        sys.exit("error: params.yaml: unknown key 'typo'")
+elif stage == "estimate":
+    print("a moment")
+else:
+    numbers = params["experiments"]["tiny"][stage]
+    if numbers["number"] == 13:
+        sys.exit("error: thirteen")
+    if numbers["seconds"] > 30:  # a worker in a session of its own, as hard to find as they come
+        subprocess.Popen(["sleep", "300"], start_new_session=True)
+    print("working", flush=True)
+    time.sleep(numbers["seconds"])
+    out = Path("runs", name, stage)
+    out.mkdir(parents=True)
+    (out / "out.json").write_text(json.dumps([stage, numbers["number"]]))
+    if stage == "evaluate":
+        Path("metrics").mkdir(exist_ok=True)
+        Path("metrics", f"{name}.json").write_text(json.dumps({"mean": 1.5}))
+'''
+
+
+class Project:
+    """A project folder and the commands that a user gives in it."""
+
+    def __init__(self, folder: Path, **env: str):
+        self.folder = folder
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "WM_"))}
+        self.env |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
+        self._write()
+        for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@t commit -q -m tiny"):
+            subprocess.run(command.split(), cwd=folder, check=True, env=self.env)
+
+    def _write(self) -> None:
+        (self.folder / "wm").mkdir(parents=True)
+        for name in ("wm/errors.py", "wm/watchdog.py", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, self.folder / name)
+        (self.folder / "wm/__init__.py").touch()
+        (self.folder / "wm/__main__.py").write_text(PROGRAM)
+        (self.folder / "params.yaml").write_text(PARAMS)
+        graph = YAML(typ="safe").load(ROOT / "dvc.yaml")
+        for stage in graph["stages"].values():  # the same graph, without the code that is not there
+            stage["do"]["deps"] = [dep for dep in stage["do"]["deps"] if dep.startswith("runs/")] + ["wm/__main__.py"]
+        YAML().dump(graph, self.folder / "dvc.yaml")
+        for stage in ("collect", "train_vae", "train_mdn", "evolve"):
+            (self.folder / "runs/zero" / stage).mkdir(parents=True)
+            (self.folder / "runs/zero" / stage / "empty.json").write_text("{}\n")
+
+    def set(self, stage: str, **numbers: int) -> None:
+        """Changes numbers of a stage in params.yaml."""
+        path = self.folder / "params.yaml"
+        params = YAML(typ="safe").load(path)
+        params["experiments"]["tiny"][stage].update(numbers)
+        YAML().dump(params, path)
+
+    def start(self, *words: str) -> subprocess.Popen:
+        """Starts `python -m …` as the leader of a process group, as a shell does."""
+        return subprocess.Popen([sys.executable, "-m", *words], cwd=self.folder, env=self.env, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Runs `python -m …` to its end: exit code and all that it printed."""
+        return finish(self.start(*words))
+
+    def pipeline(self, name: str = "tiny") -> tuple[int, str]:
+        return self.run("flows.pipeline", name)
+
+    def processes(self) -> list[str]:
+        """Command lines of everything that runs in the project's folder."""
+        found = []
+        for process in psutil.process_iter(["cwd", "cmdline", "status"]):
+            if process.info["cwd"] == str(self.folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.info["cmdline"] or []))
+        return found
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Waits for the end: exit code and all that it printed."""
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output

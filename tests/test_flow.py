@@ -1,0 +1,201 @@
+"""flows/: the pipeline on a tiny project with real DVC and real Prefect."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import psutil
+import pytest
+
+from tests.flow_project import STAGES, Project, finish
+
+SENTENCE = "Stopped; the same command goes on from the last checkpoint."
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A Prefect server, so that most tests need not start one each; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "DO_NOT_TRACK": "true",
+           "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    process = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--no-services",
+                                "--port", str(port)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/api"
+    for _ in range(600):
+        time.sleep(0.1)
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None
+    yield address
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=20)
+
+
+@pytest.fixture
+def project(tmp_path, server):
+    return Project(tmp_path / "project", PREFECT_API_URL=server)
+
+
+@pytest.fixture
+def offline(tmp_path):
+    """A project with no server anywhere."""
+    return Project(tmp_path / "project")
+
+
+def verdicts(output: str) -> dict[str, str]:
+    return dict(re.findall(r"Task run '(\w+)@tiny' - Finished in state (\w+)\(", output))
+
+
+def wait_for(condition, seconds: float) -> float:
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, "waited too long"
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def read_until(process: subprocess.Popen, text: str) -> str:
+    output = ""
+    for line in process.stdout:
+        output += line
+        if text in line:
+            return output
+    raise AssertionError(f"never said {text!r}:\n{output}")
+
+
+def test_the_verdict_of_dvc_is_the_state_of_the_task(project):
+    code, output = project.pipeline()
+    assert code == 0, output
+    assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
+    assert re.findall("Running stage '(.*)@tiny'", output) == list(STAGES)  # the order is DVC's
+    assert "a moment" in output and "mean 1.5" in output
+
+    code, output = project.pipeline()
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
+    assert "Running stage" not in output and "a moment" not in output
+
+    project.set("evolve", number=2)
+    kept = dict.fromkeys(STAGES[:4], "Cached")
+    assert verdicts(project.pipeline()[1]) == kept | dict.fromkeys(STAGES[4:], "Completed")
+    project.set("evolve", number=1)
+    assert verdicts(project.pipeline()[1]) == kept | dict.fromkeys(STAGES[4:], "Restored")
+    code, output = project.run("dvc", "repro", "evaluate@tiny")
+    assert "Data and pipelines are up to date" in output
+
+
+def test_states_and_artifact_on_the_server(project):
+    assert project.run("dvc", "repro", "evaluate@tiny")[0] == 0  # without Prefect: then nothing is left to run
+    code, output = project.pipeline()
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
+    script = """
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
+client = get_client(sync_client=True)
+run, = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+page, = client.read_artifacts(limit=1)
+print(run.name, run.state.name, page.key, page.data)
+"""
+    report = subprocess.run([sys.executable, "-c", script], env=project.env | {"PREFECT_HOME": str(project.folder)},
+                            text=True, capture_output=True).stdout
+    assert report.startswith("tiny Completed pipeline-tiny # tiny")
+    assert all(f"| {stage}@tiny | Cached |" in report for stage in STAGES) and "| mean | 1.5 |" in report
+
+
+def test_a_failing_stage_is_one_sentence_and_is_not_retried(project):
+    project.set("encode", number=13)
+    code, output = project.pipeline()
+    assert code == 1
+    assert output.splitlines()[-1] == "error: encode@tiny failed; its log is .wm/logs/encode@tiny.log"
+    assert "error: thirteen" in (project.folder / ".wm/logs/encode@tiny.log").read_text()
+    assert output.count("Running stage 'encode@tiny'") == 1 and "train_mdn@tiny' - Running" not in output
+    assert "Traceback" not in output
+    assert list(verdicts(output)) == ["collect", "train_vae", "encode"]
+
+
+def test_two_pipelines_take_turns(project):
+    project.set("collect", seconds=4)
+    first = project.start("flows.pipeline", "tiny")
+    read_until(first, "working")
+    second = project.start("flows.pipeline", "tiny")
+    said = read_until(second, "Waiting")
+    assert re.search(rf"Waiting for the pipeline tiny \(process {first.pid}, since .*\)", said)
+    code, output = finish(second)
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
+    assert finish(first)[0] == 0
+
+
+def test_somebody_elses_dvc_is_waited_for(project):
+    project.set("collect", seconds=10)
+    other = project.start("dvc", "repro", "-s", "collect@tiny")
+    read_until(other, "working")
+    code, output = project.pipeline()
+    assert code == 0 and "is busy" in output and verdicts(output)["collect"] in ("Cached", "Restored")
+    assert finish(other)[0] == 0
+
+
+def test_nothing_survives_kill_9_and_the_same_command_goes_on(offline):
+    offline.set("encode", seconds=300)
+    flow = offline.start("flows.pipeline", "tiny")
+    read_until(flow, "Task run 'encode@tiny' - working")
+    assert len(offline.processes()) >= 6  # flow, guard, server, dvc, stage, its worker
+    flow.kill()
+    assert wait_for(lambda: not offline.processes(), 10) < 10
+    (offline.folder / ".dvc/tmp/rwlock").write_text('{"write": {"')  # as a kill at the wrong moment leaves it
+    offline.set("encode", seconds=0)
+    code, output = offline.pipeline()
+    assert code == 0, output
+    assert verdicts(output) == {stage: "Cached" if stage in STAGES[:2] else "Completed" for stage in STAGES}
+
+
+def test_a_rerun_ends_what_a_dead_run_left(project):
+    project.set("collect", seconds=300)
+    flow = project.start("flows.pipeline", "tiny")
+    read_until(flow, "Task run 'collect@tiny' - working")
+    for process in psutil.Process(flow.pid).children():
+        if "flows.guard" in process.cmdline():
+            process.kill()
+    flow.kill()
+    project.set("collect", seconds=0)
+    code, output = project.pipeline()
+    assert code == 0 and verdicts(output)["collect"] == "Completed", output
+    assert not project.processes()
+
+
+def test_ctrl_c_is_one_sentence_and_130(offline):
+    offline.set("collect", seconds=300)
+    flow = offline.start("flows.pipeline", "tiny")
+    read_until(flow, "Task run 'collect@tiny' - working")
+    os.killpg(flow.pid, signal.SIGINT)  # as a terminal does
+    code, output = finish(flow)
+    assert code == 130 and output.strip().splitlines()[-1] == SENTENCE
+    assert "Traceback" not in output
+    wait_for(lambda: not offline.processes(), 2)
+
+
+@pytest.mark.parametrize("name, params, sentence", [
+    ("tinny", "", "error: there is no agent 'tinny' in params.yaml: choose one of tiny, or add a line to `agents`"),
+    ("../tiny", "", "error: there is no agent '../tiny' in params.yaml: "),
+    ("tiny", "typo: 1\n", "error: params.yaml: unknown key 'typo'"),
+])
+def test_a_mistake_is_one_sentence_and_writes_nothing(offline, name, params, sentence):
+    with open(offline.folder / "params.yaml", "a") as file:
+        file.write(params)
+    code, output = offline.pipeline(name)
+    assert code == 2 and output.startswith(sentence) and output.count("\n") == 1
+    assert not (offline.folder / ".wm").exists()
+
+
+def test_the_list_of_agents_says_what_is_to_do(offline):
+    code, output = offline.run("flows.pipeline")
+    assert code == 0 and output.startswith("tiny: to do: collect@tiny, train_vae@tiny, encode@tiny")
