@@ -136,7 +136,7 @@ def close_environments() -> None:
     _ENVIRONMENTS.clear()
 
 
-def play(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None, stall: int = 0,
+def play(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None, stall: int = 0, limit: int = 0,
          keep_acts: bool = False, shard: Shard | None = None) -> Played:
     """Plays every pair to its end.
 
@@ -144,6 +144,7 @@ def play(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing
         slots: S, environments stepped side by side; `driver` has as many places.
         drawing: which of the world's drawings; None is its default.
         stall: an episode also ends after this many steps without a positive reward; 0 for never.
+        limit: an episode also ends after this many steps; 0 for never.
         keep_acts: return every episode's actions.
         shard: where episodes with their frames are written as they end, or None.
     """
@@ -169,7 +170,7 @@ def play(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing
             acts = driver.act(obs[active], active)
             played.batch_steps += 1
             ended = [slot for slot, act in zip(active, acts)
-                     if _step(envs[slot], episodes[slot], act, obs, slot, stall, keep_acts, shard)]
+                     if _step(envs[slot], episodes[slot], act, obs, slot, stall, limit, keep_acts, shard)]
             for slot in ended:
                 _finish(episodes[slot], pairs, played, keep_acts, shard)
                 if not begin(slot):
@@ -192,7 +193,7 @@ class _Running:
 
 
 def _step(env: gymnasium.Env, episode: _Running, act: np.ndarray, obs: np.ndarray, slot: int, stall: int,
-          keep_acts: bool, shard: Shard | None) -> bool:
+          limit: int, keep_acts: bool, shard: Shard | None) -> bool:
     """Steps one environment; whether its episode is over."""
     if not np.isfinite(act).all():
         episode.score = float("nan")
@@ -209,7 +210,7 @@ def _step(env: gymnasium.Env, episode: _Running, act: np.ndarray, obs: np.ndarra
     if shard is not None:
         episode.rews.append(float(rew))
     obs[slot] = frame
-    return end or trunc or (0 < stall <= episode.idle)
+    return end or trunc or (0 < stall <= episode.idle) or (0 < limit <= episode.length)
 
 
 def _finish(episode: _Running, pairs: list[Pair], played: Played, keep_acts: bool, shard: Shard | None) -> None:

@@ -1,0 +1,229 @@
+"""How long a pipeline will take on this machine: measured for some seconds, then multiplied out.
+
+Every rate is measured on the very code that the stage runs, on untrained models of the right shape.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from wm import agent as agents
+from wm import rollout, worlds
+from wm.episodes import Shard, frame_columns
+from wm.errors import UserError
+from wm.mdnrnn import MDNRNN, Sequences
+from wm.params import ZERO, Params
+from wm.stages.run import OF_MODEL, plan
+from wm.vae import VAE
+
+STAGE_OVERHEAD = 8.0
+"""Seconds that a stage takes besides its work: start of the interpreter and the workers, pictures, checksums."""
+STALLED_SHARE = {"collect": 0.25, "evolve": 0.6}
+"""Share of the longest episode that is played on average where stalled episodes end early (CarRacing, measured)."""
+PATIENCE = 1.5
+"""Seconds a rate is measured for."""
+
+
+def report(everything: Params, name: str) -> str:
+    """A table: the stages that agent `name` needs, in order, and about how long each takes here.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    if name not in everything.agents:
+        raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(everything.agents)}")
+    rates = _Rates()
+    rows, total = [], 0.0
+    for stage, of in stages(everything, name):
+        seconds, what = _stage(everything, stage, of, rates)
+        total += seconds
+        rows.append(f"  {stage + ' ' + of:<28} {_clock(seconds):>8}   {what}")
+    head = f"{name}: {len(rows)} stages, about {_clock(total)} on this machine if none is cached"
+    return "\n".join([head, *rows])
+
+
+def stages(everything: Params, name: str) -> list[tuple[str, str]]:
+    """(stage, name) of all that agent `name` needs, in an order in which they can run."""
+    found: dict[tuple[str, str], None] = {}
+
+    def model(key: str) -> None:
+        if key == ZERO or ("train_mdn", key) in found:
+            return
+        model(everything.models[key].after)
+        agent(everything.models[key].actor, "evolve")
+        for stage in OF_MODEL:
+            found[stage, key] = None
+
+    def agent(key: str, last: str) -> None:
+        if key == ZERO:
+            return
+        agent(everything.agents[key].after, "evolve")
+        model(everything.agents[key].model)
+        found["evolve", key] = None
+        if last == "evaluate":
+            found["evaluate", key] = None
+
+    agent(name, "evaluate")
+    return list(found)
+
+
+def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[float, str]:
+    todo = plan(everything, stage, name)
+    config, world = todo.config, worlds.get(todo.world)
+    experiment = everything.experiments[todo.experiment]
+    longest = world.spec.max_steps
+    if stage == "collect":
+        steps = config.episodes * longest * (STALLED_SHARE[stage] if config.stall else 1.0)
+        return _played(steps, rates.explore(world, config.slots), config.workers), f"{config.episodes:,} episodes"
+    if stage == "train_vae":
+        rate = rates.train_vae(config)
+        return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} frames"
+    if stage == "encode":
+        steps = sum(_collected(everything, key) for key in _lineage(everything, name))
+        return steps / rates.encode(experiment) + STAGE_OVERHEAD, f"{steps:,.0f} frames"
+    if stage == "train_mdn":
+        rate = rates.train_mdn(experiment, world)
+        return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} x {config.length}"
+    if stage == "evolve":
+        episodes = config.generations * config.population * config.episodes
+        scored = (1 + config.generations // config.rescore_every) * 2 * config.rescore_episodes
+        if config.dream:
+            return episodes * longest / 50_000 + STAGE_OVERHEAD, f"{episodes:,} dreamed episodes"
+        steps = (episodes * (STALLED_SHARE[stage] if config.stall else 1.0) + scored) * longest
+        rate = rates.drive(experiment, world, config.slots, world.spec.drawings[0])
+        return _played(steps, rate, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
+    rate = rates.drive(experiment, world, config.slots, world.spec.drawings[-1])
+    return _played(config.episodes * longest, rate, config.workers), f"{config.episodes} episodes"
+
+
+def _played(steps: float, rate: float, workers: int) -> float:
+    return steps / (rate * min(workers, os.cpu_count() or 1)) + STAGE_OVERHEAD
+
+
+def _lineage(everything: Params, name: str) -> Iterator[str]:
+    while name != ZERO:
+        yield name
+        name = everything.models[name].after
+
+
+def _collected(everything: Params, name: str) -> float:
+    experiment = everything.experiments[everything.models[name].experiment]
+    share = STALLED_SHARE["collect"] if experiment.collect.stall else 1.0
+    return experiment.collect.episodes * worlds.get(experiment.world).spec.max_steps * share
+
+
+class _Rates:
+    """Measured once each."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, float] = {}
+
+    def _once(self, key: tuple, measure: Callable[[], float]) -> float:
+        if key not in self._known:
+            self._known[key] = measure()
+        return self._known[key]
+
+    def explore(self, world, slots: int) -> float:
+        """Steps a second of one process with a random policy, frames kept and compressed."""
+        def measure() -> float:
+            shard = Shard(frame_columns(world.spec.action_size))
+            return _play_rate(world, rollout.ExplorerDriver(world, slots), slots, None, shard)
+        return self._once(("explore", world.spec.name, slots), measure)
+
+    def drive(self, experiment, world, slots: int, drawing: str) -> float:
+        """Steps a second of one process with V, M and C."""
+        def measure() -> float:
+            vae = VAE(experiment.train_vae.model).eval()
+            memory = _memory(experiment, world).eval()
+            inputs = tuple(experiment.evolve.inputs or world.spec.controller_inputs)
+            layout = agents.layout(world, memory, inputs, experiment.evolve.hidden)
+            agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
+            params = np.zeros((1, layout.size), np.float32)
+            return _play_rate(world, rollout.AgentDriver(agent, params, slots, experiment.evolve.sampled), slots, drawing)
+        return self._once(("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden), measure)
+
+    def train_vae(self, config) -> float:
+        """Optimiser steps a second."""
+        def measure() -> float:
+            torch.set_num_threads(config.threads)
+            vae, noise = VAE(config.model).to(config.device), torch.Generator(config.device)
+            optimizer = torch.optim.Adam(vae.parameters())
+            obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
+            return _repeat(lambda: _optimise(optimizer, vae.loss(obs, noise)[0]))
+        return self._once(("train_vae", config), measure)
+
+    def train_mdn(self, experiment, world) -> float:
+        """Optimiser steps a second."""
+        config = experiment.train_mdn
+
+        def measure() -> float:
+            torch.set_num_threads(config.threads)
+            memory, noise = _memory(experiment, world).to(config.device), torch.Generator(config.device)
+            optimizer = torch.optim.Adam(memory.parameters())
+            shape = (config.batch, config.length)
+            z, a = memory.z_size, memory.action_size
+            sizes = [(z,), (z,), (a,), (), (), (), (z,), (z,), ()]
+            window = Sequences(*(torch.zeros(*shape, *size, device=config.device) for size in sizes))
+            return _repeat(lambda: _optimise(
+                optimizer, memory.loss(window, memory.initial_state(config.batch), noise)[0]))
+        return self._once(("train_mdn", config, world.spec.name), measure)
+
+    def encode(self, experiment) -> float:
+        """Frames a second."""
+        config = experiment.encode
+
+        def measure() -> float:
+            torch.set_num_threads(config.threads)
+            vae = VAE(experiment.train_vae.model).eval().requires_grad_(False).to(config.device)
+            obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
+            return config.batch * _repeat(lambda: vae.encode(obs))
+        return self._once(("encode", config), measure)
+
+
+def _memory(experiment, world) -> MDNRNN:
+    return MDNRNN(experiment.train_mdn.model, experiment.train_vae.model.z_size, world.spec.action_size,
+                  world.spec.predicts_restart)
+
+
+def _optimise(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _repeat(work: Callable[[], object]) -> float:
+    """Times a second that `work` can be done."""
+    work()
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < PATIENCE or count < 2:
+        work()
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
+def _play_rate(world, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> float:
+    """Steps a second over whole episodes: from two short plays, what a reset costs and what a step costs."""
+    pairs = [(0, seed) for seed in range(slots)]
+    envs = rollout.environments(world, drawing, slots)
+    envs[0].reset(seed=0)
+
+    def seconds(limit: int) -> float:
+        began = time.perf_counter()
+        rollout.play(world, driver, pairs, slots, drawing=drawing, shard=shard, limit=limit)
+        return (time.perf_counter() - began) / slots
+
+    few, many = 4, 24
+    short = seconds(few)
+    step = max(1e-6, (seconds(many) - short) / (many - few))
+    reset = max(0.0, short - few * step)
+    return world.spec.max_steps / (reset + world.spec.max_steps * step)
+
+
+def _clock(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
