@@ -1,17 +1,18 @@
 """A VizDoom game that cannot outlive, litter or hang the process that plays it.
 
-VizDoom runs its engine as a child process and talks to it through message queues in shared memory. Left alone, the
-engine writes `_vizdoom.ini` into the current folder, leaves files in `/dev/shm` when its parent is killed, takes the
-terminal's Ctrl-C for itself, and hangs its parent when it dies while it holds a queue's lock: 64 of 400 random kills
-left a call that waited for ever, deaf to Ctrl-C. Here
+VizDoom runs its engine as a child process and talks to it through message queues in shared memory. Left
+alone, the engine writes `_vizdoom.ini` into the current folder, leaves files in `/dev/shm` when its parent
+is killed, takes the terminal's Ctrl-C for itself, and hangs its parent when it dies while it holds a
+queue's lock: 64 of 400 random kills would have left a call that waits for ever, deaf to Ctrl-C. Here
 
-- the engine is started through a few lines of Python that have the kernel kill it when its parent dies, make it deaf
-  to Ctrl-C (whoever plays closes it) and move it to a folder of its own;
+- the engine is started through a few lines of Python that have the kernel kill it when its parent dies,
+  make it deaf to Ctrl-C (whoever plays closes it) and move it to a folder of its own;
 - that folder and the names in `/dev/shm` are removed as soon as the engine runs: both sides hold them open;
-- a thread sleeps until the engine dies, then releases the locks that it held, so that the call in progress ends with
-  an error; it kills an engine that lives but has not answered for a minute.
+- a thread sleeps until the engine dies, then releases the locks that it held, so that the call in progress
+  ends with an error; it kills an engine that lives but has not answered for a minute.
 
-Linux only (process descriptors, `/dev/shm`).
+Linux only (process descriptors, `/dev/shm`). What remains: an engine that dies in its first 0.2 s, while it
+starts, takes its player along, because `DoomGame.init` of VizDoom 1.3 then reads through a null pointer.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Game:
     """A running game.
 
     Attributes:
+        doom: the DoomGame; what waits for the engine goes through `call`.
         pid: of the engine's process.
     """
 
@@ -68,18 +70,17 @@ class Game:
         Raises:
             GameDied: the engine could not be started.
         """
-        self._doom = doom
-        with tempfile.TemporaryDirectory(prefix="wm-doom-") as folder:
+        self.doom = doom
+        with tempfile.TemporaryDirectory(prefix="wm-doom-", ignore_cleanup_errors=True) as folder:
             doom.set_vizdoom_path(_write_launcher(Path(folder), doom))
-            doom.set_doom_config_path(os.devnull)  # nothing from an earlier run is read, nothing is left for a later one
+            doom.set_doom_config_path(os.devnull)  # reads nothing that is there, leaves nothing
             try:
                 doom.init()
                 self.pid = int(Path(folder, "pid").read_text())
                 self._guard = _Guard(self.pid, doom.get_instance_id())
             except (*_failures(), OSError) as error:
                 doom.close()
-                raise GameDied(f"the Doom engine did not start ({error}): see whether {folder} allows programs, or "
-                               "set TMPDIR to a folder that does, and that memory is left") from error
+                raise GameDied(f"the Doom engine did not start: {error}") from error
             finally:
                 for name in _SHARED.glob(f"ViZDoom*{doom.get_instance_id()}"):
                     name.unlink(missing_ok=True)
@@ -95,14 +96,14 @@ class Game:
             return method(*args)
         except _failures() as error:
             raise GameDied(f"the Doom engine (process {self.pid}) died while it was played: "
-                           "if nobody killed it, give the machine more memory or fewer games at once") from error
+                           "unless somebody killed it, play fewer games at once or add memory") from error
         finally:
             self._guard.calls += 1
 
     def close(self) -> None:
         """Ends the engine (5 ms); safe to repeat, and when the engine is dead."""
         try:
-            self.call(self._doom.close)
+            self.call(self.doom.close)
         except GameDied:
             pass
 
@@ -110,9 +111,9 @@ class Game:
 class _Guard(threading.Thread):
     """Sleeps until the engine dies, then releases the queue locks that died with it.
 
-    A queue of boost::interprocess in shared memory begins with its header, whose lock is a process-shared
-    `pthread_mutex_t`, at a fixed place; it names the thread that holds it. It is not a robust mutex, so nobody else
-    ever gets it unless somebody unlocks it in the dead holder's name.
+    A queue of boost::interprocess in shared memory begins with a header; at a fixed place in it is the
+    lock, a process-shared `pthread_mutex_t`, which names the thread that holds it. It is not a robust one,
+    so nobody else ever gets it unless somebody unlocks it in the dead holder's name.
     """
 
     PATIENCE_S = 60
@@ -150,7 +151,11 @@ def _map(path: Path) -> mmap.mmap:
 
 
 def _write_launcher(folder: Path, doom: vizdoom.DoomGame) -> str:
-    """Writes the program that VizDoom runs in the engine's place, with the engine's arguments; its path."""
+    """Writes the program that VizDoom runs in the engine's place, with the engine's arguments; its path.
+
+    Raises:
+        UserError: programs in that folder cannot be run.
+    """
     import vizdoom
 
     engine = doom.get_vizdoom_path() or str(Path(vizdoom.__file__).with_name("vizdoom"))
@@ -158,6 +163,8 @@ def _write_launcher(folder: Path, doom: vizdoom.DoomGame) -> str:
     path = folder / "engine"
     path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     path.chmod(0o700)
+    if not os.access(path, os.X_OK):
+        raise UserError(f"{folder.parent} allows no programs (noexec): set TMPDIR to a folder that does")
     return str(path)
 
 
