@@ -21,8 +21,8 @@ from gymnasium.wrappers import TimeLimit
 from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
 from wm.worlds.car_racing_drawing import HEIGHT, Drawing
 
-# Each new car hands new shapes to Box2D, which copies them, and pybox2d never frees them: 2.5 KB a reset. The same
-# shapes made once serve every car.
+# Each new car hands new shapes to Box2D, which copies them, and pybox2d never frees them: 2.5 KB a reset.
+# The same shapes, made once, serve every car.
 _shape = cache(lambda vertices: polygonShape(vertices=vertices))
 car_dynamics.polygonShape = lambda vertices: _shape(tuple(vertices))
 
@@ -106,11 +106,11 @@ class CarRacing(World):
         gas_bias: float = -0.25,
         variety: float = 1.0,
     ) -> Policy:
-        """A smooth random policy: an Ornstein-Uhlenbeck process through `squash`, each episode another temper.
+        """A smooth random policy: an Ornstein-Uhlenbeck process through `squash`, its temper drawn once.
 
-        One temper gives one kind of episode: strong steering slow circles, weak steering fast runs over the
-        grass. Drawn anew each episode, road was in 75% of the frames, the car on it in 20%, and the speeds'
-        first and last tenths lay below 9 and above 39 units a second.
+        One temper for all gives one kind of episode: strong steering slow circles, weak steering fast runs over the
+        grass. With these defaults road was in 75% of the frames, the car on it in 20%, and the first and last
+        tenths of its speeds lay below 9 and above 39 units a second.
 
         Args:
             rng: all its randomness.

@@ -1,12 +1,12 @@
 """CarRacing's frames drawn straight to what V sees, in the place of Gymnasium's 1000x800 surface.
 
-Gymnasium draws every polygon of the track at every step, shrinks the surface to 96x96, and V sees rows 0..83 of
-that resized to 64x64. Here the track is rasterised once an episode into a map with antialiased edges. A frame is
-one bilinear warp of the map to those 96x84 pixels (at the map's resolution its blur is about that of Gymnasium's
-shrinking), the car drawn over it with supersampling, and a last resize.
+Gymnasium draws every polygon of the track at every step, shrinks the surface to 96x96, and V sees rows 0..83
+of that resized to 64x64. Here the track is rasterised once an episode into a map with antialiased edges. A
+frame is one bilinear warp of the map, at whose resolution the blur is about that of Gymnasium's shrinking, and
+the car drawn over it, supersampled.
 
 Lengths are world units, angles radians, images RGB with a fourth channel that only pads (OpenCV is more than
-twice as fast on four channels as on three). "Surface" is Gymnasium's 1000x800, "frame" its 96x96.
+twice as fast on four channels as on three). "Surface" is Gymnasium's 1000x800.
 """
 
 from __future__ import annotations
@@ -20,21 +20,30 @@ import numpy as np
 from gymnasium.envs.box2d import car_dynamics as parts
 from gymnasium.envs.box2d import car_racing as gym
 
-MAP_SCALE = 2.4  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
-PLAIN_SCALE = 1.5  # of the map without a track, which shows beyond the edges of the track's map
+from wm.worlds.base import FRAME_SHAPE
+
+MAP_SCALE = 1.5  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
 SUPER = 2  # samples a map pixel and axis while rasterising
 LEVELS = 5  # of a map's pyramid, each half as fine: the first second zooms in from 18 times as far
 BLOCK = 64  # side of the squares of the map that are rasterised at a time
+BILINEAR = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
 SHIFT = 4  # fractional bits of the corners handed to OpenCV
 ONE = 1 << SHIFT
 
-WIDTH, HEIGHT = gym.STATE_W, 84  # the frame above the dashboard
-FRAME_X, FRAME_Y = gym.STATE_W / gym.WINDOW_W, gym.STATE_H / gym.WINDOW_H  # frame pixels a surface pixel
-CENTRE_X, CENTRE_Y = gym.STATE_W / 2, gym.STATE_H * 3 / 4  # of the car's hull in the frame
+HEIGHT = 84  # rows of Gymnasium's 96x96 picture above the dashboard
+SIDE = FRAME_SHAPE[0]
+FRAME_X, FRAME_Y = (
+    SIDE / gym.WINDOW_W,
+    SIDE / (gym.WINDOW_H * HEIGHT / gym.STATE_H),
+)  # pixels a surface pixel
+CENTRE_X, CENTRE_Y = SIDE / 2, gym.WINDOW_H * 3 / 4 * FRAME_Y  # of the car's hull in the frame
 FULL_ZOOM = gym.ZOOM * gym.SCALE  # surface pixels a unit
 
 CAR_SUPER = 6  # samples a frame pixel and axis while drawing the car
-CAR_X, CAR_Y, CAR_WIDTH, CAR_HEIGHT = 44, 66, 8, 12  # the part of the frame that the car can touch
+CAR_X, CAR_Y, CAR_WIDTH, CAR_HEIGHT = 29, 50, 6, 10  # the part of the frame that the car can touch
+CAR_SIZE = CAR_WIDTH * CAR_SUPER, CAR_HEIGHT * CAR_SUPER
+FINE = CAR_SUPER * ONE  # fixed-point units a frame pixel
+ORIGIN_X, ORIGIN_Y = (CENTRE_X - CAR_X) * FINE - ONE / 2, (CENTRE_Y - CAR_Y) * FINE - ONE / 2  # of the hull
 HULL_POLYGONS = (parts.HULL_POLY1, parts.HULL_POLY2, parts.HULL_POLY3, parts.HULL_POLY4)
 HULL = [np.array(p) * parts.SIZE for p in HULL_POLYGONS]
 WHEEL_X, WHEEL_Y = parts.WHEEL_W * parts.SIZE, parts.WHEEL_R * parts.SIZE
@@ -75,18 +84,27 @@ def grass_map(left: int, bottom: int, scale: float, width: int, height: int) -> 
 @cache
 def plain_maps() -> list[np.ndarray]:
     """The playfield without a track in black surroundings: a pyramid that all environments share."""
-    half = round(gym.PLAYFIELD * PLAIN_SCALE)
-    field = grass_map(-half, -half, PLAIN_SCALE, 2 * half, 2 * half)
+    half = round(gym.PLAYFIELD * MAP_SCALE)
+    field = grass_map(-half, -half, MAP_SCALE, 2 * half, 2 * half)
     edge = -half % 8 + 8  # black, and makes the sides multiples of 16
     return pyramid(np.pad(field, ((edge, edge), (edge, edge), (0, 0))))
+
+
+def shrunk(corners: np.ndarray) -> np.ndarray:
+    """Quadrangles [N, 4, 2] as OpenCV must be given them: it fills every sample that an edge touches."""
+    inset = 0.5 / (MAP_SCALE * SUPER) - 0.5 / FULL_ZOOM  # so does Gymnasium, with finer samples
+    out = corners.copy()
+    for shift in (1, -1):
+        edge = np.roll(corners, shift, 1) - corners
+        out += inset * edge / np.linalg.norm(edge, axis=-1, keepdims=True)
+    return out
 
 
 class Drawing:
     """Draws one environment's frames: `lay` at each reset, then `draw` at each step."""
 
     def __init__(self) -> None:
-        self._frame = np.empty((HEIGHT, WIDTH, 4), np.uint8)
-        self._small = np.empty((64, 64, 4), np.uint8)
+        self._frame = np.empty((SIDE, SIDE, 4), np.uint8)
 
     def lay(self, polygons: list) -> None:
         """Rasterises a new track: Gymnasium's `road_poly`, (four corners, colour) in drawing order."""
@@ -97,7 +115,7 @@ class Drawing:
         self._left, self._bottom = (int(v) for v in np.floor(low))
         width, height = (int(v) for v in np.ceil((high - np.floor(low)) / 16) * 16)
         image = grass_map(self._left, self._bottom, MAP_SCALE, width, height)
-        points = corners * MAP_SCALE - (self._left, self._bottom)
+        points = shrunk(corners) * MAP_SCALE - (self._left, self._bottom)
         self._rasterise(image, points, np.pad(colors, ((0, 0), (0, 1))).tolist())
         self._maps = pyramid(image)
         self._touched: set[int] = set()
@@ -135,8 +153,7 @@ class Drawing:
         (x, y), angle = car.hull.position, car.hull.angle
         self._draw_ground(x, y, angle, zoom)
         self._draw_car(car.wheels, angle, zoom)
-        cv2.remap(self._frame, SMALL_X, SMALL_Y, cv2.INTER_LINEAR, self._small)
-        return cv2.cvtColor(self._small, cv2.COLOR_RGBA2RGB)
+        return cv2.cvtColor(self._frame, cv2.COLOR_RGBA2RGB)
 
     def _touch(self, tile: Box2D.b2Body) -> None:
         """Paints a tile as Gymnasium does from the first contact on: without its own shade."""
@@ -167,74 +184,62 @@ class Drawing:
                     (c * scale, d * scale, (y + c / 2 + d / 2) * scale - bottom - 0.5),
                 )
             )
-            cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), self._frame, BILINEAR, border)
+            cv2.warpAffine(image, matrix, (SIDE, SIDE), self._frame, BILINEAR, border)
 
         image, scale = self._maps[level], MAP_SCALE / 2**level
         left, bottom = self._left / 2**level, self._bottom / 2**level
-        xs = [(x + u * a + v * b) * scale - left for u in (0, WIDTH) for v in (0, HEIGHT)]
-        ys = [(y + u * c + v * d) * scale - bottom for u in (0, WIDTH) for v in (0, HEIGHT)]
-        if min(*xs, *ys) < 1 or max(xs) > image.shape[1] - 1 or max(ys) > image.shape[0] - 1:
+        mid_x, reach_x = (x + (a + b) * SIDE / 2) * scale - left, (abs(a) + abs(b)) * SIDE / 2 * scale + 1
+        mid_y, reach_y = (y + (c + d) * SIDE / 2) * scale - bottom, (abs(c) + abs(d)) * SIDE / 2 * scale + 1
+        height, width = image.shape[:2]
+        if not (reach_x <= mid_x <= width - reach_x and reach_y <= mid_y <= height - reach_y):
             plain = plain_maps()[level]
             corner = -plain.shape[0] / 2
-            warp(plain, PLAIN_SCALE / 2**level, corner, corner, cv2.BORDER_CONSTANT)
+            warp(plain, MAP_SCALE / 2**level, corner, corner, cv2.BORDER_CONSTANT)
         warp(image, scale, left, bottom, cv2.BORDER_TRANSPARENT)
 
     def _draw_car(self, wheels: list, angle: float, zoom: float) -> None:
         """Draws the car over the frame, where its hull never moves; wheels turn, and their stripes roll."""
         patch = self._frame[CAR_Y : CAR_Y + CAR_HEIGHT, CAR_X : CAR_X + CAR_WIDTH]
-        size = (CAR_WIDTH * CAR_SUPER, CAR_HEIGHT * CAR_SUPER)
-        fine = cv2.resize(patch, size, interpolation=cv2.INTER_NEAREST)
+        fine = cv2.resize(patch, CAR_SIZE, interpolation=cv2.INTER_NEAREST)
         quads, colors = [], []
         for wheel, axle in zip(wheels, AXLES, strict=True):
             turn, phase = wheel.angle - angle, wheel.phase
-            quads.append(quad(axle, turn, 1, -1))
+            quads.append(wheel_part(axle, turn, 1, -1, zoom))
             colors.append(WHEEL_COLOR)
             s1, s2 = math.sin(phase), math.sin(phase + 1.2)
             if s1 <= 0 or s2 <= 0:  # the stripe, or a part of it, is on the upper side
                 c1, c2 = math.cos(phase), math.cos(phase + 1.2)
-                quads.append(
-                    quad(
-                        axle,
-                        turn,
-                        math.copysign(1, c1) if s1 > 0 else c1,
-                        math.copysign(1, c2) if s2 > 0 else c2,
-                    )
-                )
+                front = math.copysign(1, c1) if s1 > 0 else c1
+                back = math.copysign(1, c2) if s2 > 0 else c2
+                quads.append(wheel_part(axle, turn, front, back, zoom))
                 colors.append(STRIPE_COLOR)
-        for points, color in zip(car_points(np.array(quads), zoom), colors, strict=True):
+        for points, color in zip(np.array(quads, np.int32), colors, strict=True):
             cv2.fillConvexPoly(fine, points, color, cv2.LINE_8, SHIFT)
-        for points in FULL_HULL if zoom == FULL_ZOOM else [car_points(p, zoom) for p in HULL]:
-            cv2.fillConvexPoly(fine, points, HULL_COLOR, cv2.LINE_8, SHIFT)
+        if zoom == FULL_ZOOM:
+            cv2.copyTo(*FULL_HULL, fine)
+        else:
+            draw_hull(fine, zoom)
         cv2.resize(fine, (CAR_WIDTH, CAR_HEIGHT), dst=patch, interpolation=cv2.INTER_AREA)
 
 
-def quad(axle: tuple[float, float], turn: float, front: float, back: float) -> tuple:
-    """Corners, relative to the hull, of a wheel's part between two shares of its radius."""
-    cos, sin, (x, y) = math.cos(turn), math.sin(turn), axle
-    wx, wy = WHEEL_X * cos, WHEEL_X * sin
-    x1, y1 = x - sin * WHEEL_Y * front, y + cos * WHEEL_Y * front
-    x2, y2 = x - sin * WHEEL_Y * back, y + cos * WHEEL_Y * back
+def wheel_part(axle: tuple[float, float], turn: float, front: float, back: float, zoom: float) -> tuple:
+    """Corners of a wheel's part between two shares of its radius, as `draw_hull` scales them."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    a, b = zoom * FRAME_X * FINE, -zoom * FRAME_Y * FINE
+    x, y = axle[0] * a + ORIGIN_X, axle[1] * b + ORIGIN_Y
+    wx, wy = WHEEL_X * cos * a, WHEEL_X * sin * b
+    ax, ay = -sin * WHEEL_Y * a, cos * WHEEL_Y * b
+    x1, y1, x2, y2 = x + ax * front, y + ay * front, x + ax * back, y + ay * back
     return (x1 - wx, y1 - wy), (x1 + wx, y1 + wy), (x2 + wx, y2 + wy), (x2 - wx, y2 - wy)
 
 
-def car_points(points: np.ndarray, zoom: float) -> np.ndarray:
-    """Points [..., 2] relative to the hull -> fixed-point pixels of the supersampled part of the frame."""
-    scale = CAR_SUPER * ONE * zoom * np.array((FRAME_X, -FRAME_Y))
-    offset = np.array((CENTRE_X - CAR_X, CENTRE_Y - CAR_Y)) * (CAR_SUPER * ONE) - ONE / 2
-    return (points * scale + offset).astype(np.int32)
+def draw_hull(fine: np.ndarray, zoom: float) -> np.ndarray:
+    """Fills the hull in the supersampled part of the frame, and returns that."""
+    for points in HULL:
+        corners = points * (zoom * FRAME_X * FINE, -zoom * FRAME_Y * FINE) + (ORIGIN_X, ORIGIN_Y)
+        cv2.fillConvexPoly(fine, corners.astype(np.int32), HULL_COLOR, cv2.LINE_8, SHIFT)
+    return fine
 
 
-def area_centres(size: int) -> np.ndarray:
-    """Where to sample a row of `size` bilinearly for 64 pixels [64] as INTER_AREA gives, at a fifth of the price.
-
-    Each is the centroid of the pixels that INTER_AREA averages; of two pixels that is the same average.
-    """
-    edges = np.arange(65) * (size / 64)
-    pixels = np.arange(size)
-    weights = np.clip(np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels), 0, None)
-    return (weights @ pixels / weights.sum(1)).astype(np.float32)
-
-
-BILINEAR = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
-FULL_HULL = [car_points(p, FULL_ZOOM) for p in HULL]
-SMALL_X, SMALL_Y = np.meshgrid(area_centres(WIDTH), area_centres(HEIGHT))
+FULL_HULL = draw_hull(np.zeros((*CAR_SIZE[::-1], 4), np.uint8), FULL_ZOOM)
+FULL_HULL = FULL_HULL, FULL_HULL[..., 0].copy()  # and its mask
