@@ -77,7 +77,7 @@ def main() -> None:
     """Parses the command line and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=100, help="how many")
-    parser.add_argument("--drawings", action="store_true", help="compare resolutions (on a tenth)")
+    parser.add_argument("--drawings", action="store_true", help="compare resolutions")
     args = parser.parse_args()
     if args.drawings:
         compare_drawings(max(1, args.episodes // 10))

@@ -2,10 +2,10 @@
 
 VizDoom's packaged scenario, skill 4, HUD on, no frame skip, 2100 tics of 1/35 s.
 
-Doom draws at 160x120, for training and for final scores: once scaled to 64x64, the frames differ from those of
-640x480 (the paper's) by 3.9 of 255 on average, those of 320x240 by 3.8, so the middle way buys nothing; 640x480
-takes 9 times as long. The price is flicker: pixels change by 4.1 a tic, at 640x480 by 2.6, and V has to ignore it.
-The game itself is the same at each (bench/take_cover.py).
+Doom draws at 160x120, for training and for final scores: once scaled to 64x64, the frames differ from those
+of 640x480 (the paper's) by 3.9 of 255 on average, those of 320x240 by 3.8, so the middle way buys nothing;
+640x480 takes 9 times as long. The price is flicker: pixels change by 4.1 a tic, at 640x480 by 2.6. The game
+itself is the same at each (bench/take_cover.py).
 """
 
 from __future__ import annotations
