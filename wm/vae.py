@@ -1,7 +1,7 @@
 """V: the convolutional variational auto-encoder that compresses a frame to z (paper, section 2.1 and A.1).
 
-Shapes: B batch, Z latent. Frames are uint8 [B, 64, 64, 3] outside and float [B, 3, 64, 64] in [0, 1] inside, in
-channels_last memory, which is the very same layout: going in and out costs no transposition.
+Shapes: B batch, Z latent. Frames are uint8 [B, 64, 64, 3] outside; inside they are folded, [B, 32, 32, 12] (see
+`wm.convolutions`), and float in [0, 1]. The layers are PyTorch's own; how a CPU computes them is `wm.convolutions`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wm import models
 from wm.config import Config
+from wm.convolutions import fold, folded_conv, folded_deconv, relu_fold, relu_spread, spread, window_conv, window_deconv
 
 
 class VAEConfig(Config):
@@ -49,14 +49,12 @@ class VAE(nn.Module):
 
     def encode(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """obs [B, 64, 64, 3] uint8 -> mu, logvar, each [B, Z]: the posterior N(mu, exp(logvar))."""
-        features = self.encoder(_to_unit(obs))
-        flat = features.flatten(1)
-        return self.mu(flat), self.logvar(flat)
+        return self._posterior(_to_unit(obs))
 
     def decode(self, z: Tensor) -> Tensor:
         """z [B, Z] -> frames [B, 64, 64, 3] uint8."""
         unit = torch.sigmoid(self._decode_logits(z))
-        return (unit * 255.0).round_().to(torch.uint8).permute(0, 2, 3, 1)
+        return spread((unit * 255.0).round_().to(torch.uint8))
 
     def loss(self, obs: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error summed over pixels and channels plus max(KL, tolerance*Z), both averaged over the batch.
@@ -68,23 +66,61 @@ class VAE(nn.Module):
             the loss to minimise, and {"reconstruction", "kl"} as detached scalars.
         """
         unit = _to_unit(obs)
-        flat = self.encoder(unit).flatten(1)
-        mu, logvar = self.mu(flat), self.logvar(flat)
+        mu, logvar = self._posterior(unit)
         eps = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = torch.addcmul(mu, (0.5 * logvar).exp(), eps)
-        decoded = torch.sigmoid(self._decode_logits(z))
-        reconstruction = F.mse_loss(decoded, unit, reduction="sum") / len(obs)
+        reconstruction = SigmoidSquaredError.apply(self._decode_logits(z), unit) / len(obs)
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
         free = kl.clamp_min(self.config.kl_tolerance * self.config.z_size).mean()
         return reconstruction + free, {"reconstruction": reconstruction.detach(), "kl": kl.detach().mean()}
 
+    def _posterior(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Folded frames [B, 32, 32, 12] -> mu, logvar, each [B, Z]."""
+        if unit.device.type == "cpu":
+            first, _, second, _, third, _, last, _ = self.encoder
+            x = relu_fold(folded_conv(unit, first.weight, first.bias))
+            x = relu_fold(folded_conv(x, second.weight, second.bias))
+            x = folded_conv(x, third.weight, third.bias).relu_()
+            features = window_conv(x, last.weight, last.bias).relu_().permute(0, 3, 1, 2)
+        else:
+            features = self.encoder(spread(unit).permute(0, 3, 1, 2))
+        flat = features.flatten(1)
+        return self.mu(flat), self.logvar(flat)
+
     def _decode_logits(self, z: Tensor) -> Tensor:
-        return self.decoder(self.decoder_in(z)[:, :, None, None])
+        """z [B, Z] -> folded frames before the sigmoid, [B, 32, 32, 12]."""
+        x = self.decoder_in(z)
+        if z.device.type == "cpu":
+            first, _, second, _, third, _, last = self.decoder
+            x = window_deconv(x[:, None, None], first.weight, first.bias).relu_()
+            x = window_deconv(x, second.weight, second.bias).relu_()
+            x = relu_spread(folded_deconv(x, third.weight, third.bias))
+            return folded_deconv(x, last.weight, last.bias)
+        return fold(self.decoder(x[:, :, None, None]).permute(0, 2, 3, 1).contiguous())
+
+
+class SigmoidSquaredError(torch.autograd.Function):
+    """Sum of (sigmoid(logits) - target)^2, with its gradient 2 (p - x) p (1 - p) made while everything is at hand."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        p = torch.sigmoid(logits)
+        error = p - target
+        flat = error.flatten()
+        total = torch.dot(flat, flat)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(torch.ops.aten.sigmoid_backward.grad_input(error, p, grad_input=error))
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):  # noqa: D102
+        (half,) = ctx.saved_tensors
+        return half * (2.0 * grad_output), None
 
 
 def _to_unit(obs: Tensor) -> Tensor:
-    """uint8 [B, 64, 64, 3] -> float [B, 3, 64, 64] in [0, 1], channels_last, one pass over the pixels."""
-    return obs.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).mul_(1.0 / 255.0)
+    """uint8 [B, 64, 64, 3] -> folded float [B, 32, 32, 12] in [0, 1]."""
+    return fold(obs).to(torch.float32).mul_(1.0 / 255.0)
 
 
 def save_vae(vae: VAE, world: str, folder: Path) -> None:
