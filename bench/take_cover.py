@@ -68,7 +68,7 @@ def compare_drawings(episodes: int) -> None:
         gap = np.abs(frames - fine)
         motion = np.abs(np.diff(frames, axis=0)).mean()
         rms = np.square(gap.astype(float)).mean() ** 0.5
-        print(f"{name}: {speed:.0f} tics a CPU second; pixels differ from 640x480 by {gap.mean():.2f} of 255, "
+        print(f"{name}: {speed:.0f} tics a CPU second; differs from 640x480 by {gap.mean():.2f} of 255, "
               f"RMS {rms:.1f}; from the frame before by {motion:.2f}")
         env.close()
 
