@@ -30,13 +30,13 @@ def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (
         pictures: artifact paths of pictures to show in place, below `picture_url` + path.
     """
     stage = run["stage"]
-    lines = [f"### {stage}@{run['name']}", STAGES.get(stage, ""), ""]
+    lines = [STAGES.get(stage, ""), ""]
     if end.get("message"):
         lines += [f"> {end['message']}", ""]
+    if end.get("summary"):
+        lines += [_figures(end["summary"]), ""]
     if end.get("note"):
         lines += [end["note"], ""]
-    if end.get("summary"):
-        lines += ["| | |", "|---|---|", *(f"| {name} | {_figure(value)} |" for name, value in end["summary"].items()), ""]
     for path in pictures:
         lines += [f"![{path}]({picture_url}{path})", ""]
     lines += ["**Make it again**", "```", *again(run), "```", ""]
@@ -50,10 +50,9 @@ def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (
 
 def of_version(run: dict[str, Any], end: dict[str, Any], data: str) -> str:
     """The description of a model's version."""
-    summary = [f"{name} {_figure(value)}" for name, value in end.get("summary", {}).items()]
     return "\n".join([f"`{run['stage']}@{run['name']}` at commit `{(run['commit'] or 'unknown')[:12]}`"
                       + (" with changes" if run["dirty"] else "") + f", data `{data[:16]}…`.", "",
-                      " · ".join(summary), "", "```", *again(run), "```"])
+                      _figures(end.get("summary", {})), "", "```", *again(run), "```"])
 
 
 def again(run: dict[str, Any]) -> list[str]:
@@ -61,6 +60,10 @@ def again(run: dict[str, Any]) -> list[str]:
     target = f"evaluate@{run['name']}" if run["stage"] == "pipeline" else f"{run['stage']}@{run['name']}"
     checkout = [f"git checkout {run['commit'][:12]}" + ("   # the run had changes on top" if run["dirty"] else "")]
     return (checkout if run["commit"] else []) + [f"dvc repro {target}"]
+
+
+def _figures(summary: dict[str, float]) -> str:
+    return " · ".join(f"{name.replace('_', ' ')} **{_figure(value)}**" for name, value in summary.items())
 
 
 def _figure(value: float) -> str:

@@ -31,8 +31,10 @@ EVERY = 10.0
 """Seconds between two looks at the journal."""
 BATCH = 1000
 """Metrics in one request, MLflow's limit."""
-MODELS = {"train_vae": ("vae", "."), "train_mdn": ("mdnrnn", "."), "evaluate": ("agent", "agent")}
-"""Stage -> (kind of the model, its folder in the output)."""
+MODELS = {"train_vae": "vae", "train_mdn": "mdnrnn", "evaluate": "agent"}
+"""Stage -> the kind of model that is registered when it has ended; an agent when it has been scored."""
+PARTS = {"vae": ("vae",), "mdnrnn": ("mdnrnn",), "agent": ("vae", "mdnrnn", "controller")}
+"""Kind -> the safetensors files, each with a JSON beside it, that it is made of."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pydantic", "filelock", "gymnasium", "opencv-python-headless")
 
 
@@ -119,10 +121,10 @@ class Sender:
         params = [entities.Param(name, str(value)[:6000]) for name, value in self.run["config"].items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start:start + 100])
-        datasets, models = self._datasets(), self._input_models()
+        datasets = self._datasets()
+        models = [entities.LoggedModelInput(_model_id(version)) for version in self._input_models()]
         if datasets or models:
-            self.client.log_inputs(run_id, datasets=datasets, models=[
-                entities.LoggedModelInput(version.model_id) for version in models if version.model_id])
+            self.client.log_inputs(run_id, datasets=datasets, models=models)
         self.client.set_tag(run_id, "mlflow.note.content", run_notes.of_run(self.run, {}))
         self.entry.mark(run_id=run_id, begun=True)
 
@@ -159,6 +161,7 @@ class Sender:
             here = (self.entry.root / "mlartifacts" / self.experiment_name).as_uri()
         about = "Trials with tiny numbers." if self.smoke else "A world, learned, dreamed and driven in."
         return self.client.create_experiment(self.experiment_name, artifact_location=here, tags={
+            "mlflow.experimentKind": "custom_model_development",  # or the UI takes it for a chatbot's
             "mlflow.note.content": f"{about} One run a pipeline, with a run a stage below it."})
 
     def _datasets(self) -> list[Any]:
@@ -214,11 +217,11 @@ class Sender:
                 relative = path.relative_to(output)
                 if path.suffix in (".safetensors", ".json") and path.is_file():
                     tags[f"wm.file.{relative}"] = files.sha256(path)
-                if path.is_file() and path.suffix not in (".safetensors", ".parquet") and relative.parts[0] != "agent":
+                if path.is_file() and path.suffix not in (".safetensors", ".parquet"):
                     folder = relative.parent.as_posix()
                     self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
                     pictures += [relative.as_posix()] if path.suffix == ".png" else []
-            model_id = self._register(end, output)
+            model_id = self._register(end)
             self.client.log_batch(run_id, metrics=[
                 entities.Metric(name, float(value), end["end_ms"], 0, model_id=model_id)
                 for name, value in end.get("summary", {}).items() if isinstance(value, (int, float))])
@@ -229,25 +232,23 @@ class Sender:
         self.client.set_terminated(run_id, end["status"], end["end_ms"])
         self.entry.delete()
 
-    def _register(self, end: dict[str, Any], output: Path) -> str | None:
+    def _register(self, end: dict[str, Any]) -> str | None:
         """V, M or the agent as a version of its registered model; the logged model's id."""
-        kind, inside = MODELS.get(self.run["stage"], (None, ""))
-        folder = output / inside
-        if kind is None or not any(folder.glob("*.safetensors")):
+        kind, folder = MODELS.get(self.run["stage"]), self.entry.model
+        if kind is None or not all((folder / f"{part}.json").exists() for part in PARTS[kind]):
             return None
-        weights = _weights(folder)
+        weights = _weights(kind, folder)
         same = self._versions(kind, weights)
         if same:
             self.client.set_tag(self.run_id, "wm.version", f"{same[0].name}/{same[0].version}")
-            return same[0].model_id
+            return _model_id(same[0])
         name = self._model_name(kind)
         with suppress(self.mlflow.exceptions.MlflowException):  # it is there already
             self.client.create_registered_model(name, description=run_notes.MODELS[kind],
                                                 tags={"wm.world": self.run["world"], "wm.kind": kind})
         info = self._log_model(kind, folder)
         data = self._data()
-        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"], "wm.run": self.run_id,
-                "wm.commit": self.run["commit"], **{f"wm.input.{path}": sha for path, sha in self.run["inputs"].items()}}
+        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"], "wm.commit": self.run["commit"]}
         version = self.client.create_model_version(
             name, info.model_uri, run_id=self.run_id, model_id=info.model_id,
             tags={tag: value for tag, value in tags.items() if value},
@@ -262,8 +263,8 @@ class Sender:
         with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self.run_id):
             model, code = Path(scratch, "model"), Path(scratch, "wm")
             model.mkdir()
-            for path in (*folder.glob("*.safetensors"), *(path.with_suffix(".json") for path in folder.glob("*.safetensors"))):
-                shutil.copyfile(path, model / path.name)
+            for name in (f"{part}.{end}" for part in PARTS[kind] for end in ("safetensors", "json")):
+                shutil.copyfile(folder / name, model / name)
             shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__"))
             return mlflow.pyfunc.log_model(
                 name=f"{self.run['name']}-{kind}", python_model=str(package / "agent_model.py"),
@@ -285,9 +286,14 @@ class Sender:
                                                  order_by=["version_number DESC"])
 
 
-def _weights(folder: Path) -> str:
+def _model_id(version: Any) -> str:
+    """The logged model of a registered version, whose source is `models:/<id>`."""
+    return version.source.removeprefix("models:/")
+
+
+def _weights(kind: str, folder: Path) -> str:
     """The sha256 of one model's weights, or of the list of them where there are several."""
-    digests = [files.sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+    digests = [files.sha256(folder / f"{part}.safetensors") for part in PARTS[kind]]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ An entry is a folder `.wm/spool/<key>/`:
                   finds the first run again
     end.json      what is known when it ends (absent while it runs)
     sent.json     how far the sender came
-    metrics.jsonl, files/     copies, made only where sending failed: a later run may change the originals
+    metrics.jsonl, files/, model/   copies, made only where sending failed: a later run may change the originals
     owner.lock    held by the run's process: an entry whose lock is free and that still exists was not sent whole
 The sender deletes the entry once MLflow has everything.
 """
@@ -73,22 +73,28 @@ class Entry:
     @property
     def output(self) -> Path:
         """The folder of results to send: the copy if there is one, else the output itself."""
-        copy = self.folder / "files"
-        return copy if copy.exists() else self.root / (self.run.get("output") or ".nothing")
+        return self._copy_or("files", self.run.get("output"))
 
-    def keep(self, wanted: Iterator[Path] = ()) -> None:
-        """Copies the journal and the `wanted` files of the output, since a later run may change the originals."""
+    @property
+    def model(self) -> Path:
+        """The folder with the models to register: the copy if there is one, else the stage's own."""
+        return self._copy_or("model", self.run.get("model"))
+
+    def keep(self) -> None:
+        """Copies the journal, the results (without shards) and the models, since a later run may change them."""
         live = self.journal
         if live and live.exists() and live.parent != self.folder:
             shutil.copyfile(live, self.folder / "metrics.tmp")
             os.replace(self.folder / "metrics.tmp", self.folder / "metrics.jsonl")
-        original, part = self.output, self.folder / "files.tmp"
-        for path in wanted:
-            target = part / path.relative_to(original)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-        if part.exists():
-            os.replace(part, self.folder / "files")
+        for name, original in (("files", self.output), ("model", self.model)):
+            if original.is_dir() and original.parent != self.folder:
+                part = self.folder / f"{name}.tmp"
+                shutil.copytree(original, part, ignore=shutil.ignore_patterns("*.parquet"), dirs_exist_ok=True)
+                os.replace(part, self.folder / name)
+
+    def _copy_or(self, name: str, original: str | None) -> Path:
+        copy = self.folder / name
+        return copy if copy.exists() else self.root / (original or ".wm/nothing")
 
     def delete(self) -> None:
         """Forgets the entry: MLflow has everything."""

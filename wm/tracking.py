@@ -57,7 +57,7 @@ def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Map
         world: the MLflow experiment.
         experiment: key of `experiments` in params.yaml; one that ends in `smoke` goes to `<world>-smoke`.
         config: the stage's numbers, flat.
-        inputs: the folders that it reads, relative to `root`.
+        inputs: the folders that it reads, relative to `root`; `evaluate` reads the agent that it scores.
         output: the folder that it writes; read when the block has ended.
         live: the journal that grows while it runs (`wm.journal`); deleted once sent.
         root: the repository's top; found from the current folder if None.
@@ -65,7 +65,9 @@ def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Map
     root = find_root() if root is None else Path(root)
     about = {"kind": "stage", "stage": stage, "name": name, "world": world, "experiment": experiment,
              "config": dict(config), **_inputs(root, inputs),
-             "output": str(output), "live": str(live) if live else None, "parent": os.environ.get(PARENT)}
+             "output": str(output), "live": str(live) if live else None, "parent": os.environ.get(PARENT),
+             "model": str(next((path for path in inputs if (root / path / "controller.json").exists()), output)
+                          if stage == "evaluate" else output)}
     with _tracked(root, about) as run:
         yield run
 
@@ -76,7 +78,8 @@ def pipeline_run(*, name: str, world: str, experiment: str, config: Mapping[str,
     """Tracks a pipeline run: stages started inside the block, in this process or below it, appear under it."""
     root = find_root() if root is None else Path(root)
     about = {"kind": "pipeline", "stage": "pipeline", "name": name, "world": world, "experiment": experiment,
-             "config": dict(config or {}), **_inputs(root, []), "output": None, "live": None, "parent": None}
+             "config": dict(config or {}), **_inputs(root, []), "output": None, "live": None, "parent": None,
+             "model": None}
     before = os.environ.get(PARENT)
     with _tracked(root, about) as run:
         try:
@@ -159,21 +162,18 @@ def connect(root: Path) -> Any:
 
 def declare(load: Any) -> None:
     """Tells MLflow, which is running a model's code, what the model is: `load(folder)` gives it, with `predict`."""
-    import warnings
-
     import mlflow
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # type hints would make MLflow guess at a schema; ours is explicit
+    class Model(mlflow.pyfunc.PythonModel):
+        _skip_type_hint_validation = True  # it would warn about every load; the signature says what goes in
 
-        class Model(mlflow.pyfunc.PythonModel):
-            def load_context(self, context):
-                self.model = load(Path(context.artifacts["model"]))
+        def load_context(self, context):
+            self.model = load(Path(context.artifacts["model"]))
 
-            def predict(self, context, model_input, params=None):
-                return self.model.predict(model_input)
+        def predict(self, context, model_input, params=None):
+            return self.model.predict(model_input)
 
-        mlflow.models.set_model(Model())
+    mlflow.models.set_model(Model())
 
 
 # ---------------------------------------------------------------- beside the run
@@ -243,15 +243,10 @@ def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -
             (entry.root / entry.run["live"]).unlink(missing_ok=True)
     else:
         reason = trouble.read_text() if trouble.exists() else "it was too slow"
-        entry.keep(outputs(entry.output))
+        entry.keep()
         _warn(f"MLflow at {uri(entry.root)} did not take this run's report ({reason}): "
               f"it waits in {entry.folder.relative_to(entry.root)} and is sent with the next run")
     entry.lock.release()
-
-
-def outputs(folder: Path) -> Iterator[Path]:
-    """What of an output MLflow is shown: everything but the shards."""
-    return (path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".parquet")
 
 
 def _inputs(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
