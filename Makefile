@@ -32,8 +32,7 @@ lint: $(INSTALLED)  ## style
 	@ruff check .
 
 ui: $(INSTALLED)  ## what runs left behind: the MLflow UI on http://127.0.0.1:5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
-	  --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --artifacts-destination $(CURDIR)/mlartifacts
+	@exec python -m wm ui
 
 bench: $(INSTALLED)  ## how fast every part is, next to its peers
 	@python -m bench

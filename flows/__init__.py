@@ -6,9 +6,9 @@ from pathlib import Path
 SCRATCH = Path(".wm")
 """What a run leaves on this machine only: logs, locks, checkpoints, Prefect's local database."""
 
-# Before Prefect or DVC is imported anywhere: nobody is told what runs here; a fresh database takes its time to be made.
+# Before Prefect or DVC is imported anywhere: nobody is told what runs here.
 os.environ.setdefault("PREFECT_HOME", str((SCRATCH / "prefect").absolute()))
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # where a script calls the flow
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from flows import claim, graph, guard
+from flows.server import Server
 from wm import watchdog
 from wm.errors import UserError
 
@@ -87,6 +88,7 @@ def _list() -> int:
 
 
 def _run(agent: str) -> int:
+    server = Server()
     stages = graph.plan(agent)
     width = max(len(stage.address) for stage in stages)
     print(f"The pipeline of {agent}:")
@@ -99,6 +101,7 @@ def _run(agent: str) -> int:
             print("warning: no estimate of the time it takes; going on without", file=sys.stderr)
     from flows.flow import metrics, pipeline  # Prefect takes seconds to import, and makes its folder
 
+    server.wait()
     state = pipeline(agent, return_state=True)
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)

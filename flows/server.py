@@ -1,0 +1,55 @@
+"""A Prefect server for one run on this machine, where PREFECT_API_URL names none."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from wm.errors import UserError
+
+PATIENCE = 120
+"""Seconds; the first start makes a database, which takes about twenty on a slow machine."""
+
+
+class Server:
+    """Started in the background, so that DVC can be asked meanwhile; ended by the guard, with everything else.
+
+    Prefect would start one by itself, but in the terminal's process group: Ctrl-C would end it before the flow, with
+    a traceback.
+    """
+
+    def __init__(self) -> None:
+        self.process = None
+        if os.environ.get("PREFECT_API_URL"):
+            return
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.log = Path(os.environ["PREFECT_HOME"]) / "server.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1",
+                 "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def wait(self) -> None:
+        """Returns when the server answers.
+
+        Raises:
+            UserError: it ended, or took longer than PATIENCE.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while self.process:
+            try:
+                urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/health", timeout=5).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise UserError(f"Prefect's server does not start; its log is {self.log}") from None
+            time.sleep(0.1)
