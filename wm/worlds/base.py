@@ -29,7 +29,7 @@ class Spec:
         max_steps: steps after which an episode is truncated.
         drawings: names of the ways in which frames can be drawn; the first is the default,
             the last is the one on which final scores are measured.
-        controller_inputs: which states C reads: a subset, in order, of ("z", "h", "c").
+        controller_inputs: which of the states "z", "h" and "c" C reads, in C's order.
         controller_bias: whether C has a bias.
         predicts_restart: whether M reads a restart flag and episodes are concatenated (paper's DoomRNN).
         solved: mean score over 100 episodes from which the world counts as solved.
