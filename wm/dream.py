@@ -28,6 +28,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -109,6 +110,21 @@ def load_starts(folder: Path) -> tuple[Tensor, Tensor]:
     return mu.float(), logvar.float()
 
 
+def default_reward(mdnrnn: MDNRNN, reward: str | None) -> str:
+    """What a dream's reward is: `reward`, or for None M's reward head where it has one, else survival.
+
+    Raises:
+        ValueError: reward is unknown, or M lacks the head.
+    """
+    if reward is None:
+        return "survival" if mdnrnn.reward is None else "head"
+    if reward not in REWARDS:
+        raise ValueError(f"unknown reward {reward!r}: expected one of {', '.join(REWARDS)}")
+    if reward == "head" and mdnrnn.reward is None:
+        raise ValueError("reward 'head' needs a model that has one: set reward_head, or use 'survival'")
+    return reward
+
+
 class Dream:
     """Scores controllers inside M.
 
@@ -120,7 +136,7 @@ class Dream:
         inputs: which states C reads, a subset of ("z", "h", "c") in C's order.
         tau: temperature.
         max_steps: steps after which an episode ends anyway.
-        reward: "head" for M's prediction, "survival" for 1 a step.
+        reward: "head" for M's prediction, "survival" for 1 a step; None is the head where M has one.
         device: "cpu" or "cuda".
         threads: CPU threads, each with chunks of its own. The scores do not depend on it.
     Raises:
@@ -128,30 +144,33 @@ class Dream:
     """
 
     def __init__(self, mdnrnn: MDNRNN, starts: tuple[Tensor, Tensor], world: World, layout: Layout,
-                 inputs: Sequence[str], *, tau: float, max_steps: int, reward: str = "survival",
+                 inputs: Sequence[str], *, tau: float, max_steps: int, reward: str | None = None,
                  device: str = "cpu", threads: int = 1):
         self.z_size, self.hidden, self.actions = mdnrnn.z_size, mdnrnn.config.hidden, mdnrnn.action_size
         self.mixtures, self.reads_restart = mdnrnn.config.mixtures, mdnrnn.reads_restart
         self.world, self.layout, self.inputs, self.tau = world, layout, tuple(inputs), tau
-        self.max_steps, self.reward, self.threads = max_steps, reward, threads
+        self.max_steps, self.reward, self.threads = max_steps, default_reward(mdnrnn, reward), threads
         self.device = torch.device(device)
         self.mu, self.logvar = (start.float().cpu() for start in starts)
-        self._check(mdnrnn)
+        self._check()
         with torch.no_grad():
             self._fuse(mdnrnn)
         self._rooms: dict[tuple[int, int], Room] = {}
 
-    def _check(self, mdnrnn: MDNRNN) -> None:
+    @classmethod
+    def from_folder(cls, folder: Path, mdnrnn: MDNRNN, world: World, layout: Layout, inputs: Sequence[str],
+                    tau: float, **options: Any) -> Dream:
+        """A dream that starts where `folder`, of the train_mdn stage, says; `max_steps` is the world's."""
+        options = {"max_steps": world.spec.max_steps, **options}
+        return cls(mdnrnn, load_starts(folder), world, layout, inputs, tau=tau, **options)
+
+    def _check(self) -> None:
         """The errors that a user can cause."""
         sizes = {"z": self.z_size, "h": self.hidden, "c": self.hidden}
         if not self.tau > 0:
             raise ValueError(f"temperature tau must be positive, not {self.tau}")
         if self.max_steps < 1 or self.threads < 1:
             raise ValueError(f"max_steps and threads must be 1 or more, not {self.max_steps}, {self.threads}")
-        if self.reward not in REWARDS:
-            raise ValueError(f"unknown reward {self.reward!r}: expected one of {', '.join(REWARDS)}")
-        if self.reward == "head" and mdnrnn.reward is None:
-            raise ValueError("reward 'head' needs a model that has one: set reward_head, or use 'survival'")
         if unknown := [name for name in self.inputs if name not in sizes]:
             raise ValueError(f"unknown controller input {unknown[0]!r}: expected one of {', '.join(sizes)}")
         inputs = sum(sizes[name] for name in self.inputs)
