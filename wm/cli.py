@@ -65,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "estimate", "measure this machine and say how long each stage of an agent will take",
                    _estimate)
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    for name, text, function in (("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
+                                 ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream)):
+        command = _add(commands, name, text, function)
+        command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+        command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
+        command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
+        command.add_argument("--tau", type=float, default=1.0, help="temperature of the dream; default: 1")
+        command.add_argument("--out", type=Path, default=None, help="an mp4 to write instead of opening a window")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
@@ -88,6 +96,27 @@ def _estimate(args: argparse.Namespace) -> None:
     from wm import estimate, params
 
     print(estimate.report(params.load(), args.name))
+
+
+def _watch(args: argparse.Namespace) -> None:
+    from wm import watch
+
+    print(watch.watch(RUNS / _agent(args.name) / "evolve", args.seed, args.out, args.steps, args.tau))
+
+
+def _dream(args: argparse.Namespace) -> None:
+    from wm import params, watch
+
+    model = RUNS / params.load().agents[_agent(args.name)].model / "train_mdn"
+    print(watch.dream(RUNS / args.name / "evolve", model, args.seed, args.out, args.steps, args.tau))
+
+
+def _agent(name: str) -> str:
+    from wm import params
+
+    if name not in (known := params.load().agents):
+        raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
+    return name
 
 
 def _params(args: argparse.Namespace) -> None:
