@@ -33,6 +33,7 @@ class Server:
         self.log = Path(os.environ["PREFECT_HOME"]) / "server.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        os.environ["PREFECT_UI_URL"] = ""  # it has no pages: none shall be named in the log
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1",
