@@ -23,7 +23,7 @@ from wm.stages.train_vae import TrainVAEConfig
 FILE = Path("params.yaml")
 ZERO = "zero"
 """The predecessor of every first round: runs/zero holds no data, no model and no controller."""
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class Experiment(Config):
@@ -87,7 +87,41 @@ class Params(Config):
             _known(f"agents.{name}.experiment", agent.experiment, self.experiments)
             _known(f"agents.{name}.model", agent.model, self.models)
             _known(f"agents.{name}.after", agent.after, self.agents, ZERO)
+        self._one_world()
+        self._no_circles()
         return self
+
+    def _one_world(self) -> None:
+        """What an entry builds on belongs to the same world."""
+        worlds_of = {f"{kind}.{name}": self.experiments[entry.experiment].world
+                     for kind in ("models", "agents") for name, entry in getattr(self, kind).items()}
+        for entry, others in self._links().items():
+            for key, other in others.items():
+                if worlds_of[entry] != worlds_of[other]:
+                    raise ValueError(f"{entry}.{key} is {other.partition('.')[2]!r}, of {worlds_of[other]}: "
+                                     f"expected one of {worlds_of[entry]}")
+
+    def _no_circles(self) -> None:
+        """Rounds follow one another."""
+        links, done = self._links(), set()
+
+        def visit(entry: str, above: tuple[str, ...]) -> None:
+            for key, other in links[entry].items() if entry not in done else ():
+                if other in (*above, entry):
+                    raise ValueError(f"{entry}.{key} is {other.partition('.')[2]!r}, which itself builds on {entry}: "
+                                     "expected an earlier one")
+                visit(other, (*above, entry))
+            done.add(entry)
+
+        for entry in links:
+            visit(entry, ())
+
+    def _links(self) -> dict[str, dict[str, str]]:
+        """What each entry builds on: {"models.NAME": {"after": "models.OTHER"}, …}, without `zero`."""
+        keys = {"models": {"after": "models", "actor": "agents"}, "agents": {"model": "models", "after": "agents"}}
+        return {f"{kind}.{name}": {key: f"{section}.{getattr(entry, key)}" for key, section in keys[kind].items()
+                                   if getattr(entry, key) != ZERO}
+                for kind in keys for name, entry in getattr(self, kind).items()}
 
 
 def load(path: Path | str = FILE) -> Params:
@@ -101,10 +135,13 @@ def load(path: Path | str = FILE) -> Params:
         content = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is not here: run from the repository's top") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): it has to be a file of yours") from None
     except (YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise UserError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path} is not valid YAML{line}: {problem}") from None
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -112,13 +149,13 @@ def load(path: Path | str = FILE) -> Params:
 
 
 def check_name(name: str) -> str:
-    """A name that may become a path: lower-case letters, digits, `_`, `.`, `-`.
+    """A name that may become a path, and a part of a dotted key: lower-case letters, digits, `_`, `-`.
 
     Raises:
         ValueError: it is something else, or `zero`.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name or name == ZERO:
-        raise ValueError(f"{name!r} is not a name: use lower-case letters, digits, '_', '.' and '-', and not '{ZERO}'")
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name == ZERO:
+        raise ValueError(f"{name!r} is not a name: use lower-case letters, digits, '_' and '-', and not '{ZERO}'")
     return name
 
 
