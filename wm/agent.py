@@ -99,8 +99,13 @@ def layout(world: World, mdnrnn: MDNRNN, inputs: tuple[str, ...], hidden: int = 
 
 
 def save(agent_vae: Path, agent_mdnrnn: Path, folder: Path) -> None:
-    """Copies V's and M's files beside C's, so that `folder` is a whole agent."""
+    """Copies V's and M's files beside C's, so that `folder` is a whole agent.
+
+    Raises:
+        DamagedData: a file is missing or not what its checksum says.
+    """
     for source, kind in ((agent_vae, models.VAE_KIND), (agent_mdnrnn, models.MDNRNN_KIND)):
+        models.load(source, kind)
         for name in (f"{kind}.safetensors", f"{kind}.json"):
             shutil.copyfile(Path(source) / name, Path(folder) / name)
 
@@ -130,7 +135,8 @@ class AgentFiles:
         kinds = (models.VAE_KIND, models.MDNRNN_KIND, models.CONTROLLER_KIND)
         names = [f"{kind}.{end}" for kind in kinds for end in ("safetensors", "json")]
         content = {name: (Path(folder) / name).read_bytes() for name in names if (Path(folder) / name).exists()}
-        return cls(content, hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest())
+        digests = [f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in sorted(content.items())]
+        return cls(content, hashlib.sha256("\n".join(digests).encode()).hexdigest())
 
     def agent(self) -> tuple[Agent, np.ndarray, dict[str, Any]]:
         """As `load`."""

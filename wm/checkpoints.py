@@ -73,16 +73,16 @@ class Checkpoints:
 
 
 def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], module: str) -> str:
-    """What a run of a stage is a function of: its configuration, its inputs' digests, and the code it has imported."""
-    code = {}
-    for name, loaded in sorted(sys.modules.items()):
-        if (name == "wm" or name.startswith("wm.")) and getattr(loaded, "__file__", None) and name not in SHELL:
-            code[name] = files.sha256(Path(loaded.__file__))
+    """What a run of a stage is a function of: its configuration, its inputs' digests, and all code that it may import."""
+    top = Path(__file__).parent
+    code = {path.relative_to(top).as_posix(): files.sha256(path) for path in sorted(top.rglob("*.py"))
+            if path.name not in SHELL}
     content = json.dumps([stage, module, config, inputs, code], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-SHELL = {"wm.__main__", "wm.cli", "wm.tracking", "wm.params", "wm.watchdog"}
+SHELL = {"__main__.py", "agent_model.py", "cli.py", "estimate.py", "params.py", "run_notes.py", "sender.py", "spool.py",
+         "tracking.py", "watchdog.py"}
 """What stands around a stage and cannot change its outputs."""
 
 

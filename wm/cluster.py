@@ -40,6 +40,7 @@ class Cluster:
     def __init__(self, workers: int, address: str | None = None):
         self.workers, self.address = workers, address or os.environ.get("WM_DASK")
         self._cluster = self._client = None
+        self._sent: tuple[Any, Any] = (None, None)
 
     def __enter__(self) -> Cluster:
         return self
@@ -52,8 +53,10 @@ class Cluster:
         """function(job, shared) of every job, in order.
 
         Args:
-            shared: what all jobs need, sent to each worker once.
+            shared: what all jobs need, sent to each worker once, and not again where the next call names the same object.
             seen: called with each result as soon as it is there, in any order (for progress bars).
+        Raises:
+            UserError: a job was the end of every worker that tried it.
         """
         jobs = list(jobs)
         if self.workers == 1 and not self.address:
@@ -66,17 +69,23 @@ class Cluster:
         yield from self._map_dask(function, jobs, shared, seen)
 
     def _map_dask(self, function, jobs, shared, seen) -> Iterator[Any]:
-        from distributed import as_completed
+        from distributed import KilledWorker, as_completed
 
         client = self._connect()
-        handle = client.scatter(shared, broadcast=True, hash=False) if shared is not None else None
+        if shared is not None and shared is not self._sent[0]:  # a task, not a scatter: it outlives the workers
+            self._sent = shared, client.submit(_same, shared, pure=False)
+        handle = self._sent[1] if shared is not None else None
         futures = [client.submit(function, job, handle, pure=False, retries=2) for job in jobs]
         place = {future.key: index for index, future in enumerate(futures)}
         results: dict[int, Any] = {}
         following = 0
         for future in as_completed(list(futures), loop=client.loop):
             index = place[future.key]
-            results[index] = future.result()
+            try:
+                results[index] = future.result()
+            except KilledWorker:
+                raise UserError(f"{MOST_FAILURES} workers in a row died on one job of {self.workers} workers' work: see whether "
+                                "memory is short, and lower slots, episodes_per_job or workers") from None
             futures[index] = None  # lets the worker forget it
             if seen:
                 seen(results[index])
@@ -114,6 +123,11 @@ class Cluster:
             if part is not None:
                 part.close()
         self._client = self._cluster = None
+        self._sent = None, None
+
+
+def _same(shared: Any) -> Any:
+    return shared
 
 
 def _worker_environment() -> dict[str, str]:

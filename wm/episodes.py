@@ -115,7 +115,7 @@ class Shard:
 def write_manifest(folder: Path, world: str, columns: tuple[Column, ...], shards: list[dict[str, Any]]) -> str:
     """Writes manifest.json; a shard is {file, sha256, bytes, episodes}. Returns the manifest's sha256."""
     described = [{"name": c.name, "dtype": c.dtype, "shape": list(c.shape)} for c in columns]
-    return files.write_json(Path(folder) / MANIFEST, {"world": world, "columns": described, "shards": shards})
+    return files.write_record(Path(folder) / MANIFEST, {"world": world, "columns": described, "shards": shards})
 
 
 def store_shard(folder: Path, index: int, data: bytes, episodes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class EpisodeSet:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        content = files.read_json(self.folder / MANIFEST)
+        content = files.read_record(self.folder / MANIFEST)
         try:
             self.world: str = content["world"]
             self.columns = tuple(Column(c["name"], c["dtype"], tuple(c["shape"])) for c in content["columns"])

@@ -43,17 +43,17 @@ class CMAES:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._es = cma.CMAEvolutionStrategy(np.asarray(start, np.float64), config.sigma0, options)
-        self.history: list[list[float]] = []
+        self._told: list[np.ndarray] = []
 
     def ask(self) -> np.ndarray:
-        """The next candidates, [P, N] float32 (what is evaluated is what the optimiser is told of)."""
+        """The next candidates, [P, N] float32: what is evaluated, the optimiser's own rounded."""
         self._asked = self._es.ask()
         return np.array(self._asked, np.float32)
 
     def tell(self, fitness: np.ndarray) -> int:
-        """Fitness [P] of the last candidates, higher is better; NaN ranks worst. Returns how many were NaN."""
-        fitness = np.asarray(fitness, np.float64)
-        self.history.append([float(value) for value in fitness])
+        """Fitness [P] of the last candidates, higher is better; what is not finite ranks worst. Returns how many were so."""
+        fitness = np.array(fitness, np.float64)
+        self._told.append(fitness)
         bad = ~np.isfinite(fitness)
         finite = fitness[~bad]
         worst = finite.min() if len(finite) else 0.0
@@ -63,11 +63,16 @@ class CMAES:
             self._es.tell(self._asked, list(-ranked))
         return int(bad.sum())
 
-    def replay(self, history: list[list[float | None]]) -> None:
-        """Brings a new optimiser to where `history`, the fitness values of all generations so far, was told."""
+    def replay(self, history: np.ndarray) -> None:
+        """Brings a new optimiser to where `history` [generations, P], as the property gives it, was told."""
         for fitness in history:
             self.ask()
-            self.tell(np.array([np.nan if value is None else value for value in fitness]))
+            self.tell(fitness)
+
+    @property
+    def history(self) -> np.ndarray:
+        """The fitness of all generations so far, [generations, P] float64."""
+        return np.array(self._told, np.float64).reshape(-1, self._es.popsize)
 
     @property
     def mean(self) -> np.ndarray:

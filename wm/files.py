@@ -10,6 +10,8 @@ from typing import Any
 
 from wm.errors import DamagedData
 
+CHECKSUM = "checksum"
+
 
 def write_bytes(path: Path, data: bytes) -> str:
     """Writes `data` atomically and returns its sha256."""
@@ -40,6 +42,28 @@ def read_json(path: Path) -> Any:
         raise DamagedData(f"{path} is missing: run the stage that writes it, or `dvc checkout`") from None
     except ValueError as error:
         raise DamagedData(f"{path} is not whole JSON ({error}): delete it and run `dvc checkout`") from None
+
+
+def write_record(path: Path, content: dict[str, Any]) -> str:
+    """As `write_json`, with a checksum of `content` inside, since nothing else would notice a flipped digit."""
+    return write_json(path, {**content, CHECKSUM: _checksum(content)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote.
+
+    Raises:
+        DamagedData: the file is missing, or not what its checksum says.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.pop(CHECKSUM, None) != _checksum(content):
+        raise DamagedData(f"{path} is damaged (its contents differ from its checksum): "
+                          "delete it and run `dvc checkout`, or run the stage again")
+    return content
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ metrics beside them; `wm.tracking` feeds MLflow from that file, so a dead MLflow
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -32,7 +33,7 @@ class Journal:
             self.live.parent.mkdir(parents=True, exist_ok=True)
 
     def log(self, step: int, metrics: dict[str, float], timings: dict[str, float] | None = None) -> None:
-        """One line: `step` and metrics (finite or not; NaN is written as null)."""
+        """One line: `step` and metrics (finite or not; what is not is written as null)."""
         clean = {name: _number(value) for name, value in metrics.items()}
         _append(self.path, {"step": step, **clean})
         if self.live:
@@ -75,4 +76,4 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def _number(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

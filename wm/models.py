@@ -15,9 +15,12 @@ import safetensors.torch
 import torch
 
 from wm import files
-from wm.errors import DamagedData
+from wm.config import Config
+from wm.errors import DamagedData, UserError
 
 VAE_KIND, MDNRNN_KIND, CONTROLLER_KIND = "vae", "mdnrnn", "controller"
+STARTS_KIND = "starts"
+"""Where dreams start from, kept beside M."""
 
 
 def save(folder: Path, kind: str, tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -27,7 +30,7 @@ def save(folder: Path, kind: str, tensors: Mapping[str, torch.Tensor], about: di
     arrays = {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}
     digest = files.write_bytes(folder / f"{kind}.safetensors", safetensors.numpy.save(arrays))
     shapes = {name: list(array.shape) for name, array in arrays.items()}
-    files.write_json(folder / f"{kind}.json", {"kind": kind, "sha256": digest, "shapes": shapes, **about})
+    files.write_record(folder / f"{kind}.json", {"kind": kind, "sha256": digest, "shapes": shapes, **about})
 
 
 def load(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -37,7 +40,7 @@ def load(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tenso
         DamagedData: a file is missing or not what its checksum says.
     """
     folder = Path(folder)
-    about = files.read_json(folder / f"{kind}.json")
+    about = files.read_record(folder / f"{kind}.json")
     if about.get("kind") != kind:
         raise DamagedData(f"{folder / kind}.json does not describe a {kind}: run the stage that writes it again")
     files.check(folder / f"{kind}.safetensors", about["sha256"])
@@ -48,6 +51,14 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> torch.
     """The module with these weights, in evaluation mode, not asking for gradients."""
     module.load_state_dict(dict(tensors))
     return module.eval().requires_grad_(False)
+
+
+def check_same(folder: Path, key: str, before: Config, now: Config) -> None:
+    """Raises UserError where a round's model differs in shape from the one in `folder` that it continues."""
+    for name, value in now.model_dump().items():
+        if (earlier := getattr(before, name)) != value:
+            raise UserError(f"{key}.{name} is {value!r}, and {earlier!r} in {folder}, which this round continues: "
+                            f"set it to {earlier!r}, or start with `after: zero`")
 
 
 def exists(folder: Path, kind: str) -> bool:

@@ -117,11 +117,12 @@ class ExplorerDriver:
         return np.stack([self.policies[slot](frame) for slot, frame in zip(slots, obs)]).astype(np.float32)
 
 
-_ENVIRONMENTS: dict[tuple[str, str | None], list[gymnasium.Env]] = {}
+_ENVIRONMENTS: dict[tuple[str, str], list[gymnasium.Env]] = {}
 
 
 def environments(world: World, drawing: str | None, count: int) -> list[gymnasium.Env]:
     """`count` environments of this process, made once and used again by its next job."""
+    drawing = drawing or world.spec.drawings[0]
     made = _ENVIRONMENTS.setdefault((world.spec.name, drawing), [])
     while len(made) < count:
         made.append(world.make(drawing))

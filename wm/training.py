@@ -60,31 +60,31 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
         UserError: the loss is not finite; names the step and batch, before the step is taken.
     """
     optimizer = torch.optim.Adam(task.model.parameters(), lr=config.learning_rate, foreach=True)
-    done = _resume(task, optimizer, checkpoints, journal)
+    done, sums, counted = _resume(task, optimizer, checkpoints, journal)
     progress = bar(config.steps, desc, "step", initial=done)
-    sums: dict[str, Tensor] = {}
-    began, counted = time.perf_counter(), 0
+    began, timed = time.perf_counter(), 0
     for step in range(done + 1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         metrics = _step(task, optimizer, config, step)
-        counted += 1
+        counted, timed = counted + 1, timed + 1
         for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
+            sums[name] = sums[name] + value if name in sums else value
         last = step == config.steps
-        if step % config.report_every == 0 or last:
+        look = step % config.held_out_every == 0 or last
+        if step % config.report_every == 0 or look:
             line = {f"train/{name}": float(total) / counted for name, total in sums.items()}
             line["learning_rate"] = learning_rate(config, step)
             seconds = time.perf_counter() - began
-            if step % config.held_out_every == 0 or last:
+            if look:
                 task.model.eval()
                 line |= {f"held_out/{name}": value for name, value in task.held_out().items()}
                 task.model.train()
-            journal.log(step, line, {"steps_per_second": counted / seconds})
+            journal.log(step, line, {"steps_per_second": timed / seconds})
             progress.set_postfix(loss=f"{line['train/loss']:.4g}", refresh=False)
-            sums, counted, began = {}, 0, time.perf_counter()
-        if step % config.checkpoint_every == 0 and not last and counted == 0:
-            _save(task, optimizer, checkpoints, step)
+            sums, counted, timed, began = {}, 0, 0, time.perf_counter()
+        if step % config.checkpoint_every == 0 and not last:
+            _save(task, optimizer, checkpoints, step, sums, counted)
         progress.update()
     progress.close()
     task.model.eval()
@@ -110,20 +110,24 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, ste
     return {"loss": loss.detach(), **metrics}
 
 
-def _save(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, step: int) -> None:
+def _save(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, step: int,
+          sums: dict[str, Tensor], counted: int) -> None:
     tensors, state = task.state()
     tensors = {f"task.{name}": array for name, array in tensors.items()}
     tensors |= {f"model.{name}": value.cpu().numpy() for name, value in task.model.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value.cpu().numpy() for name, value in slots.items()}
-    checkpoints.save(step, tensors, {"task": state})
+    tensors |= {f"sums.{name}": value.cpu().numpy() for name, value in sums.items()}
+    checkpoints.save(step, tensors, {"task": state, "counted": counted})
 
 
-def _resume(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, journal: Journal) -> int:
+def _resume(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, journal: Journal
+            ) -> tuple[int, dict[str, Tensor], int]:
+    """Steps done, and the sums and count of what was not reported yet."""
     found = checkpoints.load()
     if found is None:
         journal.rewind(0)
-        return 0
+        return 0, {}, 0
     tensors, state = found
 
     def part(prefix: str) -> Tensors:
@@ -138,4 +142,6 @@ def _resume(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoin
     task.restore(part("task."), state["task"])
     journal.rewind(state["step"])
     print(f"going on from the checkpoint at step {state['step']}")
-    return state["step"]
+    device = next(task.model.parameters()).device
+    sums = {name: torch.from_numpy(array).to(device) for name, array in part("sums.").items()}
+    return state["step"], sums, state["counted"]

@@ -51,8 +51,8 @@ def collect(config: CollectConfig, world: str, seed: int, previous: Path, actor:
         DamagedData: an earlier shard or a model is not whole.
     """
     earlier = episodes.EpisodeSet(previous) if (previous / episodes.MANIFEST).exists() else None
+    _check_disk(config, world, earlier, workspace.out)
     carried = _carry_over(earlier, workspace.out) if earlier else []
-    _check_disk(config, world, workspace.out)
     columns = episodes.frame_columns(worlds.get(world).spec.action_size)
     log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")
     jobs = _jobs(config, world, seed, len(earlier) if earlier else 0, models.exists(actor, models.CONTROLLER_KIND))
@@ -100,12 +100,15 @@ def _carry_over(earlier: episodes.EpisodeSet, out: Path) -> list[dict]:
     earlier.verify()
     for shard in earlier.shards:
         if not (out / shard["file"]).exists():
-            shutil.copyfile(earlier.folder / shard["file"], out / shard["file"])
+            part = out / f"{shard['file']}.tmp"
+            shutil.copyfile(earlier.folder / shard["file"], part)
+            part.rename(out / shard["file"])
     return earlier.shards
 
 
-def _check_disk(config: CollectConfig, world: str, out: Path) -> None:
+def _check_disk(config: CollectConfig, world: str, earlier: episodes.EpisodeSet | None, out: Path) -> None:
     need = config.episodes * worlds.get(world).spec.max_steps * BYTES_A_FRAME // 4
+    need += sum(shard["bytes"] for shard in earlier.shards) if earlier else 0
     free = shutil.disk_usage(out).free
     if free < need:
         raise UserError(f"{config.episodes} episodes of {world} may need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "

@@ -6,6 +6,7 @@ are scored again on selection episodes that no candidate was ever trained on, an
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from wm import agent as agents
 from wm import figures, journal, models, rollout, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
 from wm.controller import load_controller, save_controller
+from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
 from wm.mdnrnn import load_mdnrnn
 from wm.workspace import Workspace
@@ -69,6 +71,7 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
         previous: the agent whose controller the search starts from (runs/zero/evolve for zeros).
     Raises:
         DamagedData: a model is not whole.
+        UserError: no candidate of a generation has a finite score.
     """
     agents.save(vae, mdnrnn, workspace.out)
     spec = worlds.get(world).spec
@@ -80,19 +83,23 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
     kept = _resume(search, workspace, start)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     with Cluster(config.workers) as cluster:
-        player = _player(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out)
+        models_files = agents.AgentFiles.read(workspace.out)
+        player = _player(config, world, tau, memory, mdnrnn, layout, inputs, cluster, models_files)
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = search.ask()
             numbers = seeds.episodes(seed, seeds.Purpose.TRAINING, generation, count=config.episodes)
             scores, lengths = player(candidates, numbers)  # [P, E]
             fitness = scores.mean(1)
+            if not np.isfinite(fitness).any():
+                raise UserError(f"no candidate of generation {generation + 1} has a finite score, so there is nothing to choose "
+                                f"from: look at the models in {vae} and {mdnrnn}, or lower sigma0")
             failed = search.tell(fitness)
             line = {"best": np.nanmax(fitness), "mean": np.nanmean(fitness), "worst": np.nanmin(fitness), "nan": failed,
                     "sigma": search.sigma, "steps": int(lengths.sum())}
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 best = candidates[int(np.nanargmax(fitness))]
-                line |= _rescore(config, world, seed, layout, inputs, cluster, workspace.out, search.mean, best,
+                line |= _rescore(config, world, seed, layout, inputs, cluster, models_files, search.mean, best,
                                  generation, kept)
             seconds = time.perf_counter() - began
             workspace.journal.log(generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds,
@@ -101,9 +108,12 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
             progress.update()
             _save(search, kept, workspace, generation + 1)
     progress.close()
+    if not math.isfinite(kept.score):
+        raise UserError("no controller has a finite score on the selection episodes: "
+                        f"look at the models in {vae} and {mdnrnn}")
     save_controller(kept.params, layout, world, inputs, workspace.out, sampled=config.sampled, source=kept.source,
-                           generation=kept.generation, selection_score=kept.score, dream=config.dream,
-                           tau=tau if config.dream else None)
+                    generation=kept.generation, selection_score=kept.score, dream=config.dream,
+                    tau=tau if config.dream else None)
     lines = journal.read(workspace.journal.path)
     figures.evolution(lines, workspace.out / "figures" / "curves.png", reference=("solved", spec.solved),
                       title="Evolution in the dream" if config.dream else "Evolution in the world")
@@ -113,18 +123,23 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
 
 
 def _player(config: EvolveConfig, world: str, tau: float, memory, mdnrnn: Path, layout, inputs: tuple[str, ...],
-            cluster: Cluster, folder: Path):
+            cluster: Cluster, shared: agents.AgentFiles):
     """candidates [P, N], seeds [E] -> scores, lengths, each [P, E]: in the world or in the dream."""
     if config.dream:
         from wm.dream import Dream
 
+        models.load(mdnrnn, models.STARTS_KIND)  # whole, or a sentence that says what is not
         return Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau).scores
-    return lambda params, numbers: real_scores(config, world, layout, inputs, cluster, folder, params, numbers, config.stall)
+    return lambda params, numbers: real_scores(config, world, layout, inputs, cluster, shared, params, numbers, config.stall)
 
 
-def real_scores(config: ClusterConfig, world: str, layout, inputs: tuple[str, ...], cluster: Cluster, folder: Path,
-                params: np.ndarray, numbers: list[int], stall: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and lengths, each [P, E], of params [P, N] on the episodes `numbers` [E] of the real world."""
+def real_scores(config: ClusterConfig, world: str, layout, inputs: tuple[str, ...], cluster: Cluster,
+                shared: agents.AgentFiles, params: np.ndarray, numbers: list[int], stall: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and lengths, each [P, E], of params [P, N] on the episodes `numbers` [E] of the real world.
+
+    Args:
+        shared: V and M.
+    """
     pairs = [(candidate, number) for number in numbers for candidate in range(len(params))]
     jobs = []
     for first in range(0, len(pairs), config.episodes_per_job):
@@ -133,7 +148,7 @@ def real_scores(config: ClusterConfig, world: str, layout, inputs: tuple[str, ..
         local = {candidate: index for index, candidate in enumerate(used)}
         jobs.append(_Job(world, params[used], [(local[candidate], number) for candidate, number in part], layout, inputs,
                          config.sampled, config.slots, stall))
-    played = list(cluster.map(_play, jobs, agents.AgentFiles.read(folder)))
+    played = list(cluster.map(_play, jobs, shared))
     shape = (len(numbers), len(params))
     return (np.concatenate([part.scores for part in played]).reshape(shape).T,
             np.concatenate([part.lengths for part in played]).reshape(shape).T)
@@ -147,11 +162,11 @@ def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
     return rollout.play(world, driver, job.pairs, job.slots, stall=job.stall)
 
 
-def _rescore(config: EvolveConfig, world: str, seed: int, layout, inputs: tuple[str, ...], cluster: Cluster, folder: Path,
-             mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept) -> dict[str, float]:
+def _rescore(config: EvolveConfig, world: str, seed: int, layout, inputs: tuple[str, ...], cluster: Cluster,
+             shared: agents.AgentFiles, mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept) -> dict[str, float]:
     """Scores the mean and the best candidate in the world on selection episodes, to their natural end; updates `kept`."""
     numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, count=config.rescore_episodes)
-    scores, _ = real_scores(config, world, layout, inputs, cluster, folder, np.stack([mean, best]), numbers, stall=0)
+    scores, _ = real_scores(config, world, layout, inputs, cluster, shared, np.stack([mean, best]), numbers, stall=0)
     means = scores.mean(1)
     for source, params, score in (("mean", mean, means[0]), ("best", best, means[1])):
         if np.isfinite(score) and score > kept.score:
@@ -171,10 +186,8 @@ def _start(previous: Path, layout) -> np.ndarray:
 
 
 def _save(search: CMAES, kept: _Kept, workspace: Workspace, generation: int) -> None:
-    history = [[None if value != value else value for value in row] for row in search.history]
-    state = {"history": history, "score": kept.score if np.isfinite(kept.score) else None,
-             "generation": kept.generation, "source": kept.source}
-    workspace.checkpoints.save(generation, {"params": kept.params}, state)
+    state = {"score": kept.score if math.isfinite(kept.score) else None, "generation": kept.generation, "source": kept.source}
+    workspace.checkpoints.save(generation, {"params": kept.params, "history": search.history}, state)
 
 
 def _resume(search: CMAES, workspace: Workspace, start: np.ndarray) -> _Kept:
@@ -183,7 +196,7 @@ def _resume(search: CMAES, workspace: Workspace, start: np.ndarray) -> _Kept:
         workspace.journal.rewind(0)
         return _Kept(start)
     tensors, state = found
-    search.replay(state["history"])
+    search.replay(tensors["history"])
     workspace.journal.rewind(state["step"])
     print(f"going on from generation {state['step']}")
     return _Kept(tensors["params"], -np.inf if state["score"] is None else state["score"], state["generation"],

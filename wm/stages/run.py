@@ -83,11 +83,11 @@ def run_stage(stage: str, name: str) -> None:
     numbers = todo.config.model_dump()
     print_key = fingerprint(stage, numbers | todo.arguments, {key: digest(path) for key, path in todo.inputs.items()},
                             function.__module__)
-    workspace = Workspace(stage, name, print_key)
     more = {"metrics": METRICS / f"{name}.json"} if stage == "evaluate" else {}
-    with tracking.stage_run(stage=stage, name=name, world=todo.world, experiment=todo.experiment,
-                            config=numbers | todo.arguments, inputs=list(todo.inputs.values()), output=todo.output,
-                            live=workspace.live):
+    with (Workspace(stage, name, print_key) as workspace,
+          tracking.stage_run(stage=stage, name=name, world=todo.world, experiment=todo.experiment,
+                             config=numbers | todo.arguments, inputs=list(todo.inputs.values()), output=todo.output,
+                             live=workspace.live)):
         summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
         workspace.publish(todo.output, summary)
     print(f"{stage} {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in summary.items()))

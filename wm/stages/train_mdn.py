@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from wm import figures, files, journal, models, seeds, worlds
+from wm import figures, journal, models, seeds, worlds
 from wm.checkpoints import Tensors
 from wm.episodes import EpisodeSet
-from wm.mdnrnn import MDNConfig, MDNRNN, Sequences, load_mdnrnn, sample, save_mdnrnn
+from wm.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.training import TrainConfig, fit
 from wm.vae import load_vae
 from wm.workspace import Workspace
 
-STARTS = "starts.safetensors"
 HELD_OUT_WINDOWS = 4
 STRIP_STEPS, STRIP_WARM_UP = 40, 60
 
@@ -50,6 +48,7 @@ class Streams:
         self.data, self.indices, self.length, self.rng = data, indices, length, rng
         self.waiting: list[int] = []
         self.current = [(-1, 0)] * batch  # (episode, next step) of each stream
+        self.seen: set[int] = set()  # episodes in the last window
         self.loaded: list[dict[str, np.ndarray] | None] = [None] * batch
 
     def next(self) -> Sequences:
@@ -59,6 +58,7 @@ class Streams:
         sizes = {"mu": mu, "logvar": mu, "act": act, "rew": 0, "end": 0, "restart": 0, "next_mu": mu, "next_logvar": mu,
                  "has_next": 0}
         shape = (len(self.current), self.length)
+        self.seen.clear()
         window = {name: np.zeros((*shape, size) if size else shape, np.float32) for name, size in sizes.items()}
         for stream in range(len(self.current)):
             filled = 0
@@ -71,6 +71,7 @@ class Streams:
         if self.loaded[stream] is None:
             self._load(stream)
         episode, start = self.loaded[stream], self.current[stream][1]
+        self.seen.add(self.current[stream][0])
         steps = len(episode["rew"])
         count = min(steps - start, len(room["rew"]))
         for name in ("mu", "logvar", "act", "rew", "end"):
@@ -117,7 +118,7 @@ class MDNTask:
     def step(self) -> tuple[Tensor, dict[str, Tensor], str]:  # noqa: D102
         window = self._to_device(self.streams.next())
         loss, metrics, self.carry = self.model.loss(window, self.carry, self.noise)
-        return loss, metrics, f"windows of episodes {sorted({index for index, _ in self.streams.current})}"
+        return loss, metrics, f"windows of episodes {sorted(self.streams.seen)}"
 
     @torch.inference_mode()
     def held_out(self) -> dict[str, float]:  # noqa: D102
@@ -152,7 +153,7 @@ def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae:
 
     Raises:
         DamagedData: a shard or a model is not whole; before any training.
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or the earlier M has another shape.
     """
     torch.set_num_threads(config.threads)
     data = EpisodeSet(latents)
@@ -162,6 +163,7 @@ def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae:
     spec = worlds.get(world).spec
     if models.exists(previous, models.MDNRNN_KIND):
         model = load_mdnrnn(previous).requires_grad_(True)
+        models.check_same(previous, "train_mdn.model", model.config, config.model)
     else:
         model = MDNRNN(config.model, eyes.config.z_size, spec.action_size, spec.predicts_restart)
     task = MDNTask(model.train(), data, config, seed)
@@ -169,17 +171,17 @@ def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae:
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
     task.model.eval()
     save_mdnrnn(task.model, world, workspace.out)
-    _save_starts(data, workspace.out)
+    _save_starts(data, world, workspace.out)
     _pictures(task.model, eyes, data, spec.fps, seed, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}
 
 
-def _save_starts(data: EpisodeSet, out: Path) -> None:
+def _save_starts(data: EpisodeSet, world: str, out: Path) -> None:
     """V's posterior of each episode's first frame: mu, logvar [N, Z] float32."""
     firsts = [{name: array[0] for name, array in data.read(i, ["mu", "logvar"]).items()} for i in range(len(data))]
     tensors = {name: torch.from_numpy(np.stack([first[name] for first in firsts]).astype(np.float32))
                for name in ("mu", "logvar")}
-    files.write_bytes(out / STARTS, safetensors.torch.save(tensors))
+    models.save(out, models.STARTS_KIND, tensors, {"world": world})
 
 
 @torch.inference_mode()

@@ -80,7 +80,7 @@ class VAETask:
             if not self.waiting:
                 if pool and frames >= self.config.batch:
                     break
-                self.waiting = [self.data.training[i] for i in self.rng.permutation(len(self.data.training))]
+                self.waiting = self.rng.permutation(self.data.training).tolist()
             pool.append(self.waiting.pop())
             frames += self.data.episodes[pool[-1]]["length"]
         self.pool, self.taken = pool, 0
@@ -98,13 +98,17 @@ def train_vae(config: TrainVAEConfig, world: str, seed: int, data: Path, previou
 
     Raises:
         DamagedData: a shard or the earlier model is not whole; before any training.
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or the earlier V has another shape.
     """
     torch.set_num_threads(config.threads)
     episodes = EpisodeSet(data)
     episodes.verify()
     torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_VAE, 3).generate_state(1)[0])
-    model = load_vae(previous).requires_grad_(True) if models.exists(previous, models.VAE_KIND) else VAE(config.model)
+    if models.exists(previous, models.VAE_KIND):
+        model = load_vae(previous).requires_grad_(True)
+        models.check_same(previous, "train_vae.model", model.config, config.model)
+    else:
+        model = VAE(config.model)
     task = VAETask(model.train(), episodes, config, seed)
     if config.steps:
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
