@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from wm import dream as engine
 from wm.controller import Layout
 from wm.dream import Dream, EpisodeNoise, draw
+from wm.dream_step import Room
+from wm.errors import DamagedData
 from wm.mdnrnn import MDNRNN, MDNConfig
 
 Z, H, STEPS = 6, 20, 40
@@ -20,6 +23,13 @@ class Squashing:
 
     def squash(self, out: np.ndarray) -> np.ndarray:
         return np.tanh(out, dtype=np.float32)
+
+
+class OnTensors(Squashing):
+    """Such a world may dream on a GPU."""
+
+    def squash(self, out):
+        return out.tanh() if isinstance(out, torch.Tensor) else super().squash(out)
 
 
 def make(seed: int = 0, *, inputs=("z", "h"), actions: int = 2, bias: bool = True, hidden: int = 0,
@@ -74,3 +84,178 @@ def test_fused_step_agrees_with_the_plain_one(options):
         assert length == lengths[p, e]
         assert scores[p, e] == pytest.approx(score, abs=1e-4)
     assert len(np.unique(lengths)) > 3
+
+
+def test_scores_do_not_depend_on_threads_chunks_or_neighbours(monkeypatch):
+    """Bit by bit: a candidate's episode is its own."""
+    options = {"max_steps": 70, "done_bias": -1.5}
+    dream, _ = make(**options)
+    params, seeds = candidates(dream, 40), list(range(100, 112))
+    expected = dream.scores(params, seeds)
+    assert len(np.unique(expected[1])) > 10
+
+    def same(scores, rows=slice(None), columns=slice(None)):
+        for got, of_all in zip(scores, expected, strict=True):
+            assert np.array_equal(got, of_all[rows, columns])
+
+    same(make(threads=2, **options)[0].scores(params, seeds))
+    same(dream.scores(params[7:9], seeds), slice(7, 9))
+    same(dream.scores(params, seeds[3:4]), columns=slice(3, 4))
+    for chunk in (32, 64, 160):
+        monkeypatch.setattr(engine, "CHUNK", chunk)
+        same(dream.scores(params, seeds))
+
+
+def test_threads_of_the_caller_are_left_alone():
+    before = torch.get_num_threads()
+    make(threads=2)[0].scores(np.zeros((2, 54), np.float32), [1])
+    assert torch.get_num_threads() == before
+
+
+def test_same_seed_is_the_same_luck_for_all():
+    """Equal candidates have equal episodes, and different seeds different ones."""
+    dream, _ = make()
+    params = np.tile(candidates(dream, 1), (3, 1))
+    scores, lengths = dream.scores(params, [1, 2, 1, 3])
+    assert np.ptp(scores, axis=0).max() == 0 and np.ptp(lengths, axis=0).max() == 0
+    assert np.array_equal(scores[:, 0], scores[:, 2]) and len(np.unique(scores[0])) == 3
+
+
+def test_noise_is_a_function_of_seed_and_step():
+    first, again = EpisodeNoise(7, Z), EpisodeNoise(7, Z)
+    again.block(0)
+    assert np.array_equal(first.block(3), again.block(3)), "a block depends on those drawn before"
+    assert not np.array_equal(first.block(3), first.block(2))
+    assert not np.array_equal(first.block(0), EpisodeNoise(8, Z).block(0))
+    uniform, normal = np.concatenate([EpisodeNoise(seed, Z).block(0) for seed in range(100)]).swapaxes(0, 1)
+    assert 0 <= uniform.min() and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.01
+    assert abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
+
+
+def steps_of(dream: Dream, monkeypatch, params, seeds) -> tuple[list[int], np.ndarray]:
+    """Widths of the batches that were stepped, one an executed step, and the lengths."""
+    widths, step = [], Room.step
+    monkeypatch.setattr(Room, "step", lambda room: (widths.append(room.width), step(room))[1])
+    return widths, dream.scores(params, seeds)[1]
+
+
+def test_stops_when_all_are_dead_and_shrinks_before(monkeypatch):
+    dream, _ = make(max_steps=1000, done_bias=-1.5)
+    widths, lengths = steps_of(dream, monkeypatch, candidates(dream, 24), range(8))
+    assert lengths.max() <= len(widths) < lengths.max() + engine.CHECK_STEPS
+    assert widths[0] == 192 and widths[-1] == 32 and widths == sorted(widths, reverse=True)
+
+
+def test_lives_to_the_limit_where_nothing_ends():
+    dream, _ = make(done_bias=-1e6, reward="survival", max_steps=37)
+    scores, lengths = dream.scores(candidates(dream, 2), [1, 2])
+    assert (lengths == 37).all() and (scores == 37).all()
+
+
+def test_the_step_that_ends_counts():
+    dream, _ = make(done_bias=1e6, reward="survival")
+    scores, lengths = dream.scores(candidates(dream, 2), [1, 2])
+    assert (lengths == 1).all() and (scores == 1).all()
+
+
+def test_without_a_done_head_only_the_limit_ends():
+    mdnrnn = MDNRNN(MDNConfig(hidden=H, reward_head=False, done_head=False), Z, 2, False)
+    dream = Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), Layout(inputs=Z + H, actions=2), ("z", "h"),
+                  tau=1.0, max_steps=20)
+    assert (dream.scores(candidates(dream, 2), [1])[1] == 20).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("reward", ["head", "survival"])
+def test_a_controller_that_is_not_finite_scores_nan_alone(bad, reward):
+    dream, _ = make(reward=reward)
+    params = candidates(dream, 3)
+    expected = dream.scores(params, [1, 2])
+    params[1, 5] = bad
+    scores, lengths = dream.scores(params, [1, 2])
+    assert np.isnan(scores[1]).all() and (lengths[1] == 1).all()
+    for got, before in zip((scores, lengths), expected, strict=True):
+        assert np.array_equal(got[[0, 2]], before[[0, 2]])
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0, 1.3])
+def test_next_z_has_the_moments_of_the_mixture_at_tau(tau):
+    """Of softmax(log_pi / tau) and sigma sqrt(tau) (paper, A.2), over many episodes' first step."""
+    dream, mdnrnn = make(tau=tau)
+    mdnrnn.mixture.weight.zero_()  # the mixture is its bias, whatever z was
+    torch.nn.init.normal_(mdnrnn.mixture.bias, 0, 0.7)
+    starts = dream.mu, dream.logvar
+    dream = Dream(mdnrnn, starts, Squashing(), dream.layout, dream.inputs, tau=tau, max_steps=1)
+    rows = 4096
+    room = Room(dream, rows, rows)
+    room.begin(np.tile(candidates(dream, 1), (rows, 1)), np.arange(rows), torch.zeros(rows, Z))
+    room.bring(np.stack([EpisodeNoise(seed, Z).block(0) for seed in range(rows)], axis=-1))
+    room.step()
+    logit, mu, log_sigma = mdnrnn.mixture.bias.double().view(3, 5, Z)
+    weight = torch.softmax(logit / tau, 0)
+    mean = (weight * mu).sum(0)
+    variance = (weight * (tau * (2 * log_sigma).exp() + mu.square())).sum(0) - mean.square()
+    z = room.z.double()
+    assert ((z.mean(1) - mean).abs() < 5 * (variance / rows).sqrt()).all()
+    assert ((z.var(1) / variance - 1).abs() < 0.25).all()
+
+
+def test_a_cold_dream_is_calmer():
+    def spread(tau):
+        dream, _ = make(tau=tau, done_bias=-1e6)
+        return dream.scores(candidates(dream, 1), range(200))[0].std()
+    assert spread(0.01) < spread(1.0)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"tau": 0.0}, "tau"), ({"max_steps": 0}, "max_steps"), ({"reward": "fame"}, "fame"),
+    ({"threads": 0}, "threads"), ({"inputs": ("z", "x")}, "'x'"),
+])
+def test_impossible_arguments_are_named(options, words):
+    options = {"inputs": ("z", "h"), "tau": 1.0, "max_steps": 5, **options}
+    mdnrnn = MDNRNN(MDNConfig(hidden=H), Z, 2, False)
+    with pytest.raises(ValueError, match=words):
+        Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), Layout(inputs=Z + H, actions=2), **options)
+
+
+def test_controllers_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"\[P, 54\]"):
+        make()[0].scores(np.zeros((2, 53), np.float32), [1])
+
+
+def test_starts_are_checked(tmp_path):
+    with pytest.raises(DamagedData, match="missing"):
+        engine.load_starts(tmp_path)
+    safetensors.torch.save_file({"mu": torch.zeros(3, 4)}, tmp_path / engine.STARTS_FILE)
+    with pytest.raises(DamagedData, match="must hold"):
+        engine.load_starts(tmp_path)
+
+
+def test_a_squash_that_reads_arrays_only_is_found_out():
+    assert engine.takes_tensors(OnTensors(), 2) and not engine.takes_tensors(Squashing(), 2)
+
+
+@pytest.mark.parametrize("hidden", [256, 512])
+def test_a_row_has_the_same_bits_in_every_width(hidden, monkeypatch):
+    """At the sizes of the paper, where matrix products take other paths than at the size of these tests."""
+    torch.manual_seed(0)
+    mdnrnn = MDNRNN(MDNConfig(hidden=hidden), 32, 3, False)
+    dream = Dream(mdnrnn, (torch.randn(4, 32), torch.zeros(4, 32)), Squashing(),
+                  Layout(inputs=32 + hidden, actions=3), ("z", "h"), tau=1.0, max_steps=6)
+    params = candidates(dream, 16)
+    scores = []
+    for chunk in (256, 96, 32):
+        monkeypatch.setattr(engine, "CHUNK", chunk)
+        scores.append(dream.scores(params, range(16))[0])
+    assert np.array_equal(scores[0], scores[1]) and np.array_equal(scores[0], scores[2])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_captured_step_agrees_with_the_plain_one():
+    dream, mdnrnn = make()
+    dreams = [Dream(mdnrnn.to(device), (dream.mu, dream.logvar), OnTensors(), dream.layout, dream.inputs,
+                    tau=1.1, max_steps=STEPS, device=device) for device in ("cpu", "cuda")]
+    params = candidates(dream, 40)
+    (expected, lengths), (scores, captured) = (one.scores(params, range(16)) for one in dreams)
+    assert (lengths == captured).mean() > 0.99
+    assert np.abs(scores - expected)[lengths == captured].max() < 1e-3

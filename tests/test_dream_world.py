@@ -131,6 +131,15 @@ def test_vector_render(model):
     assert len(frames) == 2 and np.array_equal(frames[1], obs[1]) and obs.dtype == np.uint8
 
 
+def test_ppo_learns_in_the_dream(model):
+    """stable-baselines3 takes the vector environment as it is, and survives longer and longer."""
+    pytest.importorskip("stable_baselines3")
+    from examples.ppo_in_dream import learn
+
+    scores = learn(model, steps=8_000, limit=200, tau=1.0, seed=0)
+    assert scores[-20:].mean() > 2 * scores[:20].mean()
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({"tau": 0.0}, "tau"), ({"observation": "smell"}, "smell"), ({"render_mode": "human"}, "human"),
     ({"reward": "head"}, "reward_head"),

@@ -110,6 +110,14 @@ def load_starts(folder: Path) -> tuple[Tensor, Tensor]:
     return mu.float(), logvar.float()
 
 
+def takes_tensors(world: World, actions: int) -> bool:
+    """Whether the world's `squash` works on tensors of a device; on a CPU it is always given arrays."""
+    try:
+        return isinstance(world.squash(torch.zeros(1, actions, device="meta")), Tensor)
+    except (TypeError, NotImplementedError, RuntimeError):
+        return False
+
+
 def default_reward(mdnrnn: MDNRNN, reward: str | None) -> str:
     """What a dream's reward is: `reward`, or for None M's reward head where it has one, else survival.
 
@@ -131,7 +139,7 @@ class Dream:
     Args:
         mdnrnn: M.
         starts: mu and logvar [N, Z] of the first frames that dreams start from.
-        world: whose `squash` turns C's outputs into actions; on a GPU it is given tensors.
+        world: whose `squash` turns C's outputs into actions; on a GPU it must take tensors.
         layout: how a flat vector is read as a controller.
         inputs: which states C reads, a subset of ("z", "h", "c") in C's order.
         tau: temperature.
@@ -179,6 +187,9 @@ class Dream:
                              f"does not fit this model, which gives it {inputs} and takes {self.actions}")
         if self.mu.shape[1:] != (self.z_size,):
             raise ValueError(f"starts are {list(self.mu.shape)}: expected [N, {self.z_size}] for this model")
+        if self.device.type != "cpu" and not takes_tensors(self.world, self.actions):
+            raise ValueError(f"the squash of {type(self.world).__name__} reads NumPy arrays only: make it "
+                             f"take tensors too, or dream on the CPU rather than on {self.device}")
 
     def _fuse(self, mdnrnn: MDNRNN) -> None:
         """M's weights as the two matrices that a step multiplies; biases are columns, for the constant 1."""
