@@ -114,15 +114,17 @@ class MDNRNN(nn.Module):
         eps = torch.randn((2, *batch.mu.shape), generator=generator, device=batch.mu.device)
         z = torch.addcmul(batch.mu, (0.5 * batch.logvar).exp(), eps[0])
         next_z = torch.addcmul(batch.next_mu, (0.5 * batch.next_logvar).exp(), eps[1])
-        h, state = self.lstm(self.inputs(z, batch.act, batch.restart), state, batch.restart)
-        nll = MixtureNLL.apply(self.mixture(h), next_z, batch.has_next, self.config.mixtures)
+        z, next_z, act, rew, end, restart, has_next = (  # time first, as the recurrence goes
+            tensor.transpose(0, 1) for tensor in (z, next_z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next))
+        h, state = self.lstm.unroll(self.inputs(z, act, restart), state, restart)
+        nll = MixtureNLL.apply(self.mixture(h), next_z, has_next, self.config.mixtures)
         loss, metrics = nll, {"nll": nll.detach()}
         if self.reward:
-            error = F.mse_loss(self.reward(h).squeeze(-1), batch.rew)
+            error = F.mse_loss(self.reward(h).squeeze(-1), rew)
             loss, metrics["reward"] = loss + self.config.reward_weight * error, error.detach()
         if self.done:
-            entropy = F.binary_cross_entropy_with_logits(
-                self.done(h).squeeze(-1), batch.end, pos_weight=batch.end.new_tensor(self.config.done_weight))
+            weight = end.new_tensor(self.config.done_weight)
+            entropy = F.binary_cross_entropy_with_logits(self.done(h).squeeze(-1), end, pos_weight=weight)
             loss, metrics["done"] = loss + entropy, entropy.detach()
         return loss, metrics, (state[0].detach(), state[1].detach())
 
@@ -170,16 +172,16 @@ class MixtureNLL(torch.autograd.Function):
     def forward(ctx, out: Tensor, z: Tensor, mask: Tensor, mixtures: int) -> Tensor:  # noqa: D102
         """out [..., 3*K*Z], z [..., Z], mask [...] -> scalar."""
         z_size = z.shape[-1]
-        rows, targets, weights = out.reshape(-1, 3, mixtures, z_size), z.reshape(-1, 1, z_size), mask.reshape(-1)
-        scale = 1.0 / (weights.sum().clamp_min(1.0) * z_size)
+        rows, targets, mask = out.reshape(-1, 3, mixtures, z_size), z.reshape(-1, 1, z_size), mask.reshape(-1)
+        weights = mask / (mask.sum().clamp_min(1.0) * z_size)
         grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         total = rows.new_zeros((), dtype=torch.float64)
         for start in range(0, len(rows), MixtureNLL.ROWS):
             part = slice(start, start + MixtureNLL.ROWS)
             total += _nll_slice(rows[part], targets[part], weights[part], None if grad is None else grad[part])
         if grad is not None:
-            ctx.save_for_backward(grad.mul_(scale).view_as(out))
-        return (total * scale).to(out.dtype)
+            ctx.save_for_backward(grad.view_as(out))
+        return total.to(out.dtype)
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):  # noqa: D102
@@ -188,22 +190,27 @@ class MixtureNLL(torch.autograd.Function):
 
 
 def _nll_slice(rows: Tensor, z: Tensor, weight: Tensor, grad: Tensor | None) -> Tensor:
-    """Sum of weighted -log p(z) over a slice rows [N, 3, K, Z]; writes its gradient into `grad` if there is one."""
-    logit, mu, raw = rows.unbind(1)
-    log_sigma = raw.clamp_min(LOG_SIGMA_FLOOR)
-    log_pi = torch.log_softmax(logit, dim=1)
-    inverse = torch.exp(-log_sigma)
-    scaled = (z - mu) * inverse
-    square = scaled * scaled
-    joint = torch.add(log_pi, square, alpha=-0.5) - log_sigma
-    log_p = torch.logsumexp(joint, dim=1, keepdim=True)
+    """Sum of weighted -log p(z) over a slice rows [N, 3, K, Z]; writes its gradient into `grad` if there is one.
+
+    log p(z) = logsumexp(logit + log N(z)) - logsumexp(logit), and r and pi are the two softmaxes: both at once.
+    """
+    logit, mu, log_sigma = rows.unbind(1)
+    minus_log_sigma = log_sigma.neg().clamp_max_(-LOG_SIGMA_FLOOR)
+    inverse = minus_log_sigma.exp()
+    scaled = (mu - z).mul_(inverse)
+    both = torch.stack([logit, minus_log_sigma.add_(logit).addcmul_(scaled, scaled, value=-0.5)], dim=1)  # [N, 2, K, Z]
+    largest = both.amax(2, keepdim=True)
+    total = both.sub_(largest).exp_().sum(2, keepdim=True)
+    log_totals = total.log().add_(largest)
     if grad is not None:
-        w = weight[:, None, None]
-        r = torch.exp(joint - log_p) * w
-        torch.sub(log_pi.exp() * w, r, out=grad[:, 0])
-        torch.mul(r * scaled, inverse, out=grad[:, 1]).neg_()
-        torch.mul(r * (1.0 - square), raw >= LOG_SIGMA_FLOOR, out=grad[:, 2])
-    return ((HALF_LOG_TWO_PI - log_p).sum((1, 2)) * weight).sum(dtype=torch.float64)
+        pi, r = both.mul_(weight[:, None, None, None] / total).unbind(1)
+        torch.sub(pi, r, out=grad[:, 0])
+        towards = r * scaled
+        torch.mul(towards, inverse, out=grad[:, 1])
+        spread = torch.addcmul(r, towards, scaled, value=-1.0)
+        torch.ops.aten.threshold_backward.grad_input(spread, log_sigma, LOG_SIGMA_FLOOR, grad_input=grad[:, 2])
+    minus_log_p = log_totals[:, 0] - log_totals[:, 1] + HALF_LOG_TWO_PI
+    return (minus_log_p.sum((1, 2)) * weight).sum(dtype=torch.float64)
 
 
 def save_mdnrnn(mdnrnn: MDNRNN, world: str, folder: Path) -> None:
