@@ -254,6 +254,9 @@ class Sender:
             tags={tag: value for tag, value in tags.items() if value},
             description=run_notes.of_version(self.run, end, data))
         self.client.set_tag(self.run_id, "wm.version", f"{name}/{version.version}")
+        self.client.set_logged_model_tags(info.model_id, {
+            "mlflow.modelVersions": json.dumps([{"name": name, "version": version.version}]),  # the page links to it
+            "mlflow.note.content": version.description})
         return info.model_id
 
     def _log_model(self, kind: str, folder: Path) -> Any:

@@ -27,7 +27,7 @@ from wm import files, spool
 from wm.spool import Entry
 
 PATIENCE = 20.0
-"""Seconds that the end of a run waits for MLflow; 3 if it was already unreachable."""
+"""Seconds that the end of a run waits for MLflow; 3 if it was already unreachable, or the run was interrupted."""
 PARENT = "WM_PARENT_RUN"
 _CALM = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
          "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -197,7 +197,7 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         if entry:
             entry.close(spool.KILLED if stopped else spool.FAILED, message=_sentence(error), **run.extra)
-            _hand_over(entry, sender, patience=3.0)
+            _hand_over(entry, sender, min(PATIENCE, 3.0) if stopped else PATIENCE)
         raise
     if entry:
         _end(entry, run)

@@ -1,0 +1,296 @@
+"""What runs leave in MLflow, and what they do when MLflow is not there. A real MLflow on sqlite."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wm import agent, figures, files, rollout, spool, tracking, worlds
+from wm.controller import save_controller
+from wm.journal import Journal
+from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.vae import VAE, VAEConfig, load_vae, save_vae
+
+PACKAGE = Path(tracking.__file__).parents[1]
+FRAMES = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A repository with one database for all tests, since making one takes seconds."""
+    root = tmp_path_factory.mktemp("repository")
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    tracking.connect(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "WM_TRACKING", tracking.PARENT):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tracking, "PATIENCE", 60.0)  # a busy machine is no reason to fail
+
+
+def track(root, stage="train_vae", experiment="car_racing", inputs=(), **fields):
+    return tracking.stage_run(stage=stage, name="a", world="car_racing", experiment=experiment, inputs=inputs,
+                              config={"steps": 3, "learning_rate": 1e-3}, output=Path("runs/a", stage),
+                              live=Path(".wm/work", stage, "live.jsonl"), root=root, **fields)
+
+
+def work(root, stage="train_vae", steps=3):
+    """What a stage does: a journal, a summary, a picture."""
+    output = root / "runs/a" / stage
+    output.mkdir(parents=True, exist_ok=True)
+    journal = Journal(output / "metrics.jsonl", root / ".wm/work" / stage / "live.jsonl")
+    for step in range(steps):
+        journal.log(step, {"train/loss": 10.0 - step, "held_out/loss": float("nan")}, {"steps_per_second": 90.0})
+    files.write_json(output / "summary.json", {"held_out/loss": 4.25})
+    figures.contact_sheet(FRAMES, output / "figures" / "episodes.png")
+    return output
+
+
+def runs(root, **tags):
+    client = tracking.connect(root)
+    asked = " and ".join(f"tags.`wm.{name}` = '{value}'" for name, value in tags.items())
+    return client.search_runs([e.experiment_id for e in client.search_experiments()], asked,
+                              order_by=["attributes.start_time ASC"])
+
+
+def waiting(root):
+    return list((root / ".wm/spool").glob("*/run.json"))
+
+
+def until(condition, seconds=60):
+    """Whether the condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def make_data(root):
+    folder = root / "runs/a/collect"
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / "manifest.json", {"world": "car_racing", "frames": 1000, "shards": [{"sha256": "0"}]})
+    return Path("runs/a/collect")
+
+
+def test_nothing_of_mlflow_is_imported_before_it_is_needed():
+    code = "import sys, wm.tracking, wm.sender, wm.spool; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE).returncode == 0
+
+
+def test_a_pipeline_with_a_stage_is_told_whole_and_its_model_registered_once(root):
+    data = make_data(root)
+    with tracking.pipeline_run(name="a", world="car_racing", experiment="car_racing", root=root) as pipeline:
+        for time_ in range(2):  # the second time with the same weights
+            with track(root, inputs=[data]):
+                output = work(root)
+                if time_ == 0:
+                    save_vae(VAE(VAEConfig()), "car_racing", output)
+        pipeline.add(summary={"score_mean": 5.0}, note="| a | table |")
+    assert not waiting(root) and tracking.PARENT not in os.environ
+    client = tracking.connect(root)
+    (parent,) = runs(root, stage="pipeline")
+    first, second = runs(root, stage="train_vae", name="a")
+    assert parent.info.status == first.info.status == "FINISHED" and parent.data.metrics == {"score_mean": 5.0}
+    assert client.get_experiment(first.info.experiment_id).name == "car_racing"
+    assert first.data.tags["mlflow.parentRunId"] == second.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert first.data.params == {"steps": "3", "learning_rate": "0.001"}
+    assert [(m.step, m.value) for m in client.get_metric_history(first.info.run_id, "train/loss")] == [(0, 10), (1, 9), (2, 8)]
+    assert first.data.metrics["held_out/loss"] == 4.25 and first.data.metrics["steps_per_second"] == 90
+    (dataset,) = first.inputs.dataset_inputs
+    assert dataset.dataset.name == str(data) and len(dataset.dataset.digest) == 32
+    assert {path.path for path in client.list_artifacts(first.info.run_id)} >= {"figures", "summary.json", "metrics.jsonl"}
+    assert "dvc repro train_vae@a" in first.data.tags["mlflow.note.content"]
+    assert first.data.tags[f"wm.input.{data}"] == tracking.digest(root / data)
+    assert tracking.find_run(tracking.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
+    assert tracking.find_run("0" * 64, root) is None
+
+    (version,) = client.search_model_versions("name = 'car_racing-vae'")
+    assert version.tags["wm.data"] == tracking.digest(root / data) and version.run_id == first.info.run_id
+    assert second.data.tags["wm.version"] == "car_racing-vae/1"
+
+
+def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
+    import mlflow
+
+    folder, world = root / "runs/a/evolve", worlds.get("car_racing")
+    vae, memory = VAE(VAEConfig()), MDNRNN(MDNConfig(hidden=16), 32, 3, reads_restart=False)
+    layout = agent.layout(world, memory, ("z", "h"))
+    save_vae(vae, "car_racing", folder), save_mdnrnn(memory, "car_racing", folder)
+    params = np.random.default_rng(1).normal(size=layout.size)
+    save_controller(params, layout, "car_racing", ("z", "h"), folder, sampled=True)
+    with track(root, stage="evaluate", experiment="smoke", inputs=[Path("runs/a/evolve")]):
+        work(root, "evaluate")
+    client = tracking.connect(root)
+    (run,) = runs(root, stage="evaluate")
+    assert client.get_experiment(run.info.experiment_id).name == "car_racing-smoke"
+    mlflow.set_tracking_uri(tracking.uri(root))
+    model = mlflow.pyfunc.load_model("models:/smoke-car_racing-agent/1")
+    (version,) = client.search_model_versions("name = 'smoke-car_racing-agent'")
+    stored = {path.suffix for path in (root / "mlartifacts").rglob("*") if path.is_file()}
+    assert ".safetensors" in stored and not stored & {".pkl", ".pickle", ".pt", ".pth"} and version.tags["wm.weights"]
+
+    loaded, params, _ = agent.load(folder)
+    driver = rollout.AgentDriver(loaded, params[None], 2, sampled=True)
+    driver.begin(0, (0, 11)), driver.begin(1, (0, 12))
+    state = np.zeros((2, 0), np.float32)
+    for step in range(3):
+        frames = FRAMES[[step, step + 1]]
+        reply = model.predict({"frames": frames, "state": state, "seed": np.array([11, 12]), "step": np.array([step] * 2)})
+        np.testing.assert_array_equal(reply["actions"], driver.act(frames, np.arange(2)))
+        state = reply["state"]
+
+
+def test_a_dead_server_costs_a_warning_and_what_it_missed_is_sent_with_the_next_run(root, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with track(root, stage="encode"):
+        work(root, "encode", steps=1500)
+        (entry,) = waiting(root)
+        assert until((entry.parent / "trouble.txt").exists)  # the sender has met the server
+        began = time.monotonic()
+    assert time.monotonic() - began < 6
+    warning = capfd.readouterr().err.strip()
+    assert warning.startswith("warning: MLflow at http://127.0.0.1:9 did not take") and len(warning.splitlines()) == 1
+    assert entry.parent.name in warning
+    (root / "runs/a/encode/figures/episodes.png").unlink()  # a later run changes the output and the journal
+    (root / ".wm/work/encode/live.jsonl").unlink()
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with track(root, stage="collect"):
+        assert until(lambda: not entry.exists())
+        work(root, "collect")
+    assert not waiting(root)
+    (run,) = runs(root, stage="encode")
+    client = tracking.connect(root)
+    assert run.info.status == "FINISHED" and len(client.get_metric_history(run.info.run_id, "train/loss")) == 1500
+    assert [path.path for path in client.list_artifacts(run.info.run_id, "figures")] == ["figures/episodes.png"]
+
+
+def test_a_server_that_never_answers_is_not_waited_for(root, monkeypatch, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(tracking, "PATIENCE", 1.0)
+        with track(root, stage="collect"):
+            work(root, "collect")
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+    assert "sent with the next run" in capfd.readouterr().err
+    for path in waiting(root):
+        spool.Entry(path.parent).delete()
+
+
+def test_a_stage_that_fails_is_told_as_failed_and_its_error_is_its_own(root):
+    with pytest.raises(ValueError, match="the loss is not finite"), track(root, stage="train_mdn"):
+        raise ValueError("the loss is not finite")
+    (run,) = runs(root, stage="train_mdn")
+    assert run.info.status == "FAILED" and "the loss is not finite" in run.data.tags["wm.message"]
+
+
+def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(root):
+    code = f"""
+    import time
+    from pathlib import Path
+    from wm import tracking
+    from wm.journal import Journal
+    with tracking.stage_run(stage="evolve", name="killed", world="car_racing", experiment="car_racing", config={{}}, inputs=[],
+                            output=Path("runs/killed"), live=Path(".wm/killed.jsonl"), root=Path({str(root)!r})):
+        Journal(Path(".wm/killed.out"), Path(".wm/killed.jsonl")).log(0, {{"best": 7.0}})
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    stage = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=root, stdout=subprocess.PIPE,
+                             env={**os.environ, "PYTHONPATH": str(PACKAGE)})
+    stage.stdout.readline()
+    (entry,) = waiting(root)
+    sender = next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
+                  if str(entry.parent).encode() in _read(path))
+    stage.send_signal(signal.SIGKILL)
+    stage.wait()
+    assert until(lambda: not Path("/proc", str(sender)).exists(), seconds=10)
+    with track(root, stage="evolve"):
+        work(root, "evolve")
+        assert until(lambda: not entry.exists())
+    (run,) = runs(root, name="killed")
+    assert run.info.status == "KILLED" and run.data.metrics == {"best": 7.0}
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_journal_that_is_rewritten_is_read_again(tmp_path):
+    import mlflow  # noqa: F401  the sender finds it in sys.modules
+
+    from wm.sender import Sender
+
+    told = []
+
+    class Client:  # counts what would be told: MLflow itself is in the other tests
+        def log_batch(self, run_id, metrics):
+            told.extend((metric.step, metric.value) for metric in metrics)
+
+    live = tmp_path / "live.jsonl"
+    entry = spool.open_entry(tmp_path, {"live": "live.jsonl", "world": "w", "experiment": "e"})
+    entry.mark(run_id="r")
+    sender, journal = Sender(entry, Client()), Journal(tmp_path / "metrics.jsonl", live)
+    for step in range(5):
+        journal.log(step, {"x": step})
+    sender.pump()
+    journal.rewind(2)
+    journal.log(3, {"x": 30})
+    with live.open("a") as file:
+        file.write('{"step": 4, "x"')  # half a line
+    sender.pump()
+    assert told[-4:] == [(0, 0), (1, 1), (2, 2), (3, 30)]
+    entry.lock.release()
+
+
+def test_tracking_can_be_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("WM_TRACKING", "off")
+    with track(tmp_path), tracking.pipeline_run(name="a", world="w", experiment="e", root=tmp_path) as run:
+        run.add(summary={"x": 1.0})
+    assert list(tmp_path.iterdir()) == [] and tracking.PARENT not in os.environ
+
+
+def test_the_digest_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
+    (tmp_path / "a.json").write_text("1")
+    before = tracking.digest(tmp_path)
+    (tmp_path / "a.json").touch()
+    assert tracking.digest(tmp_path) == before
+    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    assert tracking.digest(tmp_path) != before
+    (tmp_path / "manifest.json").write_text(json.dumps({"shards": []}))
+    listed = tracking.digest(tmp_path)
+    (tmp_path / "shard-00000.parquet").write_bytes(b"large, and listed in the manifest")
+    assert tracking.digest(tmp_path) == listed
+
+
+def test_the_page_opens_on_the_loopback_address_only(root):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", f"from wm import tracking; tracking.ui({port}, {str(root)!r})"],
+                              env={**os.environ, "PYTHONPATH": str(PACKAGE)}, cwd=root, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline().decode()
+        assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} " in line
+                     and " 0A " in line]
+        assert listening == [f"0100007F:{port:04X}"]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
