@@ -82,7 +82,7 @@ def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], modu
 
 
 SHELL = {"__main__.py", "agent_model.py", "cli.py", "estimate.py", "params.py", "run_notes.py", "sender.py", "spool.py",
-         "tracking.py", "watchdog.py"}
+         "tracking.py", "watch.py", "watchdog.py"}
 """What stands around a stage and cannot change its outputs."""
 
 

@@ -1,0 +1,87 @@
+"""The command line: exit codes, one sentence a mistake, and nothing that is not documented."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_world
+
+from wm import cli, params
+from wm.cli import STAGES, main
+from wm.stages.run import OF_AGENT, OF_MODEL
+
+ROOT = Path(__file__).parent.parent
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Every sub-command and its parser."""
+    actions = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return actions[0].choices
+
+
+def test_as_a_program_a_mistake_is_one_line_and_exit_code_2(project):
+    Path("params.yaml").write_text(tiny_world.PARAMS.replace("world: tiny", "world: car_racing").replace("seed: 3", "seed: x"))
+    done = subprocess.run([sys.executable, "-m", "wm", "collect", "tiny"], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: params.yaml: experiments.tiny.seed is 'x'") and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "runs"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", ["nobody", "../runs", "zero", ""])
+def test_a_name_that_is_not_in_params_is_refused(project, capsys, stage, name):
+    assert main([stage, name]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and repr(name) in said and "tiny" in said
+    assert not Path(".wm").exists()
+
+
+def test_a_stage_whose_input_is_missing_names_the_command_that_makes_it(project, capsys):
+    assert main(["train_vae", "tiny"]) == 2
+    assert "dvc repro collect@tiny" in capsys.readouterr().err
+    assert not Path(".wm").exists()
+
+
+def test_params_prints_what_describe_says(capsys):
+    assert main(["params"]) == 0
+    assert capsys.readouterr().out.splitlines() == params.describe()
+
+
+def test_check_is_silent_where_all_is_right(project, capsys):
+    assert main(["check"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_stages_are_the_same_everywhere():
+    assert STAGES == OF_MODEL + OF_AGENT == tuple(name for name in commands() if name in STAGES)
+    for stage in STAGES:
+        assert (ROOT / "wm" / "stages" / f"{stage}.py").is_file()
+        assert stage in params.Experiment.model_fields
+
+
+def test_every_command_and_option_has_a_help_text():
+    for name, command in commands().items():
+        assert command.description, f"python -m wm {name} has no description"
+        for action in command._actions:
+            assert action.help, f"python -m wm {name}: {action.option_strings or action.dest} has no help"
+
+
+def test_the_readme_names_every_command_stage_and_experiment():
+    """A command is documented as `python -m wm <command>`, stages, experiments and agents by their names in code."""
+    readme = (ROOT / "README.md").read_text()
+    for name in commands():
+        if name not in STAGES:
+            assert f"python -m wm {name}" in readme, f"README.md does not say what `python -m wm {name}` does"
+    assert re.search(rf"python -m wm ({'|'.join(STAGES)})", readme), "README.md does not say how a stage runs by hand"
+    named = set(re.findall(r"[a-z][a-z0-9_-]*", " ".join(re.findall(r"`[^`\n]+`|```.*?```", readme, re.DOTALL))))
+    everything = params.load(ROOT / "params.yaml")
+    for kind, names in (("stage", STAGES), ("experiment", everything.experiments), ("agent", everything.agents)):
+        for name in names:
+            assert name in named, f"README.md does not mention the {kind} `{name}`"
