@@ -166,8 +166,8 @@ def measure_speed(repeats: int = 5, steps: int = 250) -> dict:
             resets[name].extend(reset_time(env, 3 * repeat + k) for k in range(3))
     out = {f"{name}_steps_per_s": median(values) for name, values in rates.items()}
     out |= {f"{name}_reset_ms": median(values) for name, values in resets.items()}
-    out["times_gymnasium"] = out["fast_steps_per_s"] / out["gymnasium_steps_per_s"]
-    out["share_of_physics"] = out["fast_steps_per_s"] / out["physics_steps_per_s"]
+    ratios = {name: median(np.divide(rates["fast"], rates[name])) for name in ("gymnasium", "physics")}
+    out["times_gymnasium"], out["share_of_physics"] = float(ratios["gymnasium"]), float(ratios["physics"])
     return out
 
 

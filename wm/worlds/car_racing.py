@@ -108,9 +108,9 @@ class CarRacing(World):
     ) -> Policy:
         """A smooth random policy: an Ornstein-Uhlenbeck process through `squash`, its temper drawn once.
 
-        One temper for all gives one kind of episode: strong steering slow circles, weak steering fast runs over the
-        grass. With these defaults road was in 75% of the frames, the car on it in 20%, and the first and last
-        tenths of its speeds lay below 9 and above 39 units a second.
+        One temper for all gives one kind of episode: strong steering slow circles, weak steering fast runs
+        over the grass. With these defaults road was in 75% of the frames, the car on it in 20%, and the first
+        and last tenths of its speeds lay below 9 and above 39 units a second.
 
         Args:
             rng: all its randomness.

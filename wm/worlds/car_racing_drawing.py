@@ -2,8 +2,8 @@
 
 Gymnasium draws every polygon of the track at every step, shrinks the surface to 96x96, and V sees rows 0..83
 of that resized to 64x64. Here the track is rasterised once an episode into a map with antialiased edges. A
-frame is one bilinear warp of the map, at whose resolution the blur is about that of Gymnasium's shrinking, and
-the car drawn over it, supersampled.
+frame is one bilinear warp of the map, at whose resolution the blur is about that of Gymnasium's shrinking,
+and the car drawn over it, supersampled.
 
 Lengths are world units, angles radians, images RGB with a fourth channel that only pads (OpenCV is more than
 twice as fast on four channels as on three). "Surface" is Gymnasium's 1000x800.
@@ -23,9 +23,8 @@ from gymnasium.envs.box2d import car_racing as gym
 from wm.worlds.base import FRAME_SHAPE
 
 MAP_SCALE = 1.5  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
-SUPER = 2  # samples a map pixel and axis while rasterising
+SUPER = 4  # samples a map pixel and axis while rasterising: two halvings
 LEVELS = 5  # of a map's pyramid, each half as fine: the first second zooms in from 18 times as far
-BLOCK = 64  # side of the squares of the map that are rasterised at a time
 BILINEAR = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
 SHIFT = 4  # fractional bits of the corners handed to OpenCV
 ONE = 1 << SHIFT
@@ -90,14 +89,11 @@ def plain_maps() -> list[np.ndarray]:
     return pyramid(np.pad(field, ((edge, edge), (edge, edge), (0, 0))))
 
 
-def shrunk(corners: np.ndarray) -> np.ndarray:
-    """Quadrangles [N, 4, 2] as OpenCV must be given them: it fills every sample that an edge touches."""
+def narrowed(corners: np.ndarray) -> np.ndarray:
+    """Tiles [N, 4, 2] as OpenCV must be given them: it fills every sample that an edge touches."""
     inset = 0.5 / (MAP_SCALE * SUPER) - 0.5 / FULL_ZOOM  # so does Gymnasium, with finer samples
-    out = corners.copy()
-    for shift in (1, -1):
-        edge = np.roll(corners, shift, 1) - corners
-        out += inset * edge / np.linalg.norm(edge, axis=-1, keepdims=True)
-    return out
+    across = corners[:, [1, 0, 3, 2]] - corners  # along the road they must keep touching
+    return corners + inset * across / np.linalg.norm(across, axis=-1, keepdims=True)
 
 
 class Drawing:
@@ -115,31 +111,14 @@ class Drawing:
         self._left, self._bottom = (int(v) for v in np.floor(low))
         width, height = (int(v) for v in np.ceil((high - np.floor(low)) / 16) * 16)
         image = grass_map(self._left, self._bottom, MAP_SCALE, width, height)
-        points = shrunk(corners) * MAP_SCALE - (self._left, self._bottom)
-        self._rasterise(image, points, np.pad(colors, ((0, 0), (0, 1))).tolist())
-        self._maps = pyramid(image)
+        points = ((narrowed(corners) * MAP_SCALE - (self._left, self._bottom)) * SUPER - 0.5) * ONE
+        fine = cv2.resize(image, None, fx=SUPER, fy=SUPER, interpolation=cv2.INTER_NEAREST)
+        for corners, color in zip(np.rint(points).astype(np.int32), colors.tolist(), strict=True):
+            cv2.fillConvexPoly(fine, corners, color, cv2.LINE_8, SHIFT)
+        for _ in range(2):  # halving twice is five times as fast as shrinking to a quarter
+            fine = cv2.resize(fine, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        self._maps = pyramid(fine)
         self._touched: set[int] = set()
-
-    def _rasterise(self, image: np.ndarray, points: np.ndarray, colors: list) -> None:
-        """Fills polygons [N, 4, 2], in map pixels, antialiased, block by block where there are any."""
-        fine = np.rint((points * SUPER - 0.5) * ONE).astype(np.int32)
-        first = np.floor((points.min(1) - 1) / BLOCK).astype(int).tolist()
-        last = np.floor((points.max(1) + 1) / BLOCK).astype(int).tolist()
-        blocks: dict[tuple[int, int], list[int]] = {}
-        for n, ((x0, y0), (x1, y1)) in enumerate(zip(first, last, strict=True)):
-            for x in range(x0, x1 + 1):
-                for y in range(y0, y1 + 1):
-                    blocks.setdefault((x, y), []).append(n)
-        for (x, y), inside in blocks.items():
-            part = image[y * BLOCK : (y + 1) * BLOCK, x * BLOCK : (x + 1) * BLOCK]
-            height, width = part.shape[:2]
-            if not part.size:
-                continue
-            block = cv2.resize(part, (width * SUPER, height * SUPER), interpolation=cv2.INTER_NEAREST)
-            moved = fine[inside] - np.array((x, y), np.int32) * (BLOCK * SUPER * ONE)
-            for n, corners in zip(inside, moved, strict=True):
-                cv2.fillConvexPoly(block, corners, colors[n], cv2.LINE_8, SHIFT)
-            cv2.resize(block, (width, height), dst=part, interpolation=cv2.INTER_AREA)
 
     def draw(self, car: parts.Car, t: float) -> np.ndarray:
         """The frame [64, 64, 3] of `car` on the track, `t` seconds into the episode."""
@@ -159,6 +138,8 @@ class Drawing:
         """Paints a tile as Gymnasium does from the first contact on: without its own shade."""
         self._touched.add(tile.idx)
         shade = int(0.01 * (tile.idx % 3) * 255)
+        if not shade:
+            return
         corners = np.array(tile.fixtures[0].shape.vertices) * MAP_SCALE - (self._left, self._bottom)
         (x0, y0), (x1, y1) = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
         part = self._maps[0][y0:y1, x0:x1]
