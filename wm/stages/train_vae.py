@@ -122,9 +122,10 @@ def held_out_frames(data: EpisodeSet, count: int) -> np.ndarray:
     chosen = [data.held_out[i] for i in np.unique(np.linspace(0, len(data.held_out) - 1, 16).round().astype(int))]
     each = -(-count // len(chosen))
     parts = []
-    for index in chosen:
+    for place, index in enumerate(chosen):
         obs = data.read(index, ["obs"])["obs"]
-        parts.append(obs[np.unique(np.linspace(0, len(obs) - 1, each).round().astype(int))])
+        share = (np.arange(each) + (place + 0.5) / len(chosen)) / each  # each episode at other moments than the last
+        parts.append(obs[np.unique((share * len(obs)).astype(int))])
     return np.concatenate(parts)[:count]
 
 
