@@ -47,8 +47,9 @@ class LSTM(nn.Module):
         """One step: x [B, I], (h, c) each [B, H] -> the next (h, c)."""
         h, c = state
         gates = torch.addmm(torch.addmm(self.bias, x, self.weight_x), h, self.weight_h)
-        i, f, g, o = gates.chunk(4, dim=-1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        i, f = torch.sigmoid(gates[..., :2 * self.hidden]).chunk(2, dim=-1)
+        g, o = gates[..., 2 * self.hidden:].chunk(2, dim=-1)
+        c = torch.addcmul(f * c, i, torch.tanh(g))
         return torch.sigmoid(o) * torch.tanh(c), c
 
 
