@@ -3,9 +3,9 @@
     python -m bench.dream [--json] [--repeats 5]
 
 The engine plays a population of 64 with 16 episodes each, none of which ends early. The peer is the paper's
-pseudo-code: one dream at a time, `torch.nn.LSTM` stepped with a batch of one, on one thread. The bound is the
-rate of a large matrix product on as many threads: the fraction says how much of it the products of a dream step
-reach, with all that goes on around them. Rates are medians, measured in turn, repeat by repeat.
+pseudo-code: one dream at a time, `torch.nn.LSTM` stepped with a batch of one, on one thread. The bound is
+the rate of a large matrix product on as many threads: the fraction says how much of it the products of a
+dream step reach, with all that goes on around them. Rates are medians, measured in turn, repeat by repeat.
 """
 
 from __future__ import annotations
