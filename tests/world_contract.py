@@ -50,7 +50,8 @@ def check_spec(world: World) -> None:
     assert spec.action_size >= 1 and spec.max_steps >= 1 and spec.fps >= 1, f"impossible spec {spec}"
     assert spec.drawings and len(set(spec.drawings)) == len(spec.drawings), f"bad drawings {spec.drawings}"
     inputs = spec.controller_inputs
-    assert inputs and len(set(inputs)) == len(inputs) and set(inputs) <= {"z", "h", "c"}, f"bad controller_inputs {inputs}"
+    assert inputs and len(set(inputs)) == len(inputs), f"bad controller_inputs {inputs}"
+    assert set(inputs) <= {"z", "h", "c"}, f"bad controller_inputs {inputs}"
 
 
 def check_squash(world: World) -> None:
