@@ -1,0 +1,70 @@
+"""Why M answers with a mixture: a sinusoid turned on its side, where plain regression fails (Bishop 1994, section 5).
+
+    python -m examples.mixture_density [--steps 4000] [--picture docs/pictures/mixture_density.png]
+
+N points, G points of a grid, K mixtures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wm import figures
+from wm.mdnrnn import Mixture, MixtureNLL, sample, split_mixture
+
+MIXTURES, HIDDEN, NOISE = 16, 48, 0.1
+
+
+def curve(y: Tensor) -> Tensor:
+    """The sinusoid, x of y; up to five y share an x."""
+    return torch.sin(2.5 * math.pi * y) + 0.5 * y
+
+
+def inverse_sinusoid(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """x, y [N, 1]: y even in [-1, 1], x = curve(y) with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    y = 2 * torch.rand(count, 1, generator=generator) - 1
+    return curve(y) + NOISE * torch.randn(count, 1, generator=generator), y
+
+
+def fit(x: Tensor, y: Tensor, steps: int, seed: int) -> tuple[Callable[[Tensor], Mixture], Callable[[Tensor], Tensor]]:
+    """Learns y from x twice: as a mixture over y, and as a single number with the least squared error."""
+    torch.manual_seed(seed)
+    mixture, plain = (nn.Sequential(nn.Linear(1, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, out)) for out in (3 * MIXTURES, 1))
+    nn.init.uniform_(mixture[2].bias[MIXTURES:2 * MIXTURES], -1.0, 1.0)  # means start apart
+    optimizer = torch.optim.Adam([*mixture.parameters(), *plain.parameters()], lr=1e-2)
+    for _ in range(steps):
+        loss = MixtureNLL.apply(mixture(x), y, torch.ones(len(y)), MIXTURES) + (plain(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return lambda points: split_mixture(mixture(points), MIXTURES, 1), plain
+
+
+def main() -> None:
+    """Fits both and draws them side by side."""
+    parser = argparse.ArgumentParser(description="A mixture density network beside plain regression.")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/mixture_density.png"))
+    options = parser.parse_args()
+    x, y = inverse_sinusoid(1000, seed=0)
+    mixture, plain = fit(x, y, options.steps, seed=0)
+    grid = torch.linspace(float(x.min()), float(x.max()), 300)[:, None]
+    with torch.no_grad():
+        at_grid, answer = mixture(grid), plain(grid)
+        drawn = sample(mixture(x), 1.0, torch.Generator().manual_seed(2))
+    options.picture.parent.mkdir(parents=True, exist_ok=True)
+    figures.mdn_regression(
+        options.picture, x[:, 0].numpy(), y[:, 0].numpy(), grid[:, 0].numpy(), answer[:, 0].numpy(),
+        at_grid.log_pi.exp()[..., 0].numpy(), at_grid.mu[..., 0].numpy(), (x[:, 0].numpy(), drawn[:, 0].numpy()))
+    print(options.picture)
+
+
+if __name__ == "__main__":
+    main()
