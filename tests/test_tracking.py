@@ -17,7 +17,7 @@ from wm import agent, figures, files, rollout, spool, tracking, worlds
 from wm.controller import save_controller
 from wm.journal import Journal
 from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.vae import VAE, VAEConfig, load_vae, save_vae
+from wm.vae import VAE, VAEConfig, save_vae
 
 PACKAGE = Path(tracking.__file__).parents[1]
 FRAMES = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
@@ -27,8 +27,8 @@ FRAMES = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
 def root(tmp_path_factory):
     """A repository with one database for all tests, since making one takes seconds."""
     root = tmp_path_factory.mktemp("repository")
-    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"]):
-        subprocess.run(["git", "-C", str(root), *command], check=True)
+    for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m x"):
+        subprocess.run(["git", "-C", str(root), *command.split()], check=True)
     tracking.connect(root)
     return root
 
@@ -52,7 +52,8 @@ def work(root, stage="train_vae", steps=3):
     output.mkdir(parents=True, exist_ok=True)
     journal = Journal(output / "metrics.jsonl", root / ".wm/work" / stage / "live.jsonl")
     for step in range(steps):
-        journal.log(step, {"train/loss": 10.0 - step, "held_out/loss": float("nan")}, {"steps_per_second": 90.0})
+        metrics = {"train/loss": 10.0 - step, "held_out/loss": float("nan")}
+        journal.log(step, metrics, {"steps_per_second": 90.0})
     files.write_json(output / "summary.json", {"held_out/loss": 4.25})
     figures.contact_sheet(FRAMES, output / "figures" / "episodes.png")
     return output
@@ -80,7 +81,7 @@ def until(condition, seconds=60):
 def make_data(root):
     folder = root / "runs/a/collect"
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / "manifest.json", {"world": "car_racing", "frames": 1000, "shards": [{"sha256": "0"}]})
+    files.write_json(folder / "manifest.json", {"frames": 1000, "shards": [{"sha256": "0"}]})
     return Path("runs/a/collect")
 
 
@@ -102,15 +103,18 @@ def test_a_pipeline_with_a_stage_is_told_whole_and_its_model_registered_once(roo
     client = tracking.connect(root)
     (parent,) = runs(root, stage="pipeline")
     first, second = runs(root, stage="train_vae", name="a")
-    assert parent.info.status == first.info.status == "FINISHED" and parent.data.metrics == {"score_mean": 5.0}
+    assert parent.info.status == first.info.status == "FINISHED"
+    assert parent.data.metrics == {"score_mean": 5.0}
     assert client.get_experiment(first.info.experiment_id).name == "car_racing"
-    assert first.data.tags["mlflow.parentRunId"] == second.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert {run.data.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.info.run_id}
     assert first.data.params == {"steps": "3", "learning_rate": "0.001"}
-    assert [(m.step, m.value) for m in client.get_metric_history(first.info.run_id, "train/loss")] == [(0, 10), (1, 9), (2, 8)]
+    losses = client.get_metric_history(first.info.run_id, "train/loss")
+    assert [(metric.step, metric.value) for metric in losses] == [(0, 10), (1, 9), (2, 8)]
     assert first.data.metrics["held_out/loss"] == 4.25 and first.data.metrics["steps_per_second"] == 90
     (dataset,) = first.inputs.dataset_inputs
     assert dataset.dataset.name == str(data) and len(dataset.dataset.digest) == 32
-    assert {path.path for path in client.list_artifacts(first.info.run_id)} >= {"figures", "summary.json", "metrics.jsonl"}
+    artifacts = {file.path for file in client.list_artifacts(first.info.run_id)}
+    assert artifacts >= {"figures", "summary.json", "metrics.jsonl"}
     assert "dvc repro train_vae@a" in first.data.tags["mlflow.note.content"]
     assert first.data.tags[f"wm.input.{data}"] == tracking.digest(root / data)
     assert tracking.find_run(tracking.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
@@ -139,7 +143,8 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     model = mlflow.pyfunc.load_model("models:/smoke-car_racing-agent/1")
     (version,) = client.search_model_versions("name = 'smoke-car_racing-agent'")
     stored = {path.suffix for path in (root / "mlartifacts").rglob("*") if path.is_file()}
-    assert ".safetensors" in stored and not stored & {".pkl", ".pickle", ".pt", ".pth"} and version.tags["wm.weights"]
+    assert ".safetensors" in stored and not stored & {".pkl", ".pickle", ".pt", ".pth"}
+    assert version.tags["wm.weights"]
 
     loaded, params, _ = agent.load(folder)
     driver = rollout.AgentDriver(loaded, params[None], 2, sampled=True)
@@ -147,7 +152,8 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     state = np.zeros((2, 0), np.float32)
     for step in range(3):
         frames = FRAMES[[step, step + 1]]
-        reply = model.predict({"frames": frames, "state": state, "seed": np.array([11, 12]), "step": np.array([step] * 2)})
+        request = {"frames": frames, "state": state, "seed": np.array([11, 12]), "step": np.array([step] * 2)}
+        reply = model.predict(request)
         np.testing.assert_array_equal(reply["actions"], driver.act(frames, np.arange(2)))
         state = reply["state"]
 
@@ -161,7 +167,8 @@ def test_a_dead_server_costs_a_warning_and_what_it_missed_is_sent_with_the_next_
         began = time.monotonic()
     assert time.monotonic() - began < 6
     warning = capfd.readouterr().err.strip()
-    assert warning.startswith("warning: MLflow at http://127.0.0.1:9 did not take") and len(warning.splitlines()) == 1
+    assert warning.startswith("warning: MLflow at http://127.0.0.1:9 did not take")
+    assert len(warning.splitlines()) == 1
     assert entry.parent.name in warning
     (root / "runs/a/encode/figures/episodes.png").unlink()  # a later run changes the output and the journal
     (root / ".wm/work/encode/live.jsonl").unlink()
@@ -173,8 +180,10 @@ def test_a_dead_server_costs_a_warning_and_what_it_missed_is_sent_with_the_next_
     assert not waiting(root)
     (run,) = runs(root, stage="encode")
     client = tracking.connect(root)
-    assert run.info.status == "FINISHED" and len(client.get_metric_history(run.info.run_id, "train/loss")) == 1500
-    assert [path.path for path in client.list_artifacts(run.info.run_id, "figures")] == ["figures/episodes.png"]
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 1500
+    (picture,) = client.list_artifacts(run.info.run_id, "figures")
+    assert picture.path == "figures/episodes.png"
 
 
 def test_a_server_that_never_answers_is_not_waited_for(root, monkeypatch, capfd):
@@ -203,8 +212,9 @@ def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(ro
     from pathlib import Path
     from wm import tracking
     from wm.journal import Journal
-    with tracking.stage_run(stage="evolve", name="killed", world="car_racing", experiment="car_racing", config={{}}, inputs=[],
-                            output=Path("runs/killed"), live=Path(".wm/killed.jsonl"), root=Path({str(root)!r})):
+    with tracking.stage_run(stage="evolve", name="killed", world="car_racing", experiment="car_racing",
+                            config={{}}, inputs=[], output=Path("runs/killed"), live=Path(".wm/killed.jsonl"),
+                            root=Path({str(root)!r})):
         Journal(Path(".wm/killed.out"), Path(".wm/killed.jsonl")).log(0, {{"best": 7.0}})
         print("ready", flush=True)
         time.sleep(60)
@@ -282,14 +292,16 @@ def test_the_digest_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
 def test_the_page_opens_on_the_loopback_address_only(root):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", f"from wm import tracking; tracking.ui({port}, {str(root)!r})"],
-                              env={**os.environ, "PYTHONPATH": str(PACKAGE)}, cwd=root, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, start_new_session=True)
+    code = f"from wm import tracking; tracking.ui({port}, {str(root)!r})"
+    server = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+                              cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              start_new_session=True)
     try:
         assert f"http://127.0.0.1:{port}" in server.stdout.readline().decode()
         assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
-        listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} " in line
-                     and " 0A " in line]
+        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        listening = [local for _, local, _, state, *_ in sockets
+                     if local.endswith(f":{port:04X}") and state == "0A"]
         assert listening == [f"0100007F:{port:04X}"]
     finally:
         os.killpg(server.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """V, M and the agent as MLflow models: this file is the model's code, the weights beside it are safetensors.
 
-MLflow copies this file into the model and runs it when the model is loaded ("models from code"), so nothing is
-pickled. A model keeps no state between calls: whoever asks sends M's state along and gets the next one back.
+MLflow copies this file into the model and runs it when the model is loaded ("models from code"), so nothing
+is pickled. A model keeps no state between calls: whoever asks sends M's state and gets the next one back.
 
 B batch, Z latent, H hidden, A action, K mixtures.
 """
@@ -34,7 +34,7 @@ class Seeing:
 
 class Predicting:
     """M: {"z": [B, Z], "act": [B, A], "state": [B, 2H] or [B, 0] at an episode's first step} float32 ->
-    {"log_pi", "mu", "log_sigma": [B, K, Z] over the next z, "state": [B, 2H], and "rew", "done" [B] where M has them}.
+    {"log_pi", "mu", "log_sigma": [B, K, Z], "state": [B, 2H], and "rew", "done": [B] where M has them}.
     """
 
     def __init__(self, folder: Path):
@@ -48,16 +48,16 @@ class Predicting:
         z, act = _array(request, "z", np.float32), _array(request, "act", np.float32)
         h, c, restart = _state(request, len(z), self.mdnrnn.config.hidden)
         with torch.inference_mode():
-            h, c = self.mdnrnn.step(*map(torch.from_numpy, (z, act)), (torch.from_numpy(h), torch.from_numpy(c)),
-                                    torch.from_numpy(restart))
+            z, act, h, c, restart = map(torch.from_numpy, (z, act, h, c, restart))
+            h, c = self.mdnrnn.step(z, act, (h, c), restart)
             mixture, rew, done = self.mdnrnn.heads(h)
         reply = {**mixture._asdict(), "rew": rew, "done": done, "state": torch.cat([h, c], dim=1)}
         return {name: value.numpy() for name, value in reply.items() if value is not None}
 
 
 class Acting:
-    """The agent: {"frames": [B, 64, 64, 3] uint8, "state": [B, 2H] float32 (or [B, 0] at an episode's first step),
-    "seed": [B] int64, the episode's seed, "step": [B] int64, counted from 0} -> {"actions": [B, A], "state": [B, 2H]}.
+    """The agent: {"frames": [B, 64, 64, 3] uint8, "state": [B, 2H] float32 (or [B, 0] at an episode's first
+    step), "seed": [B] int64, the episode's, "step": [B] int64, from 0} -> {"actions": [B, A], "state"}.
 
     The seed and the step give the noise of z, the same as in the rollouts that scored the agent.
     """
@@ -99,16 +99,16 @@ def _array(request: dict[str, np.ndarray], name: str, dtype: type) -> np.ndarray
     return np.ascontiguousarray(request[name], dtype)
 
 
-def _state(request: dict[str, np.ndarray], batch: int, hidden: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _state(request: dict[str, np.ndarray], batch: int, hidden: int) -> list[np.ndarray]:
     """(h, c) [B, H] and restart [B]; an absent or empty state starts an episode."""
     state = np.asarray(request.get("state", ()), np.float32)
     if state.size == 0:
         zeros = np.zeros((batch, hidden), np.float32)
-        return zeros, zeros.copy(), np.ones(batch, np.float32)
+        return [zeros, zeros.copy(), np.ones(batch, np.float32)]
     if state.shape != (batch, 2 * hidden):
-        raise ValueError(f"the state is {list(state.shape)}; expected [{batch}, {2 * hidden}], as in the last reply")
+        raise ValueError(f"state is {list(state.shape)}, expected the last reply's [{batch}, {2 * hidden}]")
     step = np.asarray(request.get("step", np.ones(batch)))
-    return state[:, :hidden].copy(), state[:, hidden:].copy(), (step == 0).astype(np.float32)
+    return [state[:, :hidden].copy(), state[:, hidden:].copy(), (step == 0).astype(np.float32)]
 
 
 if __name__ != "wm.agent_model":  # run by MLflow, from the copy inside a model

@@ -1,7 +1,7 @@
 """Pictures that people look at: arrays or journal lines in, a PNG out, the same bytes every time.
 
-One light style for all of them, with the Okabe-Ito colours (told apart by colour-blind readers). A picture is written
-to a temporary name and renamed. No pyplot: nothing here keeps state between calls. Moving pictures: `wm.videos`.
+One light style for all of them, with the Okabe-Ito colours (told apart by colour-blind readers). A picture is
+written to a temporary name and renamed. No pyplot: nothing here keeps state. Moving pictures: `wm.videos`.
 
 T time, N frames, Z latent, K mixtures.
 """
@@ -33,7 +33,8 @@ _STYLE = {
     "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 9.0, "svg.hashsalt": "wm",
 }
 # A reader's own matplotlibrc must not change the bytes, so every picture starts from the defaults.
-_RC = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "_", "date"))}
+_RC = {key: value for key, value in matplotlib.rcParamsDefault.items()
+       if not key.startswith(("backend", "_", "date"))}
 _DPI = 110
 _SCALE = 2  # a 64-pixel frame is drawn at 128 pixels
 
@@ -102,7 +103,7 @@ def strip(real: np.ndarray, dream: np.ndarray, path: Path, every: int = 1, fps: 
 def _frames(frames: np.ndarray) -> np.ndarray:
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise ValueError(f"expected frames [N, height, width, 3] uint8, N > 0; got {frames.shape} {frames.dtype}")
+        raise ValueError(f"frames are {frames.shape} {frames.dtype}, not [N, height, width, 3] uint8, N > 0")
     return frames
 
 
@@ -151,7 +152,7 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, panels: Mapping[str, 
     """
     with _style():
         figure, axes = _panels(len(panels), title)
-        for ax, (name, metrics) in zip(axes, panels.items()):
+        for ax, (name, metrics) in zip(axes, panels.items(), strict=True):
             for index, metric in enumerate(metrics):
                 steps, values = series(lines, metric)
                 colour = {"train": BLUE, "held_out": RED}.get(metric.split("/")[0], CYCLE[index % len(CYCLE)])
@@ -162,7 +163,8 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, panels: Mapping[str, 
 
 def evolution(lines: Sequence[Mapping[str, Any]], path: Path, best: str = "best", mean: str = "mean",
               worst: str = "worst", rescored: str = "rescored", sigma: str = "sigma",
-              reference: tuple[str, float] | None = None, title: str = "", xlabel: str = "generation") -> None:
+              reference: tuple[str, float] | None = None, title: str = "",
+              xlabel: str = "generation") -> None:
     """An evolution: the population's scores as a band, the distribution's mean re-scored, and its step size.
 
     Args:
@@ -174,12 +176,14 @@ def evolution(lines: Sequence[Mapping[str, Any]], path: Path, best: str = "best"
         figure, (ax, right) = _panels(2, title, widths=(2.2, 1))
         low, high = series(lines, worst), series(lines, best)
         if len(low[0]) and len(low[0]) == len(high[0]):
-            ax.fill_between(low[0], low[1], high[1], color=SKY, alpha=0.22, linewidth=0, label="worst to best")
+            ax.fill_between(low[0], low[1], high[1], color=SKY, alpha=0.22, linewidth=0,
+                            label="worst to best")
         ax.plot(*high, color=SKY, linewidth=1.2, label="best candidate")
         ax.plot(*series(lines, mean), color=BLUE, label="population mean")
         steps, values = series(lines, rescored)
         if len(steps):
-            ax.plot(steps, values, color=RED, marker="o", markersize=4, label="distribution's mean, re-scored")
+            ax.plot(steps, values, color=RED, marker="o", markersize=4,
+                    label="distribution's mean, re-scored")
         if reference:
             _reference(ax, *reference)
         _finish(ax, "Score", xlabel, "linear", legend=True)
@@ -198,7 +202,8 @@ def series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray,
 def _line(ax: Any, steps: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
     """A line; a noisy long one is drawn faintly beneath its running mean."""
     if len(steps) < 100:
-        ax.plot(steps, values, color=colour, label=label, marker="o" if len(steps) < 15 else "", markersize=3.5)
+        marker = "o" if len(steps) < 15 else ""
+        ax.plot(steps, values, color=colour, label=label, marker=marker, markersize=3.5)
         return
     window = max(5, len(steps) // 50)
     padded = np.concatenate([[0.0], np.cumsum(values)])
@@ -238,8 +243,8 @@ def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out
             ax.axvspan(*interval, color=RED, alpha=0.18, linewidth=0, zorder=0.6,
                        label=f"95% interval of the mean {interval[0]:.0f} … {interval[1]:.0f}")
         ax.axvline(mean, color=RED, label=f"mean {mean:.0f} ± {std:.0f} ({len(values)} episodes)")
-        for colour, (label, value) in zip((INK, GREEN, PURPLE, ORANGE), (references or {}).items()):
-            _reference(ax, label, value, colour, vertical=True)
+        for index, (label, value) in enumerate((references or {}).items()):
+            _reference(ax, label, value, (INK, GREEN, PURPLE, ORANGE)[index % 4], vertical=True)
         ax.yaxis.get_major_locator().set_params(integer=True)
         ax.tick_params(axis="x", pad=8)
         _finish(ax, title, xlabel, "linear", legend=False)
@@ -248,8 +253,8 @@ def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out
         _save(figure, path)
 
 
-def mdn_regression(path: Path, x: np.ndarray, y: np.ndarray, grid: np.ndarray, plain: np.ndarray, pi: np.ndarray,
-                   mu: np.ndarray, samples: tuple[np.ndarray, np.ndarray],
+def mdn_regression(path: Path, x: np.ndarray, y: np.ndarray, grid: np.ndarray, plain: np.ndarray,
+                   pi: np.ndarray, mu: np.ndarray, samples: tuple[np.ndarray, np.ndarray],
                    title: str = "A sinusoid turned on its side: one x, several y") -> None:
     """Why M answers with a mixture: a plain regression beside a mixture density network (paper, A.2).
 
@@ -288,8 +293,8 @@ def _style():
         yield
 
 
-def _panels(count: int, title: str, widths: Sequence[float] | None = None, size: tuple[float, float] | None = None,
-            share: bool = False) -> tuple[Figure, list[Any]]:
+def _panels(count: int, title: str, widths: Sequence[float] | None = None,
+            size: tuple[float, float] | None = None, share: bool = False) -> tuple[Figure, list[Any]]:
     columns = min(count, 3)
     rows = -(-count // columns)
     size = size or ({1: 6.4, 2: 9.0, 3: 11.0}[columns], 3.3 * rows + (0.4 if title else 0))

@@ -1,4 +1,4 @@
-"""The words on MLflow's pages: what a run is, what made it, how to make it again. Markdown in, no MLflow here."""
+"""The words on MLflow's pages: what a run is, what made it, how to make it again. Only Markdown."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 STAGES = {
-    "collect": "Episodes of the world, driven by a random policy or by the last round's controller, as checksummed shards.",
+    "collect": "Episodes of the world, driven by a random policy or by the last round's controller.",
     "train_vae": "**V**, the convolutional variational autoencoder: a frame becomes a small latent vector z.",
     "encode": "Every frame of the data set through V: the mean and log-variance of z, from which M learns.",
-    "train_mdn": "**M**, the mixture density LSTM: from z, the action and its memory, the distribution of the next z.",
+    "train_mdn": "**M**, the mixture density LSTM: z, action and memory give a mixture over the next z.",
     "evolve": "**C**, the controller: a linear layer on z and M's memory, found by CMA-ES.",
-    "evaluate": "The whole agent on held-out tracks that no stage has seen, drawn as the world's makers draw them.",
+    "evaluate": "The whole agent on test episodes that no stage has seen, drawn as the world's makers do.",
     "pipeline": "A run of the whole line, from nothing to a scored agent. Its stages are the runs below it.",
 }
 MODELS = {
-    "vae": "**V** of a world model (Ha & Schmidhuber 2018): frames [B, 64, 64, 3] in, the latent's mean and log-variance out.",
-    "mdnrnn": "**M** of a world model (Ha & Schmidhuber 2018): z, action and state in, a mixture over the next z out.",
-    "agent": "**V, M and C together**: frames in, actions out. A request carries M's state, and the reply the next one; "
-             "the model keeps none.",
+    "vae": "**V** of a world model (Ha & Schmidhuber 2018): frames [B, 64, 64, 3] in, the latent's mean and "
+           "log-variance out.",
+    "mdnrnn": "**M** of a world model (Ha & Schmidhuber 2018): z, action and state in, a mixture over the "
+              "next z out.",
+    "agent": "**V, M and C together**: frames in, actions out. A request carries M's state, and the reply "
+             "the next one; the model keeps none.",
 }
 
 
-def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (), picture_url: str = "") -> str:
+def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (),
+           picture_url: str = "") -> str:
     """The note of a run.
 
     Args:
@@ -58,8 +61,9 @@ def of_version(run: dict[str, Any], end: dict[str, Any], data: str) -> str:
 def again(run: dict[str, Any]) -> list[str]:
     """The commands that reproduce a run."""
     target = f"evaluate@{run['name']}" if run["stage"] == "pipeline" else f"{run['stage']}@{run['name']}"
-    checkout = [f"git checkout {run['commit'][:12]}" + ("   # the run had changes on top" if run["dirty"] else "")]
-    return (checkout if run["commit"] else []) + [f"dvc repro {target}"]
+    changes = "   # the run had changes on top" if run["dirty"] else ""
+    checkout = [f"git checkout {run['commit'][:12]}{changes}"] if run["commit"] else []
+    return [*checkout, f"dvc repro {target}"]
 
 
 def _figures(summary: dict[str, float]) -> str:
@@ -67,4 +71,6 @@ def _figures(summary: dict[str, float]) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"

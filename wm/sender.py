@@ -1,7 +1,7 @@
 """Tells MLflow what a spool entry holds: the process beside a run (`python -m wm.tracking` starts it).
 
-Every step can be repeated: the run is found again by its key, metrics that MLflow has are not stored twice, a model
-whose weights it has is not registered twice. `mlflow` is the module, handed in by wm.tracking, its only importer.
+Every step can be repeated: the run is found again by its key, metrics that MLflow has are not stored twice, a
+model whose weights it has is not registered twice. The mlflow module is imported by wm.tracking alone.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ MODELS = {"train_vae": "vae", "train_mdn": "mdnrnn", "evaluate": "agent"}
 """Stage -> the kind of model that is registered when it has ended; an agent when it has been scored."""
 PARTS = {"vae": ("vae",), "mdnrnn": ("mdnrnn",), "agent": ("vae", "mdnrnn", "controller")}
 """Kind -> the safetensors files, each with a JSON beside it, that it is made of."""
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pydantic", "filelock", "gymnasium", "opencv-python-headless")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pydantic", "filelock", "gymnasium",
+                "opencv-python-headless")
+"""What the code inside a registered model imports; pinned to what made it."""
 
 
 def main(folder: Path, parent: int, connect: Callable[[Path], Any]) -> None:
-    """Sends the entry in `folder` until the run has ended, then goes; goes at once when its parent has died."""
+    """Sends the entry in `folder` until the run has ended; goes at once when its parent has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     entry, client = Entry(folder), None
@@ -133,23 +135,23 @@ class Sender:
         found = self.client.search_runs([experiment], f"tags.`wm.key` = '{run['key']}'", max_results=1)
         if found:
             return found[0].info.run_id
-        tags = {"wm.key": run["key"], "wm.stage": run["stage"], "wm.name": run["name"], "wm.world": run["world"],
-                "wm.experiment": run["experiment"], "wm.dirty": str(run["dirty"]).lower(),
-                "mlflow.source.type": "LOCAL", "mlflow.source.name": run_notes.again(run)[-1], "mlflow.user": run["user"],
+        tags = {**{f"wm.{field}": run[field] for field in ("key", "stage", "name", "world", "experiment")},
+                "wm.dirty": str(run["dirty"]).lower(), "mlflow.user": run["user"],
+                "mlflow.source.type": "LOCAL", "mlflow.source.name": run_notes.again(run)[-1],
                 **{f"wm.input.{path}": digest for path, digest in run["inputs"].items()}}
         if run["commit"]:
             tags["mlflow.source.git.commit"] = run["commit"]
         if run["parent"]:
             tags["mlflow.parentRunId"] = self._parent(run)
-        made = self.client.create_run(experiment, start_time=run["start_ms"], run_name=f"{run['stage']}@{run['name']}",
-                                      tags=tags)
+        made = self.client.create_run(experiment, start_time=run["start_ms"], tags=tags,
+                                      run_name=f"{run['stage']}@{run['name']}")
         return made.info.run_id
 
     def _parent(self, run: dict[str, Any]) -> str:
         """The pipeline's run; made here if its own sender has not come to it, or works on another machine."""
         path = self.entry.folder.parent / run["parent"] / "run.json"
         pipeline = files.read_json(path) if path.exists() else {
-            **run, "key": run["parent"], "kind": "pipeline", "stage": "pipeline", "inputs": {}, "parent": None}
+            **run, "key": run["parent"], "stage": "pipeline", "inputs": {}, "parent": None}
         return self._find_or_make(pipeline)
 
     def _experiment(self) -> str:
@@ -166,14 +168,16 @@ class Sender:
 
     def _datasets(self) -> list[Any]:
         entities = self.mlflow.entities
-        return [entities.DatasetInput(
-            entities.Dataset(path, about["md5"], "local", json.dumps({"uri": path}), profile=json.dumps(about["numbers"])),
-            [entities.InputTag("mlflow.data.context", self.run["stage"])])
-            for path, about in self.run["datasets"].items()]
+        datasets = [entities.Dataset(path, about["md5"], "local", json.dumps({"uri": path}),
+                                     profile=json.dumps(about["numbers"]))
+                    for path, about in self.run["datasets"].items()]
+        context = entities.InputTag("mlflow.data.context", self.run["stage"])
+        return [entities.DatasetInput(dataset, [context]) for dataset in datasets]
 
     def _input_models(self) -> list[Any]:
         """Registered versions of V and M that the run reads."""
-        return [version for kind, weights in self.run["models"] for version in self._versions(kind, weights)[:1]]
+        return [version for kind, weights in self.run["models"]
+                for version in self._versions(kind, weights)[:1]]
 
     # ------------------------------------------------------------ while it runs
 
@@ -200,7 +204,8 @@ class Sender:
     def _metrics(self, text: str) -> Iterator[Any]:
         for line in text.splitlines():
             fields = json.loads(line)
-            step, when = int(fields.pop("step", 0)), int(1000 * fields.pop("time", self.run["start_ms"] / 1000))
+            step = int(fields.pop("step", 0))
+            when = int(1000 * fields.pop("time", self.run["start_ms"] / 1000))
             for name, value in fields.items():
                 if isinstance(value, (int, float)):
                     yield self.mlflow.entities.Metric(name, float(value), when, step)
@@ -227,8 +232,10 @@ class Sender:
                 for name, value in end.get("summary", {}).items() if isinstance(value, (int, float))])
         if end.get("message"):
             tags["wm.message"] = end["message"]
-        tags["mlflow.note.content"] = run_notes.of_run(self.run, end, pictures, f"get-artifact?run_uuid={run_id}&path=")
-        self.client.log_batch(run_id, tags=[entities.RunTag(name, value[:5000]) for name, value in tags.items() if value])
+        address = f"get-artifact?run_uuid={run_id}&path="  # of MLflow's server, whose page shows the note
+        tags["mlflow.note.content"] = run_notes.of_run(self.run, end, pictures, address)
+        told = [entities.RunTag(name, value[:5000]) for name, value in tags.items() if value]
+        self.client.log_batch(run_id, tags=told)
         self.client.set_terminated(run_id, end["status"], end["end_ms"])
         self.entry.delete()
 
@@ -248,15 +255,16 @@ class Sender:
                                                 tags={"wm.world": self.run["world"], "wm.kind": kind})
         info = self._log_model(kind, folder)
         data = self._data()
-        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"], "wm.commit": self.run["commit"]}
+        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"],
+                "wm.commit": self.run["commit"]}
         version = self.client.create_model_version(
             name, info.model_uri, run_id=self.run_id, model_id=info.model_id,
             tags={tag: value for tag, value in tags.items() if value},
             description=run_notes.of_version(self.run, end, data))
         self.client.set_tag(self.run_id, "wm.version", f"{name}/{version.version}")
+        link = json.dumps([{"name": name, "version": version.version}])  # shown on the logged model's page
         self.client.set_logged_model_tags(info.model_id, {
-            "mlflow.modelVersions": json.dumps([{"name": name, "version": version.version}]),  # the page links to it
-            "mlflow.note.content": version.description})
+            "mlflow.modelVersions": link, "mlflow.note.content": version.description})
         return info.model_id
 
     def _log_model(self, kind: str, folder: Path) -> Any:
@@ -285,8 +293,8 @@ class Sender:
 
     def _versions(self, kind: str, weights: str) -> list[Any]:
         """Registered versions with these weights, the newest first."""
-        return self.client.search_model_versions(f"name = '{self._model_name(kind)}' and tags.`wm.weights` = '{weights}'",
-                                                 order_by=["version_number DESC"])
+        asked = f"name = '{self._model_name(kind)}' and tags.`wm.weights` = '{weights}'"
+        return self.client.search_model_versions(asked, order_by=["version_number DESC"])
 
 
 def _model_id(version: Any) -> str:

@@ -1,12 +1,13 @@
-"""What a run has to tell MLflow, on disk before MLflow hears of it, so that a dead or slow server loses nothing.
+"""What a run has to tell MLflow, on disk before MLflow hears of it: a dead or slow server loses nothing.
 
 An entry is a folder `.wm/spool/<key>/`:
-    run.json      what is known when the run starts; its key is also a tag of the MLflow run, so that sending twice
-                  finds the first run again
+    run.json      what is known when the run starts; its key is also a tag of the MLflow run, so that sending
+                  twice finds the first run again
     end.json      what is known when it ends (absent while it runs)
     sent.json     how far the sender came
-    metrics.jsonl, files/, model/   copies, made only where sending failed: a later run may change the originals
-    owner.lock    held by the run's process: an entry whose lock is free and that still exists was not sent whole
+    metrics.jsonl, files/, model/
+                  copies, made only where sending failed: a later run may change the originals
+    owner.lock    held by the run's process: an entry that is still there with a free lock was not sent whole
 The sender deletes the entry once MLflow has everything.
 """
 
@@ -81,7 +82,7 @@ class Entry:
         return self._copy_or("model", self.run.get("model"))
 
     def keep(self) -> None:
-        """Copies the journal, the results (without shards) and the models, since a later run may change them."""
+        """Copies the journal, the results (without shards) and the models: a later run may change them."""
         live = self.journal
         if live and live.exists() and live.parent != self.folder:
             shutil.copyfile(live, self.folder / "metrics.tmp")
@@ -89,7 +90,8 @@ class Entry:
         for name, original in (("files", self.output), ("model", self.model)):
             if original.is_dir() and original.parent != self.folder:
                 part = self.folder / f"{name}.tmp"
-                shutil.copytree(original, part, ignore=shutil.ignore_patterns("*.parquet"), dirs_exist_ok=True)
+                shards = shutil.ignore_patterns("*.parquet")
+                shutil.copytree(original, part, ignore=shards, dirs_exist_ok=True)
                 os.replace(part, self.folder / name)
 
     def _copy_or(self, name: str, original: str | None) -> Path:
@@ -113,7 +115,7 @@ def open_entry(root: Path, run: dict[str, Any]) -> Entry:
 
 
 def left_behind(root: Path) -> Iterator[Entry]:
-    """Entries whose run is over but that were not sent whole, oldest first; each is locked while it is looked at."""
+    """Entries of ended runs that were not sent whole, oldest first; each is locked while it is looked at."""
     for folder in sorted((Path(root).resolve() / ".wm" / "spool").glob("*/run.json")):
         entry = Entry(folder.parent)
         try:

@@ -1,8 +1,9 @@
 """What a run leaves in MLflow; the only importer of mlflow.
 
-The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.spool`), and a
-process beside it (`python -m wm.tracking`) sends that: the stage's journal in batches every few seconds, pictures and
-models at the end. So a dead or slow server costs a stage a warning, and what was not sent is sent beside the next run.
+The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.spool`),
+and a process beside it (`python -m wm.tracking`) sends that: the stage's journal in batches while it runs,
+pictures and models at the end. So a dead or slow server costs a stage a warning, and what was not sent is
+sent beside the next run.
 
 Environment:
     MLFLOW_TRACKING_URI   where to; without it `mlflow.db` and `mlartifacts/` at the repository's top
@@ -18,7 +19,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,14 @@ from wm import files, spool
 from wm.spool import Entry
 
 PATIENCE = 20.0
-"""Seconds that the end of a run waits for MLflow; 3 if it was already unreachable, or the run was interrupted."""
+"""Seconds that the end of a run waits for MLflow; 3 if that was unreachable or the run was interrupted."""
 PARENT = "WM_PARENT_RUN"
-_CALM = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+_CALM = {
+    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 
 
 class Run:
@@ -48,8 +51,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Mapping[str, Any], inputs: Sequence[Path],
-              output: Path, live: Path | None = None, root: Path | None = None) -> Iterator[Run]:
+def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Mapping[str, Any],
+              inputs: Sequence[Path], output: Path, live: Path | None = None, root: Path | None = None
+              ) -> Iterator[Run]:
     """Tracks a stage while the block runs: finished, failed or killed as the block ends.
 
     Args:
@@ -63,11 +67,11 @@ def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Map
         root: the repository's top; found from the current folder if None.
     """
     root = find_root() if root is None else Path(root)
+    agent = next((path for path in inputs if (root / path / "controller.json").exists()), output)
     about = {"kind": "stage", "stage": stage, "name": name, "world": world, "experiment": experiment,
-             "config": dict(config), **_inputs(root, inputs),
-             "output": str(output), "live": str(live) if live else None, "parent": os.environ.get(PARENT),
-             "model": str(next((path for path in inputs if (root / path / "controller.json").exists()), output)
-                          if stage == "evaluate" else output)}
+             "config": dict(config), **_inputs(root, inputs), "output": str(output),
+             "model": str(agent if stage == "evaluate" else output), "live": str(live) if live else None,
+             "parent": os.environ.get(PARENT)}
     with _tracked(root, about) as run:
         yield run
 
@@ -75,7 +79,7 @@ def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Map
 @contextlib.contextmanager
 def pipeline_run(*, name: str, world: str, experiment: str, config: Mapping[str, Any] | None = None,
                  root: Path | None = None) -> Iterator[Run]:
-    """Tracks a pipeline run: stages started inside the block, in this process or below it, appear under it."""
+    """Tracks a pipeline run: stages started inside the block, here or in child processes, appear under it."""
     root = find_root() if root is None else Path(root)
     about = {"kind": "pipeline", "stage": "pipeline", "name": name, "world": world, "experiment": experiment,
              "config": dict(config or {}), **_inputs(root, []), "output": None, "live": None, "parent": None,
@@ -93,7 +97,7 @@ def pipeline_run(*, name: str, world: str, experiment: str, config: Mapping[str,
 
 
 def digest(folder: Path) -> str:
-    """sha256 over the names and checksums of a folder's files; a manifest stands for the shards that it lists."""
+    """sha256 over the names and checksums of a folder's files; a manifest stands for its shards."""
     folder = Path(folder)
     skip = ".parquet" if (folder / "manifest.json").exists() else None
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != skip)
@@ -102,10 +106,11 @@ def digest(folder: Path) -> str:
 
 
 def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | None:
-    """The last finished run that wrote an output with this `digest`: what to show for a stage that was restored.
+    """The last finished run that wrote an output with this `digest`: what to show for a restored stage.
 
     Returns:
-        {"run_id", "experiment_id", "url" (empty without a server)}, or None: no such run, or MLflow did not answer.
+        {"run_id", "experiment_id", "url" (empty without a server)}, or None where there is no such run or
+        MLflow did not answer.
     """
     root = find_root() if root is None else Path(root)
     if _off():
@@ -113,16 +118,17 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | N
     try:
         client = connect(root)
         everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = client.search_runs(everywhere, f"tags.`wm.output` = '{output_digest}' and attributes.status = 'FINISHED'",
-                                   max_results=1, order_by=["attributes.start_time DESC"])
+        asked = f"tags.`wm.output` = '{output_digest}' and attributes.status = 'FINISHED'"
+        found = client.search_runs(everywhere, asked, max_results=1, order_by=["attributes.start_time DESC"])
     except Exception as error:
         _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({_sentence(error)})")
         return None
     if not found:
         return None
-    info = found[0].info
-    page = f"{uri(root)}/#/experiments/{info.experiment_id}/runs/{info.run_id}" if uri(root).startswith("http") else ""
-    return {"run_id": info.run_id, "experiment_id": info.experiment_id, "url": page}
+    info, server = found[0].info, uri(root)
+    page = f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+    return {"run_id": info.run_id, "experiment_id": info.experiment_id,
+            "url": page if server.startswith("http") else ""}
 
 
 def ui(port: int = 5000, root: Path | None = None) -> None:
@@ -131,8 +137,8 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
     connect(root)  # makes the database once
     print(f"MLflow: http://127.0.0.1:{port}   (Ctrl-C stops it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", _local(root),
-               "--default-artifact-root", (root / "mlartifacts").as_uri(), "--host", "127.0.0.1", "--port", str(port),
-               "--workers", "1"]
+               "--default-artifact-root", (root / "mlartifacts").as_uri(),
+               "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": _local(root)})
 
 
@@ -161,7 +167,7 @@ def connect(root: Path) -> Any:
 
 
 def declare(load: Any) -> None:
-    """Tells MLflow, which is running a model's code, what the model is: `load(folder)` gives it, with `predict`."""
+    """Tells MLflow, which is running a model's code, that `load(folder)` gives the model, with `predict`."""
     import mlflow
 
     class Model(mlflow.pyfunc.PythonModel):
@@ -217,11 +223,12 @@ def _end(entry: Entry, run: Run) -> None:
 def _start_sender(entry: Entry) -> subprocess.Popen:
     package = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    env = {**_CALM, **os.environ, "MLFLOW_TRACKING_URI": uri(entry.root), "PYTHONPATH": path, "PYTHONWARNINGS": "ignore",
-           "OMP_NUM_THREADS": "1"}
+    env = {**_CALM, **os.environ, "MLFLOW_TRACKING_URI": uri(entry.root), "PYTHONPATH": path,
+           "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "wm.tracking", str(entry.folder), str(os.getpid())]
     with (entry.folder / "sender.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "wm.tracking", str(entry.folder), str(os.getpid())], env=env,
-                                cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return subprocess.Popen(command, env=env, cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log,
+                                stderr=log)
 
 
 def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -> None:
@@ -250,14 +257,14 @@ def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -
 
 
 def _inputs(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
-    """What a run reads, as it is now: digests of folders; data sets by the md5 of their manifest; models by weights."""
+    """What a run reads: folders by digest, data sets by their manifest's md5, models by their weights."""
     found: dict[str, Any] = {"inputs": {}, "datasets": {}, "models": []}
     for path in map(str, paths):
         folder = root / path
         found["inputs"][path] = digest(folder)
         if (folder / "manifest.json").exists():
-            manifest = files.read_json(folder / "manifest.json")
-            numbers = {name: value for name, value in manifest.items() if isinstance(value, (int, float, str))}
+            manifest = files.read_json(folder / "manifest.json").items()
+            numbers = {name: value for name, value in manifest if isinstance(value, (int, float, str))}
             md5 = hashlib.md5((folder / "manifest.json").read_bytes()).hexdigest()
             found["datasets"][path] = {"md5": md5, "numbers": numbers}
         for kind in ("vae", "mdnrnn"):

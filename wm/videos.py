@@ -1,7 +1,7 @@
 """Moving pictures: frames in, an mp4 that browsers play out, the same bytes every time.
 
-H.264 in yuv420p with the index at the front; one thread and bit-exact flags, since x264's decisions change with the
-number of threads.
+H.264 in yuv420p with the index at the front; one thread and bit-exact flags, since x264's decisions change
+with the number of threads.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import imageio_ffmpeg
 import numpy as np
 
 _SMALLEST = 320  # frames with a shorter side are enlarged by a whole factor, pixel for pixel
-_EXACT = ["-threads", "1", "-x264-params", "threads=1:lookahead-threads=1", "-flags", "+bitexact", "-fflags", "+bitexact",
-          "-map_metadata", "-1"]
-_BROWSER = ["-c:v", "libx264", "-preset", "medium", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+_EXACT = ["-threads", "1", "-x264-params", "threads=1:lookahead-threads=1", "-flags", "+bitexact",
+          "-fflags", "+bitexact", "-map_metadata", "-1"]
+_BROWSER = ["-c:v", "libx264", "-preset", "medium", "-crf", "20", "-pix_fmt", "yuv420p",
+            "-movflags", "+faststart"]
 
 
 def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | None = None) -> int:
     """Writes frames as an mp4, one at a time (memory stays flat), to a temporary name that is then renamed.
 
     Args:
-        frames: [T, height, width, 3] uint8, or anything that yields [height, width, 3] uint8, all of one size.
+        frames: [T, height, width, 3] uint8, or anything that yields such frames, all of one size.
         fps: frames a second.
         caption: a line of text above the picture.
     Returns:
@@ -44,9 +45,9 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
     head = _caption(caption, width) if caption else np.zeros((0, width, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
-               "-s", f"{width}x{height + len(head)}", "-r", f"{fps:g}", "-i", "-", "-an", *_BROWSER, *_EXACT,
-               "-f", "mp4", str(temporary)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo",
+               "-pix_fmt", "rgb24", "-s", f"{width}x{height + len(head)}", "-r", f"{fps:g}", "-i", "-", "-an",
+               *_BROWSER, *_EXACT, "-f", "mp4", str(temporary)]
     ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     count = 0
     try:
