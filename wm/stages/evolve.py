@@ -38,6 +38,7 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     rescore_every: int = Field(10, ge=1, description="generations between two scorings on selection episodes (released code: 25)")
     rescore_episodes: int = Field(24, ge=1, description="selection episodes (released code: 1,024)")
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the dream runs: cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _player(config: EvolveConfig, world: str, tau: float, memory, mdnrnn: Path, 
         from wm.dream import Dream
 
         models.load(mdnrnn, models.STARTS_KIND)  # whole, or a sentence that says what is not
-        return Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau).scores
+        return Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau, threads=config.workers,
+                                 device=config.device).scores
     return lambda params, numbers: real_scores(config, world, layout, inputs, cluster, shared, params, numbers, config.stall)
 
 

@@ -8,12 +8,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import gymnasium
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FRAME_SHAPE = (64, 64, 3)
 """Height, width, channels of what V sees, uint8 (paper, A.1)."""
+
+Array: TypeAlias = "np.ndarray | Tensor"
+"""What C writes: NumPy's in a rollout, torch's in a dream."""
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """obs [64, 64, 3] uint8 -> act [A] float32: an exploration policy of one episode; it may keep state."""
@@ -47,6 +54,11 @@ class Spec:
     fps: int
 
 
+def tanh(out: Array) -> Array:
+    """tanh of C's outputs, an array or a tensor of any shape; a new one of the same kind."""
+    return np.tanh(out) if isinstance(out, np.ndarray) else out.tanh()
+
+
 class World(ABC):
     """A world: makes environments, turns C's outputs into actions, and explores at random.
 
@@ -68,8 +80,11 @@ class World(ABC):
         """
 
     @abstractmethod
-    def squash(self, out: np.ndarray) -> np.ndarray:
-        """C's raw linear outputs [..., A] float32 -> actions [..., A] float32 in the action space (paper, A.3)."""
+    def squash(self, out: Array) -> Array:
+        """C's raw linear outputs [..., A] float32 -> actions [..., A] float32 in the action space (paper, A.3).
+
+        Written so that it takes a NumPy array (rollouts) and a torch tensor (dreams) alike.
+        """
 
     @abstractmethod
     def explorer(self, rng: np.random.Generator, **options: float) -> Policy:

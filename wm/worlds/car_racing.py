@@ -18,7 +18,7 @@ from gymnasium.envs.box2d.car_racing import FPS
 from gymnasium.envs.box2d.car_racing import CarRacing as GymnasiumCarRacing
 from gymnasium.wrappers import TimeLimit
 
-from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
+from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, tanh
 from wm.worlds.car_racing_drawing import HEIGHT, Drawing
 
 # Each new car hands new shapes to Box2D, which copies them, and pybox2d never frees them: 2.5 KB a reset.
@@ -91,11 +91,11 @@ class CarRacing(World):
         """Steer, gas, brake: the lowest and the highest."""
         return np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)
 
-    def squash(self, out: np.ndarray) -> np.ndarray:
+    def squash(self, out: Array) -> Array:
         """[..., 3] -> steer = tanh, gas = (tanh + 1) / 2, brake = clip(tanh, 0, 1) (paper, A.3)."""
-        act = np.tanh(out, dtype=np.float32)
+        act = tanh(out)
         act[..., 1] = (act[..., 1] + 1) / 2
-        act[..., 2] = np.clip(act[..., 2], 0, 1)
+        act[..., 2] = act[..., 2].clip(0, 1)
         return act
 
     def explorer(

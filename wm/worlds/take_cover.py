@@ -17,7 +17,7 @@ import cv2
 import gymnasium
 import numpy as np
 
-from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
+from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, tanh
 from wm.worlds.doom import Game, GameDied
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class TakeCover(World):
             raise ValueError(f"unknown drawing {drawing!r} of take_cover: expected {known}")
         return TakeCoverEnv()
 
-    def squash(self, out: np.ndarray) -> np.ndarray:
+    def squash(self, out: Array) -> Array:
         """tanh, so that C's actions fill the range [-1, 1] of the random ones from which M learned."""
-        return np.tanh(out, dtype=np.float32)
+        return tanh(out)
 
     def explorer(self, rng: np.random.Generator, *, hold: int = 10) -> Policy:
         """Actions uniform in [-1, 1], each held for 1 to `hold` steps (uniform too).
