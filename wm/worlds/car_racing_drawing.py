@@ -23,6 +23,7 @@ from gymnasium.envs.box2d import car_racing as gym
 from wm.worlds.base import FRAME_SHAPE
 
 MAP_SCALE = 1.5  # map pixels a unit; a multiple of 0.06, so that grass patches end where pixels do
+MARGIN = 72  # map pixels around the track, as far as is seen from the road; a multiple of 8
 SUPER = 4  # samples a map pixel and axis while rasterising: two halvings
 LEVELS = 5  # of a map's pyramid, each half as fine: the first second zooms in from 18 times as far
 BILINEAR = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
@@ -107,17 +108,18 @@ class Drawing:
         self._maps = []  # let the last track's memory go first
         corners = np.array([p for p, _ in polygons])  # [N, 4, 2]
         colors = np.maximum(np.array([c for _, c in polygons]).astype(int) - DARKER, 0)
-        low, high = (corners.min((0, 1)) - 1) * MAP_SCALE, (corners.max((0, 1)) + 1) * MAP_SCALE
-        self._left, self._bottom = (int(v) for v in np.floor(low))
-        width, height = (int(v) for v in np.ceil((high - np.floor(low)) / 16) * 16)
-        image = grass_map(self._left, self._bottom, MAP_SCALE, width, height)
-        points = ((narrowed(corners) * MAP_SCALE - (self._left, self._bottom)) * SUPER - 0.5) * ONE
-        fine = cv2.resize(image, None, fx=SUPER, fy=SUPER, interpolation=cv2.INTER_NEAREST)
+        low = np.floor((corners.min((0, 1)) - 1) * MAP_SCALE).astype(int)
+        size = np.ceil(((corners.max((0, 1)) + 1) * MAP_SCALE - low) / 16).astype(int) * 16
+        fine = grass_map(*(low * SUPER), MAP_SCALE * SUPER, *(size * SUPER))
+        points = ((narrowed(corners) * MAP_SCALE - low) * SUPER - 0.5) * ONE
         for corners, color in zip(np.rint(points).astype(np.int32), colors.tolist(), strict=True):
             cv2.fillConvexPoly(fine, corners, color, cv2.LINE_8, SHIFT)
         for _ in range(2):  # halving twice is five times as fast as shrinking to a quarter
             fine = cv2.resize(fine, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        self._maps = pyramid(fine)
+        self._left, self._bottom = (low - MARGIN).tolist()
+        image = grass_map(self._left, self._bottom, MAP_SCALE, *(size + 2 * MARGIN))
+        image[MARGIN:-MARGIN, MARGIN:-MARGIN] = fine
+        self._maps = pyramid(image)
         self._touched: set[int] = set()
 
     def draw(self, car: parts.Car, t: float) -> np.ndarray:
