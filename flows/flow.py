@@ -80,9 +80,15 @@ def pipeline(agent: str) -> State[dict[str, Any]]:
 
 
 def metrics(agent: str) -> dict[str, Any]:
-    """The agent's score, as `evaluate` wrote it; empty before that."""
-    path = Path("metrics") / f"{agent}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    """The agent's score, as `evaluate` wrote it: {"score.mean": 812.3, …}, with the names that `dvc metrics` has."""
+    return _flat(json.loads((Path("metrics") / f"{agent}.json").read_text()))
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
 
 
 def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:

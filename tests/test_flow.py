@@ -79,7 +79,7 @@ def test_the_verdict_of_dvc_is_the_state_of_the_task(project):
     assert code == 0, output
     assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
     assert re.findall("Running stage '(.*)@tiny'", output) == list(STAGES)  # the order is DVC's
-    assert "a moment" in output and "mean 1.5" in output
+    assert "a moment" in output and "score.mean 1.5" in output
 
     code, output = project.pipeline()
     assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
@@ -118,7 +118,7 @@ print(sorted(f"{task.name} {task.state.name}" for task in tasks))
     report = subprocess.run([sys.executable, "-c", script], env=project.env | {"PREFECT_HOME": str(project.folder)},
                             text=True, capture_output=True).stdout
     assert report.startswith("tiny Completed pipeline-tiny # tiny")
-    assert all(f"| {stage}@tiny | Cached |" in report for stage in STAGES) and "| mean | 1.5 |" in report
+    assert all(f"| {stage}@tiny | Cached |" in report for stage in STAGES) and "| score.mean | 1.5 |" in report
     assert report.splitlines()[-1] == str(sorted(f"{stage}@tiny Cached" for stage in STAGES))
 
 
