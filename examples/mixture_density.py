@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wm import figures
-from wm.mdnrnn import Mixture, MixtureNLL, sample, split_mixture
+from wm.mdnrnn import HeadsLoss, MDNConfig, Mixture, sample, split_mixture
 
 MIXTURES, HIDDEN, NOISE = 16, 48, 0.1
 
@@ -39,8 +39,10 @@ def fit(x: Tensor, y: Tensor, steps: int, seed: int) -> tuple[Callable[[Tensor],
     mixture, plain = (nn.Sequential(nn.Linear(1, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, out)) for out in (3 * MIXTURES, 1))
     nn.init.uniform_(mixture[2].bias[MIXTURES:2 * MIXTURES], -1.0, 1.0)  # means start apart
     optimizer = torch.optim.Adam([*mixture.parameters(), *plain.parameters()], lr=1e-2)
+    config, everywhere = MDNConfig(mixtures=MIXTURES, reward_head=False, done_head=False), torch.ones(len(y))
     for _ in range(steps):
-        loss = MixtureNLL.apply(mixture(x), y, torch.ones(len(y)), MIXTURES) + (plain(x) - y).square().mean()
+        nll = HeadsLoss.apply(mixture[:2](x), mixture[2].weight, mixture[2].bias, y, everywhere, None, None, config)[0]
+        loss = nll + (plain(x) - y).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -13,9 +13,9 @@ from examples.mixture_density import curve, fit, inverse_sinusoid
 from wm.mdnrnn import (
     LOG_SIGMA_FLOOR,
     MDNRNN,
+    HeadsLoss,
     MDNConfig,
     Mixture,
-    MixtureNLL,
     Sequences,
     load_mdnrnn,
     log_likelihood,
@@ -67,12 +67,19 @@ def test_likelihood_is_the_naive_loops_and_torchs():
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("rows", [3, MixtureNLL.ROWS + 5])
+def mixture_loss(out: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+    """The training loss of the mixture alone, of outputs that are given."""
+    config = MDNConfig(mixtures=K, reward_head=False, done_head=False)
+    identity = torch.eye(out.shape[-1], dtype=out.dtype)
+    return HeadsLoss.apply(out, identity, torch.zeros_like(identity[0]), z, mask, None, None, config)[0]
+
+
+@pytest.mark.parametrize("rows", [3, HeadsLoss.ROWS + 5])
 def test_training_loss_is_the_masked_mean_of_the_likelihood(rows):
     out, z = outputs(rows).requires_grad_(True), torch.randn(rows, Z, dtype=torch.float64)
     mask = (torch.rand(rows) < 0.7).double()
     mask[0] = 1.0
-    loss = MixtureNLL.apply(out, z, mask, K)
+    loss = mixture_loss(out, z, mask)
     expected = -(log_likelihood(split_mixture(out, K, Z), z) * mask[:, None]).sum() / (mask.sum() * Z)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(*(torch.autograd.grad(3.0 * value, out)[0] for value in (loss, expected)))
@@ -83,14 +90,14 @@ def test_training_loss_at_the_floor_and_far_away_is_finite():
     out[:, 2] = -20.0
     out[0, 0, 0], out[1, 1] = 500.0, 1e3
     out = out.flatten(1).requires_grad_(True)
-    loss = MixtureNLL.apply(out, torch.zeros(2, Z), torch.ones(2), K)
+    loss = mixture_loss(out, torch.zeros(2, Z), torch.ones(2))
     loss.backward()
     assert loss.isfinite() and out.grad.isfinite().all()
     assert not out.grad.unflatten(1, (3, K, Z))[:, 2].any()  # held at the floor
 
 
 def test_no_target_at_all_is_no_loss():
-    assert MixtureNLL.apply(outputs(3), torch.zeros(3, Z).double(), torch.zeros(3).double(), K) == 0
+    assert mixture_loss(outputs(3), torch.zeros(3, Z).double(), torch.zeros(3).double()) == 0
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 1.3])
@@ -121,7 +128,7 @@ def batch(sequences: int, steps: int) -> Sequences:
 
 def test_the_loss_is_what_single_steps_and_autograd_say():
     window, state = batch(3, 10), (torch.randn(3, 12), torch.randn(3, 12))
-    model = MDNRNN(MDNConfig(hidden=12), Z, 2, True)
+    model = MDNRNN(MDNConfig(hidden=12, reward_weight=0.7), Z, 2, True)
     loss, metrics, carried = model.loss(window, state, torch.Generator().manual_seed(5))
     eps = torch.randn(2, 3, 10, Z, generator=torch.Generator().manual_seed(5))
     z = window.mu + (window.logvar / 2).exp() * eps[0]
@@ -139,6 +146,8 @@ def test_the_loss_is_what_single_steps_and_autograd_say():
         total = total + torch.stack([nll, error, entropy])
     torch.testing.assert_close(torch.stack([metrics["nll"], metrics["reward"], metrics["done"]]), total.detach())
     torch.testing.assert_close(carried, (h.detach(), c.detach()))
+    total = total * torch.tensor([1.0, 0.7, 1.0])
+    torch.testing.assert_close(loss, total.sum())
     parameters = list(model.parameters())
     for mine, theirs in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(total.sum(), parameters), strict=True):
         assert (mine - theirs).norm() < 1e-4 * theirs.norm()

@@ -117,15 +117,11 @@ class MDNRNN(nn.Module):
         z, next_z, act, rew, end, restart, has_next = (  # time first, as the recurrence goes
             tensor.transpose(0, 1) for tensor in (z, next_z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next))
         h, state = self.lstm.unroll(self.inputs(z, act, restart), state, restart)
-        nll = MixtureNLL.apply(self.mixture(h), next_z, has_next, self.config.mixtures)
-        loss, metrics = nll, {"nll": nll.detach()}
-        if self.reward:
-            error = F.mse_loss(self.reward(h).squeeze(-1), rew)
-            loss, metrics["reward"] = loss + self.config.reward_weight * error, error.detach()
-        if self.done:
-            weight = end.new_tensor(self.config.done_weight)
-            entropy = F.binary_cross_entropy_with_logits(self.done(h).squeeze(-1), end, pos_weight=weight)
-            loss, metrics["done"] = loss + entropy, entropy.detach()
+        heads = [head for head in (self.mixture, self.reward, self.done) if head]
+        weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        loss, nll, error, entropy = HeadsLoss.apply(
+            h, weight, bias, next_z, has_next, rew if self.reward else None, end if self.done else None, self.config)
+        metrics = {"nll": nll} | ({"reward": error} if self.reward else {}) | ({"done": entropy} if self.done else {})
         return loss, metrics, (state[0].detach(), state[1].detach())
 
 
@@ -158,35 +154,70 @@ def sample(mixture: Mixture, tau: float, generator: torch.Generator | None = Non
     return mu + log_sigma.exp() * math.sqrt(tau) * eps
 
 
-class MixtureNLL(torch.autograd.Function):
-    """Masked mean of -log p(z) per dimension, straight from the linear layer's output, with its gradient in closed form.
+class HeadsLoss(torch.autograd.Function):
+    """All heads and their losses from the LSTM's h, with the gradients in closed form.
 
-    Autograd would keep a dozen tensors of K*Z floats a step; here the gradient is made in the forward pass, a slice of
-    time that fits the cache at a time: with responsibilities r (Bishop 1994, equations 35 to 37),
+    Masked mean of -log p(z) per dimension, plus the reward's weighted mean squared error, plus the end's cross-entropy.
+    All is done a slice of (batch, time) pairs that fits the cache at a time, forward and back: the mixtures of a whole
+    window, several times as large as all else, never exist. With responsibilities r (Bishop 1994, equations 35 to 37),
     d/dlogit = pi - r, d/dmu = r (mu - z) / sigma^2, d/dlog_sigma = r (1 - ((z - mu) / sigma)^2).
     """
 
     ROWS = 512  # (batch, time) pairs a slice: about 1 MB at K*Z = 160
 
     @staticmethod
-    def forward(ctx, out: Tensor, z: Tensor, mask: Tensor, mixtures: int) -> Tensor:  # noqa: D102
-        """out [..., 3*K*Z], z [..., Z], mask [...] -> scalar."""
-        z_size = z.shape[-1]
-        rows, targets, mask = out.reshape(-1, 3, mixtures, z_size), z.reshape(-1, 1, z_size), mask.reshape(-1)
-        weights = mask / (mask.sum().clamp_min(1.0) * z_size)
-        grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
-        total = rows.new_zeros((), dtype=torch.float64)
-        for start in range(0, len(rows), MixtureNLL.ROWS):
-            part = slice(start, start + MixtureNLL.ROWS)
-            total += _nll_slice(rows[part], targets[part], weights[part], None if grad is None else grad[part])
-        if grad is not None:
-            ctx.save_for_backward(grad.view_as(out))
-        return total.to(out.dtype)
+    def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor, z: Tensor, mask: Tensor, rew: Tensor | None,
+                end: Tensor | None, config: MDNConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """h [..., H], weight [O, H], bias [O] (mixture, then reward, then end), z [..., Z], mask, rew, end [...]
+        -> the loss, and its parts before weighting, scalars: nll, reward, end."""
+        k, z_size = config.mixtures, z.shape[-1]
+        rows, targets, mask = h.flatten(0, -2), z.reshape(-1, 1, z_size), mask.reshape(-1)
+        shares = mask / (mask.sum().clamp_min(1.0) * z_size)
+        slots = [(column.reshape(-1), kind) for column, kind in ((rew, _squared_error), (end, _cross_entropy)) if column is not None]
+        wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        grad_h, grad_weight, grad_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
+        totals = {kind: h.new_zeros((), dtype=torch.float64) for kind in (_nll_slice, _squared_error, _cross_entropy)}
+        size = HeadsLoss.ROWS if h.device.type == "cpu" else len(rows)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            out = torch.addmm(bias, rows[part], weight.t())
+            grad = torch.empty_like(out) if wants else None
+            gaussians, grad_gaussians = (
+                None if x is None else x[:, :3 * k * z_size].unflatten(1, (3, k, z_size)) for x in (out, grad))
+            totals[_nll_slice] += _nll_slice(gaussians, targets[part], shares[part], grad_gaussians)
+            for column, (wanted, kind) in enumerate(slots, 3 * k * z_size):
+                loss, slope = kind(out[:, column], wanted[part], config)
+                totals[kind] += loss.sum(dtype=torch.float64) / len(rows)
+                if wants:
+                    torch.div(slope, len(rows), out=grad[:, column])
+            if wants:
+                torch.mm(grad, weight, out=grad_h[part])
+                torch.addmm(grad_weight, grad.t(), rows[part], out=grad_weight)
+                grad_bias += grad.sum(0)
+        if wants:
+            ctx.save_for_backward(grad_h.view_as(h), grad_weight, grad_bias)
+        nll, error, entropy = totals.values()
+        parts = [part.to(h.dtype) for part in (nll + config.reward_weight * error + entropy, nll, error, entropy)]
+        ctx.mark_non_differentiable(*parts[1:])
+        return tuple(parts)
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor):  # noqa: D102
-        (grad,) = ctx.saved_tensors
-        return grad * grad_output, None, None, None
+    def backward(ctx, grad_output: Tensor, *_: Tensor):
+        one = grad_output.item() == 1.0  # as good as always: saves a pass over a large tensor
+        return *(grad if one else grad * grad_output for grad in ctx.saved_tensors), None, None, None, None, None
+
+
+def _squared_error(out: Tensor, rew: Tensor, config: MDNConfig) -> tuple[Tensor, Tensor]:
+    """The reward's squared error of every row [N], and the slope of its weighted one."""
+    error = out - rew
+    return error.square(), error * (2.0 * config.reward_weight)
+
+
+def _cross_entropy(logit: Tensor, end: Tensor, config: MDNConfig) -> tuple[Tensor, Tensor]:
+    """The end's cross-entropy of every row [N], a positive counting `done_weight` times, and its slope."""
+    positive = end * config.done_weight
+    either = 1.0 - end + positive
+    return F.softplus(logit) * either - positive * logit, torch.sigmoid(logit) * either - positive
 
 
 def _nll_slice(rows: Tensor, z: Tensor, weight: Tensor, grad: Tensor | None) -> Tensor:
