@@ -7,6 +7,7 @@ that dies and runs its jobs again. Results come back in the order of the jobs.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from wm.errors import UserError
 
 MOST_FAILURES = 10
 """Workers that may die on the same job before the job is held to blame."""
+PATIENCE = "20s"
+"""How long a scheduler may take to answer."""
 
 
 class ClusterConfig(Config):
@@ -105,13 +108,14 @@ class Cluster:
                          "distributed.admin.large-graph-warning-threshold": "1GB"})
         if self.address:
             try:
-                self._client = Client(self.address, timeout="20s", set_as_default=False)
+                self._client = Client(self.address, timeout=PATIENCE, set_as_default=False)
             except OSError:
                 raise UserError(f"no Dask scheduler answers at {self.address}: start one with `dask scheduler`, "
                                 "or unset WM_DASK to use this machine's cores") from None
         else:
             self._cluster = LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
                 memory_limit=0, silence_logs=40, env=_worker_environment())
             self._client = Client(self._cluster, set_as_default=False)
         self._client.register_plugin(_watch_plugin(local=not self.address), name="wm-watch")
@@ -148,6 +152,7 @@ def _watch_plugin(local: bool):
                 from wm import watchdog
 
                 watchdog.start()
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the stage ends its workers
 
         def teardown(self, worker):
             from wm import rollout

@@ -1,0 +1,254 @@
+"""The whole line on a tiny world: the same bits in any folder, after any kill; damage and failure in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_world
+import torch
+from conftest import STAGES, make_project
+
+from wm import files, models, seeds
+from wm.cli import main
+from wm.episodes import EpisodeSet
+from wm.journal import read
+from wm.mdnrnn import load_mdnrnn, save_mdnrnn
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = Path(tiny_world.__file__)
+MADE = {
+    "collect": {"manifest.json", "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet", "figures/episodes.png"},
+    "train_vae": {"vae.json", "vae.safetensors", "metrics.jsonl", "figures/curves.png", "figures/reconstructions.png",
+                  "figures/traversal.png"},
+    "encode": {"manifest.json", "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet"},
+    "train_mdn": {"mdnrnn.json", "mdnrnn.safetensors", "starts.json", "starts.safetensors", "metrics.jsonl",
+                  "figures/curves.png", "figures/dream_strip.png"},
+    "evolve": {"controller.json", "controller.safetensors", "vae.json", "vae.safetensors", "mdnrnn.json",
+               "mdnrnn.safetensors", "metrics.jsonl", "figures/curves.png"},
+    "evaluate": {"scores.json", "figures/scores.png", "videos/best.mp4", "videos/median.mp4", "videos/worst.mp4"},
+}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below."""
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def start(folder: Path, *words: str, **more) -> subprocess.Popen:
+    """`python -m wm` in `folder`, with the tiny world, in a process group of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WM_TRACKING": "off", **more.pop("env", {})}
+    return subprocess.Popen([sys.executable, str(PROGRAM), *words], cwd=folder, env=env, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory) -> Path:
+    """A project in which every stage has run, in this process."""
+    folder = make_project(tmp_path_factory.mktemp("line"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WM_TRACKING", "off")
+        patch.chdir(folder)
+        assert [main([stage, "tiny"]) for stage in STAGES] == [0] * 6
+    return folder
+
+
+@pytest.fixture
+def copy(line, tmp_path, monkeypatch) -> Path:
+    """A copy of `line` that a test may spoil; the current folder."""
+    monkeypatch.setenv("WM_TRACKING", "off")
+    folder = shutil.copytree(line, tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def change(*changes: tuple[str, str]) -> None:
+    text = Path("params.yaml").read_text()
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    Path("params.yaml").write_text(text)
+
+
+def test_every_stage_leaves_what_it_should_and_nothing_else(line):
+    found = {stage: set(hashes(line / "runs" / "tiny" / stage)) for stage in STAGES}
+    assert found == {stage: made | {"summary.json"} for stage, made in MADE.items()}
+    assert sorted(path.name for path in (line / "runs" / "tiny").iterdir()) == sorted(STAGES)
+    left = {path.name for path in (line / ".wm").rglob("*") if path.is_file()}
+    assert {name for name in left if not name.endswith(".lock")} <= {"live.jsonl"}, "the scratch folder was not cleared"
+    for stage in STAGES:
+        assert all(np.isfinite(value) for value in files.read_json(line / "runs" / "tiny" / stage / "summary.json").values())
+
+
+def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
+    """Another folder, umask, TMPDIR, time zone and hash seed, and workers instead of one process."""
+    folder, scratch = make_project(tmp_path / "a much longer path" / "b"), tmp_path / "scratch"
+    scratch.mkdir()
+    text = (folder / "params.yaml").read_text()
+    assert text.count("workers: 1") == 3
+    (folder / "params.yaml").write_text(text.replace("workers: 1", "workers: 2"))
+    process = start(folder, *" -- ".join(f"{stage} tiny" for stage in STAGES).split(), umask=0o077,
+                    env={"TMPDIR": str(scratch), "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"})
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert [text.split(":")[0] for text in said.splitlines()] == [f"{stage} tiny" for stage in STAGES]
+    for part in ("runs", "metrics"):
+        assert hashes(folder / part) == hashes(line / part)
+    for path in (folder / "runs" / "tiny").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+def test_no_output_holds_a_path_a_host_or_a_date(line):
+    words = [str(line).encode(), str(ROOT).encode(), time.strftime("%Y-%m-").encode()]
+    words += [platform.node().encode()] * (len(platform.node()) > 8)  # a short name turns up in any checksum
+    for path in (line / "runs" / "tiny").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [word for word in words if word in content], path
+
+
+@pytest.mark.parametrize("stage, sign", [("collect", "shards.jsonl"), ("train_vae", "checkpoints/latest"),
+                                         ("train_mdn", "checkpoints/latest"), ("evolve", "checkpoints/latest")])
+def test_killed_and_started_again_the_bits_are_the_same(line, copy, capsys, stage, sign):
+    expected = hashes(copy / "runs" / "tiny" / stage)
+    shutil.rmtree(copy / "runs" / "tiny" / stage)
+    process = start(copy, stage, "tiny")
+    try:
+        while not list((copy / ".wm" / "work").glob(f"{stage}-tiny-*/{sign}")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (copy / "runs" / "tiny" / stage).exists()
+    capsys.readouterr()
+    assert main([stage, "tiny"]) == 0
+    assert ("going on from" in capsys.readouterr().out) == (stage != "collect")
+    assert hashes(copy / "runs" / "tiny" / stage) == expected
+
+
+def test_ctrl_c_is_one_sentence_and_leaves_no_worker(copy):
+    """SIGINT goes to the whole group, workers too, as from a terminal."""
+    change(("workers: 1", "workers: 2"), ("generations: 5", "generations: 5000"))
+    process = start(copy, "evolve", "tiny")
+    while not list((copy / ".wm" / "work").glob("evolve-tiny-*/checkpoints/latest")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = [text for text in errors.splitlines() if text and "generation [" not in text]
+    assert lines == ["Stopped; the same command goes on from the last checkpoint."], errors
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
+def test_a_second_round_goes_on_from_the_first(copy):
+    assert [main([stage, "tiny-2"]) for stage in STAGES[:5]] == [0] * 5
+    first, second = EpisodeSet(copy / "runs/tiny/collect"), EpisodeSet(copy / "runs/tiny-2/collect")
+    assert second.shards[:3] == first.shards and len(second) == 24
+    second.verify()
+    assert not {e["seed"] for e in first.episodes} & {e["seed"] for e in second.episodes[12:]}
+    before, after = (models.load(copy / f"runs/{name}/train_vae", "vae")[1]["mu.weight"] for name in ("tiny", "tiny-2"))
+    assert 0 < float((after - before).abs().max()) < 0.1, "V did not start from the first round's"
+    assert (EpisodeSet(copy / "runs/tiny-2/encode").steps, len(read(copy / "runs/tiny-2/evolve/metrics.jsonl"))) \
+        == (second.steps, 5)
+
+
+def test_a_carried_shard_that_was_being_copied_is_copied_again(copy, monkeypatch):
+    real = shutil.copyfile
+
+    def killed(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", killed)
+    assert main(["collect", "tiny-2"]) == 130
+    monkeypatch.setattr(shutil, "copyfile", real)
+    assert main(["collect", "tiny-2"]) == 0
+    EpisodeSet(copy / "runs/tiny-2/collect").verify()
+    assert not list((copy / "runs/tiny-2/collect").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("kind, folder, stages", [
+    ("vae", "train_vae", ["encode", "train_mdn", "evolve"]), ("mdnrnn", "train_mdn", ["evolve"]),
+    ("vae", "evolve", ["evaluate"]), ("controller", "evolve", ["evaluate"])])
+def test_a_flipped_byte_in_a_model_is_named_before_any_work(copy, capsys, kind, folder, stages):
+    path = copy / "runs" / "tiny" / folder / f"{kind}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 16
+    path.write_bytes(data)
+    for stage in stages:
+        before = hashes(copy / "runs")
+        assert main([stage, "tiny"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: runs/tiny/{folder}/{kind}.safetensors is damaged") and said.count("\n") == 1
+        assert hashes(copy / "runs") == before
+        assert not list((copy / ".wm" / "work").glob(f"{stage}-*/checkpoints/*"))
+
+
+def test_models_that_give_no_number_stop_the_search_in_a_sentence(copy, capsys):
+    broken = load_mdnrnn(Path("runs/tiny/train_mdn"))
+    with torch.no_grad():
+        broken.lstm.bias.fill_(float("nan"))
+    save_mdnrnn(broken, "tiny", Path("runs/tiny/train_mdn"))
+    assert main(["evolve", "tiny"]) == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error")]
+    assert len(said) == 1 and "no candidate of generation 1 has a finite score" in said[0]
+
+
+def test_ablations_and_dreams_are_one_number_away(copy, capsys):
+    """A C that reads z alone, with a hidden layer, evolved in the dream of an M that was never trained."""
+    change(("steps: 30,", "steps: 0,"), ("population: 4,", "population: 4, inputs: [z], hidden: 3, dream: true,"),
+           ("after: zero, tau: 1.0", "after: zero, tau: 1.15"))
+    assert main(["train_mdn", "tiny"]) == main(["evolve", "tiny"]) == 0
+    about = files.read_json(Path("runs/tiny/evolve/controller.json"))
+    assert (about["inputs"], about["layout"]["hidden"], about["dream"], about["tau"]) == (["z"], 3, True, 1.15)
+    assert about["shapes"] == {"params": [3 * (4 + 1) + 2 * (3 + 1)]}
+    starts = Path("runs/tiny/train_mdn/starts.safetensors")
+    starts.write_bytes(starts.read_bytes()[:-1] + b"\x01")
+    capsys.readouterr()
+    assert main(["evolve", "tiny"]) == 1
+    assert "starts.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):
+    scores = files.read_json(line / "runs/tiny/evaluate/scores.json")
+    assert scores["seeds"] == seeds.episodes(999, seeds.Purpose.TEST, count=3), "they depend on the experiment's seed"
+    assert scores["drawing"] == tiny_world.SPEC.drawings[-1]
+    assert scores["mean"] == np.mean(scores["scores"]) and scores["std"] == np.std(scores["scores"])
+    assert scores["min"] <= scores["ci95_low"] <= scores["mean"] <= scores["ci95_high"] <= scores["max"]
+    metrics = files.read_json(line / "metrics/tiny.json")["score"]
+    assert metrics["mean"] == round(scores["mean"], 4) and metrics["episodes"] == 3
+
+
+def test_no_purpose_shares_an_episode_with_another():
+    drawn = [set(seeds.episodes(seed, purpose, *key, count=500)) for purpose in seeds.Purpose for seed in (0, 1)
+             for key in ((), (1,))]
+    for purpose in range(len(seeds.Purpose)):
+        mine = set().union(*drawn[4 * purpose:4 * purpose + 4])
+        others = set().union(*(part for index, part in enumerate(drawn) if index // 4 != purpose))
+        assert not mine & others
+    assert all(len(part) == 500 and max(part) < 2**31 for part in drawn)
+
+
+def test_the_kept_controller_is_the_best_that_selection_episodes_saw(line):
+    lines = [each for each in read(line / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
+    assert [each["step"] for each in lines] == [2, 4, 5]
+    best = max(max(each["rescored"], each["rescored_best"]) for each in lines)
+    about = files.read_json(line / "runs/tiny/evolve/controller.json")
+    assert about["selection_score"] == best == lines[-1]["kept"]
+    won = next(each for each in lines if best in (each["rescored"], each["rescored_best"]))
+    assert about["generation"] == won["step"]
