@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import claim, graph
 from flows.repro import repro
+from wm import tracking
 
 STAGES_AT_ONCE = 1
 """A stage uses all cores; side by side they would only be slower, and DVC commits one at a time anyway."""
@@ -60,23 +62,42 @@ def pipeline(agent: str) -> State[dict[str, Any]]:
         agent: a name under `agents` in params.yaml.
     """
     with claim.workspace(agent):
-        runs: dict[str, PrefectFuture] = {}
-        for stage in graph.plan(agent):
-            here = run_stage.with_options(name=stage.name, task_run_name=stage.address)
-            runs[stage.address] = here.submit(stage.address, stage.outlook == "unchanged",
-                                              wait_for=[runs[upstream] for upstream in stage.upstream])
-        wait(list(runs.values()))
-        states = {address: run.state for address, run in runs.items()}
-        results = {address: state.result() for address, state in states.items() if state.is_completed()}
-        text = summary(agent, results, [a for a in states if a not in results])
-        create_markdown_artifact(key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()), markdown=text,
-                                 description=f"The stages of {agent} and its score")
-        for address, state in states.items():
-            if state.is_failed():
-                return Failed(message=state.message)
-        verdicts = [result["verdict"] for result in results.values()]
-        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-        return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+        stages = graph.plan(agent)
+        with _tracked(agent, stages) as page:
+            return _stages(agent, stages, page)
+
+
+def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[dict[str, Any]]:
+    runs: dict[str, PrefectFuture] = {}
+    for stage in stages:
+        here = run_stage.with_options(name=stage.name, task_run_name=stage.address)
+        runs[stage.address] = here.submit(stage.address, stage.outlook == "unchanged",
+                                          wait_for=[runs[upstream] for upstream in stage.upstream])
+    wait(list(runs.values()))
+    states = {address: run.state for address, run in runs.items()}
+    results = {address: state.result() for address, state in states.items() if state.is_completed()}
+    text = summary(agent, results, [a for a in states if a not in results])
+    create_markdown_artifact(key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()), markdown=text,
+                             description=f"The stages of {agent} and its score")
+    page.add(note=text)
+    for address, state in states.items():
+        if state.is_failed():
+            return Failed(message=state.message)
+    page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
+    verdicts = [result["verdict"] for result in results.values()]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+    return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+
+
+def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:
+    """The MLflow run of the pipeline, under which its stages appear; none where nothing will run."""
+    if all(stage.outlook == "unchanged" for stage in stages):
+        return nullcontext(tracking.Run())
+    from wm import params  # takes seconds: it imports every stage
+
+    everything = params.load()
+    experiment = everything.agents[agent].experiment
+    return tracking.pipeline_run(name=agent, world=everything.experiments[experiment].world, experiment=experiment)
 
 
 def metrics(agent: str) -> dict[str, Any]:
