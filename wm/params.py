@@ -33,10 +33,10 @@ class Experiment(Config):
     seed: int = Field(0, ge=0, description="every random number of the experiment comes from it")
     collect: CollectConfig = Field(description="episodes of the world")
     train_vae: TrainVAEConfig = Field(description="V")
-    encode: EncodeConfig = Field(EncodeConfig(), description="V's view of every frame")
+    encode: EncodeConfig = Field(description="V's view of every frame")
     train_mdn: TrainMDNConfig = Field(description="M")
     evolve: EvolveConfig = Field(description="C")
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="the score that is reported")
+    evaluate: EvaluateConfig = Field(description="the score that is reported")
 
     @field_validator("world")
     @classmethod

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import cv2
 import gymnasium
 import numpy as np
 import torch
@@ -227,14 +228,16 @@ def _finish(episode: _Running, pairs: list[Pair], played: Played, keep_acts: boo
 
 
 class _one_thread:
-    """One torch thread inside: the cores belong to the workers, and bits must not depend on their number."""
+    """One thread of torch and OpenCV inside: the cores belong to the workers, and bits must not depend on their number."""
 
     def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
+        self.before = torch.get_num_threads(), cv2.getNumThreads()
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
 
     def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+        torch.set_num_threads(self.before[0])
+        cv2.setNumThreads(self.before[1])
 
 
 def record(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None,
