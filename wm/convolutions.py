@@ -22,7 +22,7 @@ _threshold_backward = torch.ops.aten.threshold_backward
 
 def fold(image: Tensor) -> Tensor:
     """[B, H, W, C] with even H and W -> [B, H/2, W/2, 4*C]."""
-    return _blocks(image).flatten(3)
+    return torch.cat(_blocks(image).unbind(3), dim=3)  # twice as fast as one copy of all where C is small
 
 
 def spread(folded: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def relu_spread(folded: Tensor) -> Tensor:
 def _blocks(image: Tensor) -> Tensor:
     """[B, H, W, C] -> [B, H/2, W/2, 2, 2*C], a view."""
     batch, height, width, channels = image.shape
-    even = image[:, :height // 2 * 2, :width // 2 * 2]
+    even = image[:, : height // 2 * 2, : width // 2 * 2]
     row, pixel = image.stride(1), image.stride(2)
     shape = (batch, height // 2, width // 2, 2, 2 * channels)
     return even.as_strided(shape, (image.stride(0), 2 * row, 2 * pixel, row, 1), image.storage_offset())
@@ -105,7 +105,7 @@ def _window_sum(windows: Tensor, image: Tensor) -> Tensor:
     squares = windows.view(batch, height, width, kernel, kernel, channels)
     for i in range(height):
         for j in range(width):
-            image[:, 2 * i:2 * i + kernel, 2 * j:2 * j + kernel].add_(squares[:, i, j])
+            image[:, 2 * i : 2 * i + kernel, 2 * j : 2 * j + kernel].add_(squares[:, i, j])
     return image
 
 
@@ -113,13 +113,13 @@ class _Deconv(torch.autograd.Function):
     """A transposed convolution of stride 1: image [B, H, W, I], weight [I, O, K, K], bias [O]."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(image, weight)
         return F.conv_transpose2d(image.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: D102
-        image, weight = (saved for saved in ctx.saved_tensors)
+    def backward(ctx, grad: Tensor):
+        image, weight = ctx.saved_tensors
         image, grad = image.permute(0, 3, 1, 2), grad.contiguous()
         out = grad.permute(0, 3, 1, 2)
         common = ([1, 1], [0, 0], [1, 1])
@@ -133,12 +133,12 @@ class _Windows(torch.autograd.Function):
     """[B, H, W, C] -> its windows side by side, [B, (H - K)/2 + 1, .., K*K*C]."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, kernel: int) -> Tensor:  # noqa: D102
+    def forward(ctx, image: Tensor, kernel: int) -> Tensor:
         ctx.shape = image.shape
         return _window_view(image.contiguous(), kernel).flatten(3)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: D102
+    def backward(ctx, grad: Tensor):
         return _window_sum(grad.contiguous(), grad.new_zeros(ctx.shape)), None
 
 
@@ -146,21 +146,21 @@ class _Sum(torch.autograd.Function):
     """Windows [B, H, W, K*K*C] added up where they overlap, plus a bias [C] -> [B, 2*H + K - 2, .., C]."""
 
     @staticmethod
-    def forward(ctx, windows: Tensor, kernel: int, bias: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx, windows: Tensor, kernel: int, bias: Tensor) -> Tensor:
         ctx.kernel = kernel
         batch, height, width, _ = windows.shape
         size = (batch, 2 * (height - 1) + kernel, 2 * (width - 1) + kernel, len(bias))
         return _window_sum(windows, bias.expand(size).contiguous())
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: D102
+    def backward(ctx, grad: Tensor):
         grad = grad.contiguous()
         return _window_view(grad, ctx.kernel).flatten(3), None, grad.sum((0, 1, 2))
 
 
 class _ReluFold(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, image: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx, image: Tensor) -> Tensor:
         blocks = _blocks(image)
         out = torch.clamp_min(blocks, 0.0, out=torch.empty(blocks.shape, dtype=image.dtype, device=image.device))
         ctx.save_for_backward(out)
@@ -168,7 +168,7 @@ class _ReluFold(torch.autograd.Function):
         return out.flatten(3)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: D102
+    def backward(ctx, grad: Tensor):
         (out,) = ctx.saved_tensors
         image = grad.new_empty(ctx.shape)
         _threshold_backward.grad_input(grad.reshape(out.shape), out, 0.0, grad_input=_blocks(image))
@@ -180,7 +180,7 @@ class _ReluFold(torch.autograd.Function):
 
 class _ReluSpread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, folded: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx, folded: Tensor) -> Tensor:
         batch, height, width, channels = folded.shape
         out = torch.empty(batch, 2 * height, 2 * width, channels // 4, dtype=folded.dtype, device=folded.device)
         torch.clamp_min(_pixels(folded).transpose(2, 3), 0.0, out=_blocks(out))
@@ -188,7 +188,7 @@ class _ReluSpread(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: D102
+    def backward(ctx, grad: Tensor):
         (out,) = ctx.saved_tensors
         blocks = _blocks(out)
         folded = torch.empty(blocks.shape, dtype=out.dtype, device=out.device)
