@@ -82,8 +82,9 @@ class Agent:
         return self.world.squash(self.layout.apply(params, features))
 
     @torch.inference_mode()
-    def remember(self, z: np.ndarray, act: np.ndarray, h: np.ndarray, c: np.ndarray, restart: np.ndarray
-                 ) -> tuple[np.ndarray, np.ndarray]:
+    def remember(
+        self, z: np.ndarray, act: np.ndarray, h: np.ndarray, c: np.ndarray, restart: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """M: z [B, Z], act [B, A], (h, c) [B, H], restart [B] (1 at an episode's first frame) -> the next (h, c)."""
         arrays = [torch.from_numpy(array) for array in (z, act, h, c, restart)]
         h_next, c_next = self.mdnrnn.step(arrays[0], arrays[1], (arrays[2], arrays[3]), arrays[4])
@@ -93,9 +94,12 @@ class Agent:
 def layout(world: World, mdnrnn: MDNRNN, inputs: tuple[str, ...], hidden: int = 0) -> Layout:
     """The controller's layout for a world and the states it reads; `hidden` tanh units between (paper's ablation)."""
     sizes = {"z": mdnrnn.z_size, "h": mdnrnn.config.hidden, "c": mdnrnn.config.hidden}
-    return Layout(inputs=sum(sizes[name] for name in inputs), actions=world.spec.action_size,
-                  bias=world.spec.controller_bias, hidden=hidden)
-
+    return Layout(
+        inputs=sum(sizes[name] for name in inputs),
+        actions=world.spec.action_size,
+        bias=world.spec.controller_bias,
+        hidden=hidden,
+    )
 
 
 def save(agent_vae: Path, agent_mdnrnn: Path, folder: Path) -> None:
@@ -117,8 +121,13 @@ def load(folder: Path) -> tuple[Agent, np.ndarray, dict[str, Any]]:
         DamagedData: a file is missing or not what its checksum says.
     """
     params, controller_layout, about = load_controller(folder)
-    agent = Agent(vae=load_vae(folder), mdnrnn=load_mdnrnn(folder), world=worlds.get(about["world"]),
-                  layout=controller_layout, inputs=tuple(about["inputs"]))
+    agent = Agent(
+        vae=load_vae(folder),
+        mdnrnn=load_mdnrnn(folder),
+        world=worlds.get(about["world"]),
+        layout=controller_layout,
+        inputs=tuple(about["inputs"]),
+    )
     return agent, params, about
 
 

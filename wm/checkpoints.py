@@ -47,7 +47,7 @@ class Checkpoints:
         _sync(target)
         files.write_bytes(self.folder / "latest", target.name.encode())
         _sync(self.folder)
-        for old in sorted(self.folder.glob("step-*"))[:-self.KEEP]:
+        for old in sorted(self.folder.glob("step-*"))[: -self.KEEP]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
@@ -73,16 +73,30 @@ class Checkpoints:
 
 
 def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], module: str) -> str:
-    """What a run of a stage is a function of: its configuration, its inputs' digests, and all code that it may import."""
+    """What a run of a stage is a function of: its configuration, its inputs' digests, and all its code."""
     top = Path(__file__).parent
-    code = {path.relative_to(top).as_posix(): files.sha256(path) for path in sorted(top.rglob("*.py"))
-            if path.name not in SHELL}
+    code = {
+        path.relative_to(top).as_posix(): files.sha256(path)
+        for path in sorted(top.rglob("*.py"))
+        if path.name not in SHELL
+    }
     content = json.dumps([stage, module, config, inputs, code], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-SHELL = {"__main__.py", "agent_model.py", "cli.py", "estimate.py", "params.py", "run_notes.py", "sender.py", "spool.py",
-         "tracking.py", "watch.py", "watchdog.py"}
+SHELL = {
+    "__main__.py",
+    "agent_model.py",
+    "cli.py",
+    "estimate.py",
+    "params.py",
+    "run_notes.py",
+    "sender.py",
+    "spool.py",
+    "tracking.py",
+    "watch.py",
+    "watchdog.py",
+}
 """What stands around a stage and cannot change its outputs."""
 
 

@@ -47,8 +47,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m wm", description="World Models: V sees, M predicts, C acts.",
-                                     epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m wm",
+        description="World Models: V sees, M predicts, C acts.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     explanations = {
         "collect": "episodes of the world, from a random policy or the last round's agent",
@@ -62,11 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         command = _add(commands, stage, explanations[stage], _run_stage)
         command.set_defaults(stage=stage)
         command.add_argument("name", metavar="NAME", help="an entry of `models` or `agents` in params.yaml")
-    command = _add(commands, "estimate", "measure this machine and say how long each stage of an agent will take",
-                   _estimate)
+    command = _add(
+        commands, "estimate", "measure this machine and say how long each stage of an agent will take", _estimate
+    )
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
-    for name, text, function in (("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
-                                 ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream)):
+    for name, text, function in (
+        ("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
+        ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream),
+    ):
         command = _add(commands, name, text, function)
         command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")

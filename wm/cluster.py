@@ -25,8 +25,12 @@ PATIENCE = "20s"
 class ClusterConfig(Config):
     """How many processes play episodes."""
 
-    workers: int = Field(2, ge=1, le=4096, description="processes that play episodes; 1 plays them in the stage's own process")
-    episodes_per_job: int = Field(32, ge=1, description="episodes in a job, the unit that goes to a worker; part of the result")
+    workers: int = Field(
+        2, ge=1, le=4096, description="processes that play episodes; 1 plays them in the stage's own process"
+    )
+    episodes_per_job: int = Field(
+        32, ge=1, description="episodes in a job, the unit that goes to a worker; part of the result"
+    )
     slots: int = Field(16, ge=1, description="environments that a job steps side by side; part of the result")
 
 
@@ -51,12 +55,17 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def map(self, function: Callable[..., Any], jobs: Iterable[Any], shared: Any = None,
-            seen: Callable[[Any], None] | None = None) -> Iterator[Any]:
+    def map(
+        self,
+        function: Callable[..., Any],
+        jobs: Iterable[Any],
+        shared: Any = None,
+        seen: Callable[[Any], None] | None = None,
+    ) -> Iterator[Any]:
         """function(job, shared) of every job, in order.
 
         Args:
-            shared: what all jobs need, sent to each worker once, and not again where the next call names the same object.
+            shared: what all jobs need, sent to each worker once, also over several calls.
             seen: called with each result as soon as it is there, in any order (for progress bars).
         Raises:
             UserError: a job was the end of every worker that tried it.
@@ -87,8 +96,10 @@ class Cluster:
             try:
                 results[index] = future.result()
             except KilledWorker:
-                raise UserError(f"{MOST_FAILURES} workers in a row died on one job of {self.workers} workers' work: see whether "
-                                "memory is short, and lower slots, episodes_per_job or workers") from None
+                raise UserError(
+                    f"{MOST_FAILURES} workers in a row died on one job of {self.workers} workers' work: see whether "
+                    "memory is short, and lower slots, episodes_per_job or workers"
+                ) from None
             futures[index] = None  # lets the worker forget it
             if seen:
                 seen(results[index])
@@ -102,21 +113,34 @@ class Cluster:
         import dask
         from distributed import Client, LocalCluster
 
-        dask.config.set({"distributed.scheduler.allowed-failures": MOST_FAILURES,
-                         "distributed.comm.timeouts.connect": "60s",
-                         "distributed.worker.daemon": True,
-                         "distributed.admin.large-graph-warning-threshold": "1GB"})
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": MOST_FAILURES,
+                "distributed.comm.timeouts.connect": "60s",
+                "distributed.worker.daemon": True,
+                "distributed.admin.large-graph-warning-threshold": "1GB",
+            }
+        )
         if self.address:
             try:
                 self._client = Client(self.address, timeout=PATIENCE, set_as_default=False)
             except OSError:
-                raise UserError(f"no Dask scheduler answers at {self.address}: start one with `dask scheduler`, "
-                                "or unset WM_DASK to use this machine's cores") from None
+                raise UserError(
+                    f"no Dask scheduler answers at {self.address}: start one with `dask scheduler`, "
+                    "or unset WM_DASK to use this machine's cores"
+                ) from None
         else:
             self._cluster = LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
-                memory_limit=0, silence_logs=40, env=_worker_environment())
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,
+                silence_logs=40,
+                env=_worker_environment(),
+            )
             self._client = Client(self._cluster, set_as_default=False)
         self._client.register_plugin(_watch_plugin(local=not self.address), name="wm-watch")
         return self._client

@@ -50,14 +50,20 @@ class Layout:
         end = start + self.actions * features.shape[1]
         weight = params[:, start:end].reshape(count, self.actions, features.shape[1])
         out = np.matmul(weight, features[:, :, None])[:, :, 0]
-        return out + params[:, end:end + self.actions] if self.bias else out
+        return out + params[:, end : end + self.actions] if self.bias else out
 
 
-def save_controller(params: np.ndarray, layout: Layout, world: str, inputs: tuple[str, ...], folder: Path,
-                    **about: Any) -> None:
+def save_controller(
+    params: np.ndarray, layout: Layout, world: str, inputs: tuple[str, ...], folder: Path, **about: Any
+) -> None:
     """Writes controller.safetensors (params [P] float32) and controller.json; `about` is kept in the JSON."""
     tensors = {"params": torch.from_numpy(np.ascontiguousarray(params, np.float32))}
-    models.save(folder, models.CONTROLLER_KIND, tensors, {"world": world, "inputs": list(inputs), "layout": vars(layout), **about})
+    models.save(
+        folder,
+        models.CONTROLLER_KIND,
+        tensors,
+        {"world": world, "inputs": list(inputs), "layout": vars(layout), **about},
+    )
 
 
 def load_controller(folder: Path) -> tuple[np.ndarray, Layout, dict[str, Any]]:

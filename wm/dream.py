@@ -151,9 +151,20 @@ class Dream:
         ValueError: an argument is impossible, or M lacks the reward head.
     """
 
-    def __init__(self, mdnrnn: MDNRNN, starts: tuple[Tensor, Tensor], world: World, layout: Layout,
-                 inputs: Sequence[str], *, tau: float, max_steps: int, reward: str | None = None,
-                 device: str = "cpu", threads: int = 1):
+    def __init__(
+        self,
+        mdnrnn: MDNRNN,
+        starts: tuple[Tensor, Tensor],
+        world: World,
+        layout: Layout,
+        inputs: Sequence[str],
+        *,
+        tau: float,
+        max_steps: int,
+        reward: str | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+    ):
         self.z_size, self.hidden, self.actions = mdnrnn.z_size, mdnrnn.config.hidden, mdnrnn.action_size
         self.mixtures, self.reads_restart = mdnrnn.config.mixtures, mdnrnn.reads_restart
         self.world, self.layout, self.inputs, self.tau = world, layout, tuple(inputs), tau
@@ -166,8 +177,16 @@ class Dream:
         self._rooms: dict[tuple[int, int], Room] = {}
 
     @classmethod
-    def from_folder(cls, folder: Path, mdnrnn: MDNRNN, world: World, layout: Layout, inputs: Sequence[str],
-                    tau: float, **options: Any) -> Dream:
+    def from_folder(
+        cls,
+        folder: Path,
+        mdnrnn: MDNRNN,
+        world: World,
+        layout: Layout,
+        inputs: Sequence[str],
+        tau: float,
+        **options: Any,
+    ) -> Dream:
         """A dream that starts where `folder`, of the train_mdn stage, says; `max_steps` is the world's."""
         options = {"max_steps": world.spec.max_steps, **options}
         return cls(mdnrnn, load_starts(folder), world, layout, inputs, tau=tau, **options)
@@ -183,13 +202,17 @@ class Dream:
             raise ValueError(f"unknown controller input {unknown[0]!r}: expected one of {', '.join(sizes)}")
         inputs = sum(sizes[name] for name in self.inputs)
         if (self.layout.inputs, self.layout.actions) != (inputs, self.actions):
-            raise ValueError(f"a controller of {self.layout.inputs} inputs and {self.layout.actions} actions "
-                             f"does not fit this model, which gives it {inputs} and takes {self.actions}")
+            raise ValueError(
+                f"a controller of {self.layout.inputs} inputs and {self.layout.actions} actions "
+                f"does not fit this model, which gives it {inputs} and takes {self.actions}"
+            )
         if self.mu.shape[1:] != (self.z_size,):
             raise ValueError(f"starts are {list(self.mu.shape)}: expected [N, {self.z_size}] for this model")
         if self.device.type != "cpu" and not takes_tensors(self.world, self.actions):
-            raise ValueError(f"the squash of {type(self.world).__name__} reads NumPy arrays only: make it "
-                             f"take tensors too, or dream on the CPU rather than on {self.device}")
+            raise ValueError(
+                f"the squash of {type(self.world).__name__} reads NumPy arrays only: make it "
+                f"take tensors too, or dream on the CPU rather than on {self.device}"
+            )
 
     def _fuse(self, mdnrnn: MDNRNN) -> None:
         """M's weights as the two matrices that a step multiplies; biases are columns, for the constant 1."""
@@ -204,7 +227,7 @@ class Dream:
         present = {name: head for name, head in heads.items() if head is not None}
         columns = [torch.cat([head.weight, head.bias[:, None]], dim=1) for head in present.values()]
         self.heads = torch.cat(columns).to(self.device)
-        self.heads[:self.mixtures * z] /= self.tau  # the first third of the mixture: the components' logits
+        self.heads[: self.mixtures * z] /= self.tau  # the first third of the mixture: the components' logits
         self.extra_heads = list(present)[1:]
 
     def scores(self, params: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -244,8 +267,9 @@ class Dream:
         return played
 
     @torch.inference_mode()
-    def _play(self, params: np.ndarray, episode: np.ndarray, noise: list[EpisodeNoise]
-              ) -> tuple[np.ndarray, np.ndarray]:
+    def _play(
+        self, params: np.ndarray, episode: np.ndarray, noise: list[EpisodeNoise]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One chunk: params [B, n], each row's place in `noise` [B] -> scores and lengths [B]."""
         scores, lengths = np.zeros(len(params)), np.zeros(len(params), np.int64)
         room = self._room(self._width(len(params)), len(noise))

@@ -38,18 +38,18 @@ class Room:
         self.state = new(hidden + dream.lstm.shape[1], width)
         self.c, self.z, self.h = self.state[:one].split([hidden, z, hidden])
         self.state[one] = 1.0
-        self.act = self.state[one + 1:one + 1 + actions]
-        self.restart = self.state[one + 1 + actions:]
-        self.lstm_input, self.heads_input = self.state[hidden:], self.state[hidden + z:one + 1]
-        self.control = Controllers(dream, self.state[0 if "c" in dream.inputs else hidden:one + 1])
+        self.act = self.state[one + 1 : one + 1 + actions]
+        self.restart = self.state[one + 1 + actions :]
+        self.lstm_input, self.heads_input = self.state[hidden:], self.state[hidden + z : one + 1]
+        self.control = Controllers(dream, self.state[0 if "c" in dream.inputs else hidden : one + 1])
         self.gates, self.tanh_c = new(4 * hidden, width), new(hidden, width)
         self.heads = new(len(dream.heads), width)
-        self.weights = self.heads[:mixtures * z].view(mixtures, z, width)
-        self.gaussians = self.heads[mixtures * z:3 * mixtures * z].view(2, mixtures, z, width)
+        self.weights = self.heads[: mixtures * z].view(mixtures, z, width)
+        self.gaussians = self.heads[mixtures * z : 3 * mixtures * z].view(2, mixtures, z, width)
         self.largest, self.pick, self.picked = new(z, width), new(mixtures, z, width), new(2, z, width)
         self.passed = new(mixtures + 1, z, width)  # is uniform past the component before? 1 first, 0 last
         self.passed[0] = 1.0
-        extra = dict(zip(dream.extra_heads, self.heads[3 * mixtures * z:], strict=True))
+        extra = dict(zip(dream.extra_heads, self.heads[3 * mixtures * z :], strict=True))
         self.reward, self.done = extra.get("reward"), extra.get("done")
         self.noise, self.now = new(NOISE_STEPS, 2 * z, episodes), new(1, 2 * z, episodes)
         self.luck = new(2 * z, width)
@@ -75,7 +75,7 @@ class Room:
 
     def take(self, other: Room) -> Room:
         """Continues the living rows of a wider room in their order; dead ones fill the width."""
-        keep = torch.argsort((~other.alive).to(torch.uint8), stable=True)[:self.width]
+        keep = torch.argsort((~other.alive).to(torch.uint8), stable=True)[: self.width]
         pairs = [(self.state, other.state), *zip(self.control.weights, other.control.weights, strict=True)]
         for name in ("episode", "row", "alive", "score", "length"):
             pairs.append((getattr(self, name), getattr(other, name)))
@@ -123,7 +123,7 @@ class Room:
         """The LSTM, then all heads in one product (paper, section 2.2)."""
         hidden = self.dream.hidden
         torch.mm(self.dream.lstm, self.lstm_input, out=self.gates)
-        self.gates[:3 * hidden].sigmoid_()
+        self.gates[: 3 * hidden].sigmoid_()
         i, f, o, g = self.gates.chunk(4)
         self.c.mul_(f).addcmul_(i, g.tanh_())
         torch.mul(o, torch.tanh(self.c, out=self.tanh_c), out=self.h)
@@ -198,12 +198,12 @@ class Controllers:
         for index, weight in enumerate(self.weights):
             last = index == len(self.weights) - 1
             depth = layout.inputs if index == 0 else layout.hidden
-            part = flat[:, at:at + len(weight) * depth].view(count, len(weight), depth).permute(1, 2, 0)
+            part = flat[:, at : at + len(weight) * depth].view(count, len(weight), depth).permute(1, 2, 0)
             at += len(weight) * depth
             dense = torch.zeros(weight.shape)
             dense[:, self._columns() if index == 0 else slice(depth)] = part
             if layout.bias or not last:
-                dense[:, -1] = flat[:, at:at + len(weight)].t()
+                dense[:, -1] = flat[:, at : at + len(weight)].t()
                 at += len(weight)
             weight.copy_(dense)
 

@@ -74,14 +74,17 @@ class Column:
 
 def frame_columns(action_size: int) -> tuple[Column, ...]:
     """What `collect` writes: frames and what was done. `end` marks a step that ended the episode for good."""
-    return (Column("obs", "uint8", (64, 64, 3)), Column("act", "float32", (action_size,)),
-            Column("rew", "float32"), Column("end", "bool"))
+    return (
+        Column("obs", "uint8", (64, 64, 3)),
+        Column("act", "float32", (action_size,)),
+        Column("rew", "float32"),
+        Column("end", "bool"),
+    )
 
 
 def latent_columns(z_size: int, action_size: int) -> tuple[Column, ...]:
     """What `encode` writes: V's posterior of every frame in half precision (as the released code keeps it)."""
-    return (Column("mu", "float16", (z_size,)), Column("logvar", "float16", (z_size,)),
-            *frame_columns(action_size)[1:])
+    return (Column("mu", "float16", (z_size,)), Column("logvar", "float16", (z_size,)), *frame_columns(action_size)[1:])
 
 
 @dataclass
@@ -96,8 +99,15 @@ class Shard:
         self._sink = io.BytesIO()
         self._schema = pa.schema([pa.field(column.name, column.arrow, nullable=False) for column in self.columns])
         self._writer = pq.ParquetWriter(
-            self._sink, self._schema, compression="zstd", compression_level=self.level, use_dictionary=False,
-            write_statistics=False, write_page_checksum=True, store_schema=True)
+            self._sink,
+            self._schema,
+            compression="zstd",
+            compression_level=self.level,
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+            store_schema=True,
+        )
 
     def add(self, episode: Episode, **about: Any) -> None:
         """Appends an episode; `about` (seed, return, …) goes into the manifest with its length."""
@@ -193,8 +203,9 @@ class EpisodeSet:
         if shard not in self._open:
             if len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)[1].close()
-            self._open[shard] = pq.ParquetFile(self.folder / self.shards[shard]["file"],
-                                               page_checksum_verification=True)
+            self._open[shard] = pq.ParquetFile(
+                self.folder / self.shards[shard]["file"], page_checksum_verification=True
+            )
         self._open.move_to_end(shard)
         return self._open[shard]
 

@@ -130,13 +130,16 @@ class _Rates:
 
     def explore(self, world, slots: int) -> float:
         """Steps a second of one process with a random policy, frames kept and compressed."""
+
         def measure() -> float:
             shard = Shard(frame_columns(world.spec.action_size))
             return _play_rate(world, rollout.ExplorerDriver(world, slots), slots, None, shard)
+
         return self._once(("explore", world.spec.name, slots), measure)
 
     def drive(self, experiment, world, slots: int, drawing: str) -> float:
         """Steps a second of one process with V, M and C."""
+
         def measure() -> float:
             vae = VAE(experiment.train_vae.model).eval()
             memory = _memory(experiment, world).eval()
@@ -144,17 +147,22 @@ class _Rates:
             layout = agents.layout(world, memory, inputs, experiment.evolve.hidden)
             agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
             params = np.zeros((1, layout.size), np.float32)
-            return _play_rate(world, rollout.AgentDriver(agent, params, slots, experiment.evolve.sampled), slots, drawing)
+            return _play_rate(
+                world, rollout.AgentDriver(agent, params, slots, experiment.evolve.sampled), slots, drawing
+            )
+
         return self._once(("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden), measure)
 
     def train_vae(self, config) -> float:
         """Optimiser steps a second."""
+
         def measure() -> float:
             torch.set_num_threads(config.threads)
             vae, noise = VAE(config.model).to(config.device), torch.Generator(config.device)
             optimizer = torch.optim.Adam(vae.parameters())
             obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
             return _repeat(lambda: _optimise(optimizer, vae.loss(obs, noise)[0]))
+
         return self._once(("train_vae", config), measure)
 
     def train_mdn(self, experiment, world) -> float:
@@ -169,8 +177,10 @@ class _Rates:
             z, a = memory.z_size, memory.action_size
             sizes = [(z,), (z,), (a,), (), (), (), (z,), (z,), ()]
             window = Sequences(*(torch.zeros(*shape, *size, device=config.device) for size in sizes))
-            return _repeat(lambda: _optimise(
-                optimizer, memory.loss(window, memory.initial_state(config.batch), noise)[0]))
+            return _repeat(
+                lambda: _optimise(optimizer, memory.loss(window, memory.initial_state(config.batch), noise)[0])
+            )
+
         return self._once(("train_mdn", config, world.spec.name), measure)
 
     def encode(self, experiment) -> float:
@@ -182,12 +192,17 @@ class _Rates:
             vae = VAE(experiment.train_vae.model).eval().requires_grad_(False).to(config.device)
             obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
             return config.batch * _repeat(lambda: vae.encode(obs))
+
         return self._once(("encode", config), measure)
 
 
 def _memory(experiment, world) -> MDNRNN:
-    return MDNRNN(experiment.train_mdn.model, experiment.train_vae.model.z_size, world.spec.action_size,
-                  world.spec.predicts_restart)
+    return MDNRNN(
+        experiment.train_mdn.model,
+        experiment.train_vae.model.z_size,
+        world.spec.action_size,
+        world.spec.predicts_restart,
+    )
 
 
 def _optimise(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

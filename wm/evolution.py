@@ -21,7 +21,9 @@ class CMAConfig(Config):
 
     population: int = Field(64, ge=2, description="P, candidates a generation (paper: 64)")
     sigma0: float = Field(0.1, gt=0, description="initial step size (released code: 0.1)")
-    diagonal: bool = Field(True, description="separable CMA-ES: a diagonal covariance, which adapts faster in many dimensions")
+    diagonal: bool = Field(
+        True, description="separable CMA-ES: a diagonal covariance, which adapts faster in many dimensions"
+    )
 
 
 class CMAES:
@@ -36,9 +38,20 @@ class CMAES:
     def __init__(self, config: CMAConfig, start: np.ndarray, seed: int):
         rng = seeds.generator(seed, seeds.Purpose.CMA)
         options = {
-            "popsize": config.population, "CMA_diagonal": config.diagonal, "verbose": -9, "verb_log": 0, "seed": np.nan,
-            "randn": lambda *size: rng.standard_normal(size), "maxiter": np.inf, "tolfun": 0, "tolfunhist": 0, "tolx": 0,
-            "tolstagnation": np.inf, "tolflatfitness": np.inf, "tolupsigma": np.inf, "tolconditioncov": np.inf,
+            "popsize": config.population,
+            "CMA_diagonal": config.diagonal,
+            "verbose": -9,
+            "verb_log": 0,
+            "seed": np.nan,
+            "randn": lambda *size: rng.standard_normal(size),
+            "maxiter": np.inf,
+            "tolfun": 0,
+            "tolfunhist": 0,
+            "tolx": 0,
+            "tolstagnation": np.inf,
+            "tolflatfitness": np.inf,
+            "tolupsigma": np.inf,
+            "tolconditioncov": np.inf,
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -51,7 +64,7 @@ class CMAES:
         return np.array(self._asked, np.float32)
 
     def tell(self, fitness: np.ndarray) -> int:
-        """Fitness [P] of the last candidates, higher is better; what is not finite ranks worst. Returns how many were so."""
+        """Fitness [P] of the last candidates, higher is better; not finite ranks worst. Returns how many were so."""
         fitness = np.array(fitness, np.float64)
         self._told.append(fitness)
         bad = ~np.isfinite(fitness)

@@ -25,21 +25,39 @@ INK, GREY, PAPER = "#22272e", "#8a939e", "#ffffff"
 CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 
 _STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK, "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER, "axes.edgecolor": "#c4cad1", "axes.labelcolor": INK, "axes.titlesize": 11.0,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 9.0, "axes.grid": True,
-    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#e6e9ed",
-    "grid.linewidth": 0.8, "xtick.color": "#59636e", "ytick.color": "#59636e", "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 9.0, "svg.hashsalt": "wm",
+    "font.family": "DejaVu Sans",
+    "font.size": 10.0,
+    "text.color": INK,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": "#c4cad1",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9.0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#59636e",
+    "ytick.color": "#59636e",
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "svg.hashsalt": "wm",
 }
 # A reader's own matplotlibrc must not change the bytes, so every picture starts from the defaults.
-_RC = {key: value for key, value in matplotlib.rcParamsDefault.items()
-       if not key.startswith(("backend", "_", "date"))}
+_RC = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "_", "date"))}
 _DPI = 110
 _SCALE = 2  # a 64-pixel frame is drawn at 128 pixels
 
 
 # ---------------------------------------------------------------- pictures made of frames
+
 
 def contact_sheet(frames: np.ndarray, path: Path, columns: int = 8, title: str = "") -> None:
     """Frames in reading order.
@@ -52,12 +70,13 @@ def contact_sheet(frames: np.ndarray, path: Path, columns: int = 8, title: str =
     columns = min(columns, len(frames))
     rows = -(-len(frames) // columns)
     grid = np.full((rows * columns, *frames.shape[1:]), 255, np.uint8)
-    grid[:len(frames)] = frames
+    grid[: len(frames)] = frames
     _mosaic(grid.reshape(rows, columns, *frames.shape[1:]), path, title)
 
 
-def reconstructions(frames: np.ndarray, decoded: np.ndarray, path: Path, columns: int = 8,
-                    title: str = "What V sees, and what it keeps") -> None:
+def reconstructions(
+    frames: np.ndarray, decoded: np.ndarray, path: Path, columns: int = 8, title: str = "What V sees, and what it keeps"
+) -> None:
     """Pairs of rows: frames above, what V makes of them below.
 
     Args:
@@ -66,14 +85,23 @@ def reconstructions(frames: np.ndarray, decoded: np.ndarray, path: Path, columns
     frames, decoded = _frames(frames), _frames(decoded)
     columns = min(columns, len(frames))
     count = len(frames) - len(frames) % columns
-    pairs = np.stack([frames[:count].reshape(-1, columns, *frames.shape[1:]),
-                      decoded[:count].reshape(-1, columns, *frames.shape[1:])], axis=1)
-    _mosaic(pairs.reshape(-1, columns, *frames.shape[1:]), path, title,
-            rows=["real", "decoded"] * len(pairs), group=2)
+    pairs = np.stack(
+        [
+            frames[:count].reshape(-1, columns, *frames.shape[1:]),
+            decoded[:count].reshape(-1, columns, *frames.shape[1:]),
+        ],
+        axis=1,
+    )
+    _mosaic(pairs.reshape(-1, columns, *frames.shape[1:]), path, title, rows=["real", "decoded"] * len(pairs), group=2)
 
 
-def traversal(decoded: np.ndarray, path: Path, labels: Sequence[str], values: Sequence[float] | None = None,
-              title: str = "One latent at a time, the others held still") -> None:
+def traversal(
+    decoded: np.ndarray,
+    path: Path,
+    labels: Sequence[str],
+    values: Sequence[float] | None = None,
+    title: str = "One latent at a time, the others held still",
+) -> None:
     """A row a latent dimension, from low to high.
 
     Args:
@@ -85,8 +113,14 @@ def traversal(decoded: np.ndarray, path: Path, labels: Sequence[str], values: Se
     _mosaic(np.asarray(decoded), path, title, rows=list(labels), columns=heads)
 
 
-def strip(real: np.ndarray, dream: np.ndarray, path: Path, every: int = 1, fps: float | None = None,
-          title: str = "The same actions in the world and in M's dream") -> None:
+def strip(
+    real: np.ndarray,
+    dream: np.ndarray,
+    path: Path,
+    every: int = 1,
+    fps: float | None = None,
+    title: str = "The same actions in the world and in M's dream",
+) -> None:
     """The world above and M's dream below, from left to right in time.
 
     Args:
@@ -107,8 +141,14 @@ def _frames(frames: np.ndarray) -> np.ndarray:
     return frames
 
 
-def _mosaic(grid: np.ndarray, path: Path, title: str, rows: Sequence[str] | None = None,
-            columns: Sequence[str] | None = None, group: int = 1) -> None:
+def _mosaic(
+    grid: np.ndarray,
+    path: Path,
+    title: str,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    group: int = 1,
+) -> None:
     """grid [rows, columns, height, width, 3] uint8, pixel for pixel at twice the size; `group` rows touch."""
     scale = _SCALE if grid.shape[3] <= 128 else 1
     grid = grid.repeat(scale, axis=2).repeat(scale, axis=3)
@@ -121,7 +161,7 @@ def _mosaic(grid: np.ndarray, path: Path, title: str, rows: Sequence[str] | None
     for row in range(n_rows):
         for column in range(n_columns):
             x = left + column * (width + gap)
-            canvas[tops[row]:tops[row] + height, x:x + width] = grid[row, column]
+            canvas[tops[row] : tops[row] + height, x : x + width] = grid[row, column]
     with _style():
         figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI)
         figure.figimage(canvas)
@@ -134,15 +174,29 @@ def _mosaic(grid: np.ndarray, path: Path, title: str, rows: Sequence[str] | None
         for row, label in enumerate(rows or ()):
             write(left - 8, tops[row] + height / 2, label, ha="right", va="center", size=9)
         for column, label in enumerate(columns or ()):
-            write(left + column * (width + gap) + width / 2, top - 5, label, ha="center", va="bottom", size=8,
-                  color="#59636e")
+            write(
+                left + column * (width + gap) + width / 2,
+                top - 5,
+                label,
+                ha="center",
+                va="bottom",
+                size=8,
+                color="#59636e",
+            )
         _save(figure, path)
 
 
 # ---------------------------------------------------------------- curves
 
-def curves(lines: Sequence[Mapping[str, Any]], path: Path, panels: Mapping[str, Sequence[str]],
-           xlabel: str = "step", logy: Sequence[str] = (), title: str = "") -> None:
+
+def curves(
+    lines: Sequence[Mapping[str, Any]],
+    path: Path,
+    panels: Mapping[str, Sequence[str]],
+    xlabel: str = "step",
+    logy: Sequence[str] = (),
+    title: str = "",
+) -> None:
     """Learning curves from a journal, a panel a group of metrics.
 
     Args:
@@ -161,10 +215,18 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, panels: Mapping[str, 
         _save(figure, path)
 
 
-def evolution(lines: Sequence[Mapping[str, Any]], path: Path, best: str = "best", mean: str = "mean",
-              worst: str = "worst", rescored: str = "rescored", sigma: str = "sigma",
-              reference: tuple[str, float] | None = None, title: str = "",
-              xlabel: str = "generation") -> None:
+def evolution(
+    lines: Sequence[Mapping[str, Any]],
+    path: Path,
+    best: str = "best",
+    mean: str = "mean",
+    worst: str = "worst",
+    rescored: str = "rescored",
+    sigma: str = "sigma",
+    reference: tuple[str, float] | None = None,
+    title: str = "",
+    xlabel: str = "generation",
+) -> None:
     """An evolution: the population's scores as a band, the distribution's mean re-scored, and its step size.
 
     Args:
@@ -176,14 +238,12 @@ def evolution(lines: Sequence[Mapping[str, Any]], path: Path, best: str = "best"
         figure, (ax, right) = _panels(2, title, widths=(2.2, 1))
         low, high = series(lines, worst), series(lines, best)
         if len(low[0]) and len(low[0]) == len(high[0]):
-            ax.fill_between(low[0], low[1], high[1], color=SKY, alpha=0.22, linewidth=0,
-                            label="worst to best")
+            ax.fill_between(low[0], low[1], high[1], color=SKY, alpha=0.22, linewidth=0, label="worst to best")
         ax.plot(*high, color=SKY, linewidth=1.2, label="best candidate")
         ax.plot(*series(lines, mean), color=BLUE, label="population mean")
         steps, values = series(lines, rescored)
         if len(steps):
-            ax.plot(steps, values, color=RED, marker="o", markersize=4,
-                    label="distribution's mean, re-scored")
+            ax.plot(steps, values, color=RED, marker="o", markersize=4, label="distribution's mean, re-scored")
         if reference:
             _reference(ax, *reference)
         _finish(ax, "Score", xlabel, "linear", legend=True)
@@ -221,9 +281,15 @@ def _label(metric: str, alone: bool) -> str:
 
 # ---------------------------------------------------------------- scores and the mixture's example
 
-def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out tracks",
-           references: Mapping[str, float] | None = None, interval: tuple[float, float] | None = None,
-           xlabel: str = "score of an episode") -> None:
+
+def scores(
+    values: Sequence[float],
+    path: Path,
+    title: str = "Scores on held-out tracks",
+    references: Mapping[str, float] | None = None,
+    interval: tuple[float, float] | None = None,
+    xlabel: str = "score of an episode",
+) -> None:
     """A histogram of episode scores with their mean, its interval, and lines to compare with.
 
     Args:
@@ -237,11 +303,24 @@ def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out
         figure, (ax,) = _panels(1, "", size=(6.8, 3.9))
         bins = np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 5, 40)))
         ax.hist(values, bins=bins, color=SKY, edgecolor=PAPER, linewidth=0.8)
-        ax.plot(values, np.full(len(values), -0.035), "|", color=BLUE, markersize=7, clip_on=False,
-                transform=ax.get_xaxis_transform())
+        ax.plot(
+            values,
+            np.full(len(values), -0.035),
+            "|",
+            color=BLUE,
+            markersize=7,
+            clip_on=False,
+            transform=ax.get_xaxis_transform(),
+        )
         if interval:
-            ax.axvspan(*interval, color=RED, alpha=0.18, linewidth=0, zorder=0.6,
-                       label=f"95% interval of the mean {interval[0]:.0f} … {interval[1]:.0f}")
+            ax.axvspan(
+                *interval,
+                color=RED,
+                alpha=0.18,
+                linewidth=0,
+                zorder=0.6,
+                label=f"95% interval of the mean {interval[0]:.0f} … {interval[1]:.0f}",
+            )
         ax.axvline(mean, color=RED, label=f"mean {mean:.0f} ± {std:.0f} ({len(values)} episodes)")
         for index, (label, value) in enumerate((references or {}).items()):
             _reference(ax, label, value, (INK, GREEN, PURPLE, ORANGE)[index % 4], vertical=True)
@@ -253,9 +332,17 @@ def scores(values: Sequence[float], path: Path, title: str = "Scores on held-out
         _save(figure, path)
 
 
-def mdn_regression(path: Path, x: np.ndarray, y: np.ndarray, grid: np.ndarray, plain: np.ndarray,
-                   pi: np.ndarray, mu: np.ndarray, samples: tuple[np.ndarray, np.ndarray],
-                   title: str = "A sinusoid turned on its side: one x, several y") -> None:
+def mdn_regression(
+    path: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    grid: np.ndarray,
+    plain: np.ndarray,
+    pi: np.ndarray,
+    mu: np.ndarray,
+    samples: tuple[np.ndarray, np.ndarray],
+    title: str = "A sinusoid turned on its side: one x, several y",
+) -> None:
     """Why M answers with a mixture: a plain regression beside a mixture density network (paper, A.2).
 
     Args:
@@ -287,21 +374,37 @@ def mdn_regression(path: Path, x: np.ndarray, y: np.ndarray, grid: np.ndarray, p
 
 # ---------------------------------------------------------------- what they share
 
+
 @contextmanager
 def _style():
     with matplotlib.rc_context({**_RC, **_STYLE}):
         yield
 
 
-def _panels(count: int, title: str, widths: Sequence[float] | None = None,
-            size: tuple[float, float] | None = None, share: bool = False) -> tuple[Figure, list[Any]]:
+def _panels(
+    count: int,
+    title: str,
+    widths: Sequence[float] | None = None,
+    size: tuple[float, float] | None = None,
+    share: bool = False,
+) -> tuple[Figure, list[Any]]:
     columns = min(count, 3)
     rows = -(-count // columns)
     size = size or ({1: 6.4, 2: 9.0, 3: 11.0}[columns], 3.3 * rows + (0.4 if title else 0))
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.06)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share,
-                           gridspec_kw={"width_ratios": widths} if widths else None).ravel().tolist()
+    axes = (
+        figure.subplots(
+            rows,
+            columns,
+            squeeze=False,
+            sharex=share,
+            sharey=share,
+            gridspec_kw={"width_ratios": widths} if widths else None,
+        )
+        .ravel()
+        .tolist()
+    )
     for ax in axes[count:]:
         ax.set_axis_off()
     if title:

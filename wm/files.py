@@ -57,8 +57,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.pop(CHECKSUM, None) != _checksum(content):
-        raise DamagedData(f"{path} is damaged (its contents differ from its checksum): "
-                          "delete it and run `dvc checkout`, or run the stage again")
+        raise DamagedData(
+            f"{path} is damaged (its contents differ from its checksum): "
+            "delete it and run `dvc checkout`, or run the stage again"
+        )
     return content
 
 
@@ -77,5 +79,7 @@ def check(path: Path, expected: str) -> None:
     if not Path(path).is_file():
         raise DamagedData(f"{path} is missing: run `dvc checkout`, or delete its folder and run the stage again")
     if sha256(path) != expected:
-        raise DamagedData(f"{path} is damaged (its sha256 differs from the recorded one): "
-                          "delete it and run `dvc checkout`, or run the stage again")
+        raise DamagedData(
+            f"{path} is damaged (its sha256 differs from the recorded one): "
+            "delete it and run `dvc checkout`, or run the stage again"
+        )

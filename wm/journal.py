@@ -63,10 +63,19 @@ def read(path: Path) -> list[dict[str, Any]]:
 def bar(total: int, desc: str, unit: str, initial: int = 0) -> tqdm:
     """A progress bar on stderr with an estimate of the rest; a plain line each 10 s where there is no terminal."""
     terminal = sys.stderr.isatty()
-    return tqdm(total=total, desc=desc, unit=unit, initial=initial, dynamic_ncols=terminal, unit_scale=total >= 10_000,
-                mininterval=0.2 if terminal else 10.0, maxinterval=10.0 if terminal else 60.0,
-                bar_format=None if terminal else "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} {unit} "
-                "[{elapsed}<{remaining}, {rate_fmt}{postfix}]\n")
+    return tqdm(
+        total=total,
+        desc=desc,
+        unit=unit,
+        initial=initial,
+        dynamic_ncols=terminal,
+        unit_scale=total >= 10_000,
+        mininterval=0.2 if terminal else 10.0,
+        maxinterval=10.0 if terminal else 60.0,
+        bar_format=None
+        if terminal
+        else "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]\n",
+    )
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ class LSTM(nn.Module):
         self.weight_x = nn.Parameter(torch.empty(input_size, 4 * hidden).uniform_(-bound, bound))
         self.weight_h = nn.Parameter(torch.empty(hidden, 4 * hidden).uniform_(-bound, bound))
         bias = torch.zeros(4 * hidden)
-        bias[hidden:2 * hidden] = 1.0  # the forget gate starts open (Jozefowicz et al. 2015)
+        bias[hidden : 2 * hidden] = 1.0  # the forget gate starts open (Jozefowicz et al. 2015)
         self.bias = nn.Parameter(bias)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor], restart: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -37,7 +37,7 @@ class LSTM(nn.Module):
         return h.transpose(0, 1), state
 
     def unroll(self, x: Tensor, state: tuple[Tensor, Tensor], restart: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As `forward` with time first, which costs no transposition: x [T, B, I], restart [T, B] -> h [T, B, H], (h, c)."""
+        """As `forward` with time first: x [T, B, I], restart [T, B] -> h [T, B, H], (h, c)."""
         x_one = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=-1)
         weight_x = _reordered(torch.cat([self.weight_x, self.bias[None]]))
         h, c = _Recurrence.apply(x_one, weight_x, _reordered(self.weight_h), *state, 1.0 - restart.to(x.dtype))
@@ -47,14 +47,14 @@ class LSTM(nn.Module):
         """One step: x [B, I], (h, c) each [B, H] -> the next (h, c)."""
         h, c = state
         gates = torch.addmm(torch.addmm(self.bias, x, self.weight_x), h, self.weight_h)
-        i, f = torch.sigmoid(gates[..., :2 * self.hidden]).chunk(2, dim=-1)
-        g, o = gates[..., 2 * self.hidden:].chunk(2, dim=-1)
+        i, f = torch.sigmoid(gates[..., : 2 * self.hidden]).chunk(2, dim=-1)
+        g, o = gates[..., 2 * self.hidden :].chunk(2, dim=-1)
         c = torch.addcmul(f * c, i, torch.tanh(g))
         return torch.sigmoid(o) * torch.tanh(c), c
 
 
 def _reordered(weight: Tensor) -> Tensor:
-    """Gates as `_Recurrence` wants them, [cell, input, forget, output]: three adjacent sigmoids, three gates that feed c."""
+    """Gates as `_Recurrence` wants them, [cell, input, forget, output]: sigmoids side by side."""
     i, f, g, o = weight.chunk(4, dim=-1)
     return torch.cat([g, i, f, o], dim=-1)
 
@@ -69,15 +69,23 @@ class _Recurrence(torch.autograd.Function):
     CHUNK = 8
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight_x: Tensor, weight_h: Tensor, h0: Tensor, c0: Tensor, keep: Tensor):  # noqa: D102
+    def forward(ctx, x: Tensor, weight_x: Tensor, weight_h: Tensor, h0: Tensor, c0: Tensor, keep: Tensor):
         steps, batch, hidden = len(x), len(h0), h0.shape[-1]
         gates = x.new_empty(steps, batch, 4 * hidden)
         cells, hs = x.new_empty(steps + 1, batch, hidden), x.new_empty(steps + 1, batch, hidden)
         tanh_c = x.new_empty(steps, batch, hidden)
         hs[0], cells[0] = h0, c0
         interrupted = (keep == 0).any(1).tolist()
-        per_step = zip(gates, gates[..., :hidden], gates[..., hidden:], *gates[..., hidden:].chunk(3, -1), cells[1:], tanh_c,
-                       hs[1:], strict=True)
+        per_step = zip(
+            gates,
+            gates[..., :hidden],
+            gates[..., hidden:],
+            *gates[..., hidden:].chunk(3, -1),
+            cells[1:],
+            tanh_c,
+            hs[1:],
+            strict=True,
+        )
         h, c = hs[0], cells[0]
         for t, (a, g, ifo, i, f, o, c_next, tc, h_next) in enumerate(per_step):
             if t % _Recurrence.CHUNK == 0:
@@ -96,7 +104,7 @@ class _Recurrence(torch.autograd.Function):
         return hs[1:], cells[-1].clone()
 
     @staticmethod
-    def backward(ctx, grad_hs: Tensor, grad_c: Tensor):  # noqa: D102
+    def backward(ctx, grad_hs: Tensor, grad_c: Tensor):
         x, gates, cells, tanh_c, hs, weight_x, weight_h, keep = ctx.saved_tensors
         weight_t = weight_h.t().contiguous()
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
@@ -107,8 +115,10 @@ class _Recurrence(torch.autograd.Function):
             h_before, c_before = hs[part], cells[part]
             if any(ctx.interrupted[part]):
                 h_before, c_before = h_before * keep[part, :, None], c_before * keep[part, :, None]
-            factors, leak = _factors(gates[part], c_before, tanh_c[part], hs[part.start + 1:part.stop + 1])
-            dh = _chunk_backward(factors, leak, gates[part], grad_hs[part], keep[part], ctx.interrupted[part], weight_t, dh, dc)
+            factors, leak = _factors(gates[part], c_before, tanh_c[part], hs[part.start + 1 : part.stop + 1])
+            dh = _chunk_backward(
+                factors, leak, gates[part], grad_hs[part], keep[part], ctx.interrupted[part], weight_t, dh, dc
+            )
             d = factors.flatten(0, 1)
             torch.addmm(grad_weight_h, h_before.flatten(0, 1).t(), d, out=grad_weight_h)
             torch.addmm(grad_weight_x, x[part].flatten(0, 1).t(), d, out=grad_weight_x)
@@ -132,13 +142,26 @@ def _factors(gates: Tensor, c_before: Tensor, tanh_c: Tensor, h: Tensor) -> tupl
     return factors, torch.addcmul(o, h, tanh_c, value=-1.0)
 
 
-def _chunk_backward(factors: Tensor, leak: Tensor, gates: Tensor, grad_hs: Tensor, keep: Tensor, interrupted: list[bool],
-                    weight_t: Tensor, dh: Tensor, dc: Tensor) -> Tensor:
+def _chunk_backward(
+    factors: Tensor,
+    leak: Tensor,
+    gates: Tensor,
+    grad_hs: Tensor,
+    keep: Tensor,
+    interrupted: list[bool],
+    weight_t: Tensor,
+    dh: Tensor,
+    dc: Tensor,
+) -> Tensor:
     """Back through some steps: turns factors into gradients of the gates and dc into that of the c before, in place;
     returns the gradient of the h before."""
-    batch, hidden = dh.shape
-    of_gif = factors[..., :3 * hidden].unflatten(-1, (3, hidden))
-    per_step = list(zip(factors, of_gif, factors[..., 3 * hidden:], leak, gates[..., 2 * hidden:3 * hidden], grad_hs, strict=True))
+    hidden = dh.shape[1]
+    of_gif = factors[..., : 3 * hidden].unflatten(-1, (3, hidden))
+    per_step = list(
+        zip(
+            factors, of_gif, factors[..., 3 * hidden :], leak, gates[..., 2 * hidden : 3 * hidden], grad_hs, strict=True
+        )
+    )
     dc_three = dc[:, None]
     for t in range(len(per_step) - 1, -1, -1):
         d, gif, o, from_h, f, grad_h = per_step[t]

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm import models
+from wm import models, parts
 from wm.config import Config
 from wm.lstm import LSTM
 
@@ -29,9 +29,13 @@ class MDNConfig(Config):
 
     hidden: int = Field(256, gt=0, le=8192, description="H, size of the LSTM's state (paper: 256; DoomTakeCover 512)")
     mixtures: int = Field(5, gt=0, le=100, description="K, Gaussians per latent dimension (paper: 5)")
-    reward_head: bool = Field(True, description="predict the step's reward as well (not in the paper; a CarRacing dream needs it)")
+    reward_head: bool = Field(
+        True, description="predict the step's reward as well (not in the paper; a CarRacing dream needs it)"
+    )
     done_head: bool = Field(True, description="predict the end of the episode as well (paper: DoomTakeCover only)")
-    done_weight: float = Field(10.0, gt=0, description="weight of a positive in the done head's cross-entropy (released code: 10)")
+    done_weight: float = Field(
+        10.0, gt=0, description="weight of a positive in the done head's cross-entropy (released code: 10)"
+    )
     reward_weight: float = Field(1.0, ge=0, description="weight of the reward head's squared error in the loss")
 
 
@@ -90,9 +94,10 @@ class MDNRNN(nn.Module):
         parts = [z, act] if not self.reads_restart else [z, act, restart[..., None].to(z.dtype)]
         return torch.cat(parts, dim=-1)
 
-    def step(self, z: Tensor, act: Tensor, state: tuple[Tensor, Tensor], restart: Tensor | None = None
-             ) -> tuple[Tensor, Tensor]:
-        """One step for a batch: z [B, Z], act [B, A], (h, c) each [B, H] -> the next (h, c) (paper, equation in 2.2)."""
+    def step(
+        self, z: Tensor, act: Tensor, state: tuple[Tensor, Tensor], restart: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One step for a batch: z [B, Z], act [B, A], (h, c) each [B, H] -> the next (h, c) (paper, 2.2)."""
         return self.lstm.step(self.inputs(z, act, restart), state)
 
     def heads(self, h: Tensor) -> tuple[Mixture, Tensor | None, Tensor | None]:
@@ -102,8 +107,9 @@ class MDNRNN(nn.Module):
         done = self.done(h).squeeze(-1) if self.done else None
         return mixture, reward, done
 
-    def loss(self, batch: Sequences, state: tuple[Tensor, Tensor], generator: torch.Generator
-             ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+    def loss(
+        self, batch: Sequences, state: tuple[Tensor, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
         """Mean negative log-likelihood of a sampled next z, per dimension, plus the heads' losses.
 
         z is sampled anew from V's posterior for every batch, so M cannot overfit one draw (paper, A.2).
@@ -112,17 +118,30 @@ class MDNRNN(nn.Module):
             the loss, {"nll", "reward", "done"} as detached scalars, and the (h, c) to carry to the next window.
         """
         eps = torch.randn((2, *batch.mu.shape), generator=generator, device=batch.mu.device)
+        counts = batch.has_next.sum().clamp_min(1.0) * self.z_size, batch.has_next.numel()
+        where = parts.slices(len(batch.mu), parts.count(len(batch.mu), batch.mu.device))
+        loss, each = parts.summed(
+            lambda part: self._loss(Sequences(*(tensor[part] for tensor in batch)), (state[0][part], state[1][part]),
+                                    eps[:, part], counts), where, list(self.parameters()))
+        heads = {"nll": True, "reward": self.reward, "done": self.done}
+        sums = zip(heads, zip(*(losses for losses, _ in each), strict=True), strict=True)
+        metrics = {name: sum(values) for name, values in sums if heads[name]}
+        h, c = (torch.cat(part) for part in zip(*(states for _, states in each), strict=True))
+        return loss, metrics, (h, c)
+
+    def _loss(self, batch: Sequences, state: tuple[Tensor, Tensor], eps: Tensor, counts: tuple[Tensor, int]
+              ) -> tuple[Tensor, tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]]:
+        """What some sequences of a batch contribute to `loss`: that, its parts, and their state; eps [2, B, T, Z]."""
         z = torch.addcmul(batch.mu, (0.5 * batch.logvar).exp(), eps[0])
         next_z = torch.addcmul(batch.next_mu, (0.5 * batch.next_logvar).exp(), eps[1])
         z, next_z, act, rew, end, restart, has_next = (  # time first, as the recurrence goes
             tensor.transpose(0, 1) for tensor in (z, next_z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next))
-        h, state = self.lstm.unroll(self.inputs(z, act, restart), state, restart)
+        h, (h_last, c_last) = self.lstm.unroll(self.inputs(z, act, restart), state, restart)
         heads = [head for head in (self.mixture, self.reward, self.done) if head]
         weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
-        loss, nll, error, entropy = HeadsLoss.apply(
-            h, weight, bias, next_z, has_next, rew if self.reward else None, end if self.done else None, self.config)
-        metrics = {"nll": nll} | ({"reward": error} if self.reward else {}) | ({"done": entropy} if self.done else {})
-        return loss, metrics, (state[0].detach(), state[1].detach())
+        rew, end = rew if self.reward else None, end if self.done else None
+        loss, *losses = HeadsLoss.apply(h, weight, bias, next_z, has_next, rew, end, self.config, counts)
+        return loss, (tuple(losses), (h_last.detach(), c_last.detach()))
 
 
 def split_mixture(out: Tensor, mixtures: int, z_size: int) -> Mixture:
@@ -149,7 +168,9 @@ def sample(mixture: Mixture, tau: float, generator: torch.Generator | None = Non
     uniform = torch.rand((*shape[:-2], 1, shape[-1]), generator=generator, device=device)
     eps = torch.randn((*shape[:-2], shape[-1]), generator=generator, device=device)
     cumulative = torch.softmax(mixture.log_pi / tau, dim=-2).cumsum(-2)
-    k = (uniform > cumulative).sum(-2, keepdim=True).clamp_max(shape[-2] - 1)  # [..., 1, Z], inverse of the distribution
+    k = (
+        (uniform > cumulative).sum(-2, keepdim=True).clamp_max(shape[-2] - 1)
+    )  # [..., 1, Z], inverse of the distribution
     mu, log_sigma = mixture.mu.gather(-2, k).squeeze(-2), mixture.log_sigma.gather(-2, k).squeeze(-2)
     return mu + log_sigma.exp() * math.sqrt(tau) * eps
 
@@ -166,14 +187,30 @@ class HeadsLoss(torch.autograd.Function):
     ROWS = 512  # (batch, time) pairs a slice: about 1 MB at K*Z = 160
 
     @staticmethod
-    def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor, z: Tensor, mask: Tensor, rew: Tensor | None,
-                end: Tensor | None, config: MDNConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        ctx,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        z: Tensor,
+        mask: Tensor,
+        rew: Tensor | None,
+        end: Tensor | None,
+        config: MDNConfig,
+        counts: tuple[Tensor, int] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """h [..., H], weight [O, H], bias [O] (mixture, then reward, then end), z [..., Z], mask, rew, end [...]
-        -> the loss, and its parts before weighting, scalars: nll, reward, end."""
+        -> the loss, and its parts before weighting, scalars: nll, reward, end. `counts` are what sums are divided by
+        where this is a part of a batch: that of the mixture, then that of the others."""
         k, z_size = config.mixtures, z.shape[-1]
         rows, targets, mask = h.flatten(0, -2), z.reshape(-1, 1, z_size), mask.reshape(-1)
-        shares = mask / (mask.sum().clamp_min(1.0) * z_size)
-        slots = [(column.reshape(-1), kind) for column, kind in ((rew, _squared_error), (end, _cross_entropy)) if column is not None]
+        observed, everything = counts or (mask.sum().clamp_min(1.0) * z_size, len(rows))
+        shares = mask / observed
+        slots = [
+            (column.reshape(-1), kind)
+            for column, kind in ((rew, _squared_error), (end, _cross_entropy))
+            if column is not None
+        ]
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_h, grad_weight, grad_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
         totals = {kind: h.new_zeros((), dtype=torch.float64) for kind in (_nll_slice, _squared_error, _cross_entropy)}
@@ -183,13 +220,14 @@ class HeadsLoss(torch.autograd.Function):
             out = torch.addmm(bias, rows[part], weight.t())
             grad = torch.empty_like(out) if wants else None
             gaussians, grad_gaussians = (
-                None if x is None else x[:, :3 * k * z_size].unflatten(1, (3, k, z_size)) for x in (out, grad))
+                None if x is None else x[:, : 3 * k * z_size].unflatten(1, (3, k, z_size)) for x in (out, grad)
+            )
             totals[_nll_slice] += _nll_slice(gaussians, targets[part], shares[part], grad_gaussians)
             for column, (wanted, kind) in enumerate(slots, 3 * k * z_size):
                 loss, slope = kind(out[:, column], wanted[part], config)
-                totals[kind] += loss.sum(dtype=torch.float64) / len(rows)
+                totals[kind] += loss.sum(dtype=torch.float64) / everything
                 if wants:
-                    torch.div(slope, len(rows), out=grad[:, column])
+                    torch.div(slope, everything, out=grad[:, column])
             if wants:
                 torch.mm(grad, weight, out=grad_h[part])
                 torch.addmm(grad_weight, grad.t(), rows[part], out=grad_weight)
@@ -197,14 +235,15 @@ class HeadsLoss(torch.autograd.Function):
         if wants:
             ctx.save_for_backward(grad_h.view_as(h), grad_weight, grad_bias)
         nll, error, entropy = totals.values()
-        parts = [part.to(h.dtype) for part in (nll + config.reward_weight * error + entropy, nll, error, entropy)]
-        ctx.mark_non_differentiable(*parts[1:])
-        return tuple(parts)
+        weighted = nll + config.reward_weight * error + entropy
+        loss, *pieces = (value.to(h.dtype) for value in (weighted, nll, error, entropy))
+        ctx.mark_non_differentiable(*pieces)
+        return loss, *pieces
 
     @staticmethod
     def backward(ctx, grad_output: Tensor, *_: Tensor):
         one = grad_output.item() == 1.0  # as good as always: saves a pass over a large tensor
-        return *(grad if one else grad * grad_output for grad in ctx.saved_tensors), None, None, None, None, None
+        return *(grad if one else grad * grad_output for grad in ctx.saved_tensors), *[None] * 6
 
 
 def _squared_error(out: Tensor, rew: Tensor, config: MDNConfig) -> tuple[Tensor, Tensor]:

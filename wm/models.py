@@ -57,8 +57,10 @@ def check_same(folder: Path, key: str, before: Config, now: Config) -> None:
     """Raises UserError where a round's model differs in shape from the one in `folder` that it continues."""
     for name, value in now.model_dump().items():
         if (earlier := getattr(before, name)) != value:
-            raise UserError(f"{key}.{name} is {value!r}, and {earlier!r} in {folder}, which this round continues: "
-                            f"set it to {earlier!r}, or start with `after: zero`")
+            raise UserError(
+                f"{key}.{name} is {value!r}, and {earlier!r} in {folder}, which this round continues: "
+                f"set it to {earlier!r}, or start with `after: zero`"
+            )
 
 
 def exists(folder: Path, kind: str) -> bool:

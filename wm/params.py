@@ -68,7 +68,9 @@ class Params(Config):
 
     experiments: dict[str, Experiment] = Field(description="every number: an entry an experiment, a section a stage")
     models: dict[str, Model] = Field(description="an entry a round: what it continues, who collects")
-    agents: dict[str, AgentEntry] = Field(description="an entry an agent: which model it learns on, what it starts from")
+    agents: dict[str, AgentEntry] = Field(
+        description="an entry an agent: which model it learns on, what it starts from"
+    )
 
     @field_validator("experiments", "models", "agents")
     @classmethod
@@ -93,13 +95,18 @@ class Params(Config):
 
     def _one_world(self) -> None:
         """What an entry builds on belongs to the same world."""
-        worlds_of = {f"{kind}.{name}": self.experiments[entry.experiment].world
-                     for kind in ("models", "agents") for name, entry in getattr(self, kind).items()}
+        worlds_of = {
+            f"{kind}.{name}": self.experiments[entry.experiment].world
+            for kind in ("models", "agents")
+            for name, entry in getattr(self, kind).items()
+        }
         for entry, others in self._links().items():
             for key, other in others.items():
                 if worlds_of[entry] != worlds_of[other]:
-                    raise ValueError(f"{entry}.{key} is {other.partition('.')[2]!r}, of {worlds_of[other]}: "
-                                     f"expected one of {worlds_of[entry]}")
+                    raise ValueError(
+                        f"{entry}.{key} is {other.partition('.')[2]!r}, of {worlds_of[other]}: "
+                        f"expected one of {worlds_of[entry]}"
+                    )
 
     def _no_circles(self) -> None:
         """Rounds follow one another."""
@@ -108,8 +115,10 @@ class Params(Config):
         def visit(entry: str, above: tuple[str, ...]) -> None:
             for key, other in links[entry].items() if entry not in done else ():
                 if other in (*above, entry):
-                    raise ValueError(f"{entry}.{key} is {other.partition('.')[2]!r}, which itself builds on {entry}: "
-                                     "expected an earlier one")
+                    raise ValueError(
+                        f"{entry}.{key} is {other.partition('.')[2]!r}, which itself builds on {entry}: "
+                        "expected an earlier one"
+                    )
                 visit(other, (*above, entry))
             done.add(entry)
 
@@ -119,9 +128,15 @@ class Params(Config):
     def _links(self) -> dict[str, dict[str, str]]:
         """What each entry builds on: {"models.NAME": {"after": "models.OTHER"}, …}, without `zero`."""
         keys = {"models": {"after": "models", "actor": "agents"}, "agents": {"model": "models", "after": "agents"}}
-        return {f"{kind}.{name}": {key: f"{section}.{getattr(entry, key)}" for key, section in keys[kind].items()
-                                   if getattr(entry, key) != ZERO}
-                for kind in keys for name, entry in getattr(self, kind).items()}
+        return {
+            f"{kind}.{name}": {
+                key: f"{section}.{getattr(entry, key)}"
+                for key, section in keys[kind].items()
+                if getattr(entry, key) != ZERO
+            }
+            for kind in keys
+            for name, entry in getattr(self, kind).items()
+        }
 
 
 def load(path: Path | str = FILE) -> Params:

@@ -69,7 +69,12 @@ class AgentDriver:
     NOISE_MEMORY = 0.9
 
     def __init__(self, agent: Agent, params: np.ndarray, slots: int, sampled: bool, noise: float = 0.0):
-        self.agent, self.params, self.sampled, self.noise = agent, np.ascontiguousarray(params, np.float32), sampled, noise
+        self.agent, self.params, self.sampled, self.noise = (
+            agent,
+            np.ascontiguousarray(params, np.float32),
+            sampled,
+            noise,
+        )
         self.h, self.c = agent.initial_state(slots)
         self.restart = np.ones(slots, np.float32)
         self.which = np.zeros(slots, np.int64)
@@ -77,13 +82,13 @@ class AgentDriver:
         self.disturb: list[np.random.Generator | None] = [None] * slots
         self.drift = np.zeros((slots, agent.world.spec.action_size), np.float32)
 
-    def begin(self, slot: int, pair: Pair) -> None:  # noqa: D102
+    def begin(self, slot: int, pair: Pair) -> None:
         self.which[slot], seed = pair
         self.h[slot], self.c[slot], self.restart[slot], self.drift[slot] = 0.0, 0.0, 1.0, 0.0
         self.eps[slot] = EpisodeNoise(seed, self.agent.mdnrnn.z_size)
         self.disturb[slot] = np.random.Generator(np.random.Philox(key=[seed, 0xA5]))
 
-    def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:  # noqa: D102
+    def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:
         eps = np.stack([self.eps[slot].draw() for slot in slots]) if self.sampled else None
         z = self.agent.see(obs, eps)
         h, c = self.h[slots], self.c[slots]
@@ -110,12 +115,12 @@ class ExplorerDriver:
         self.world, self.options = world, options or {}
         self.policies: list[Policy | None] = [None] * slots
 
-    def begin(self, slot: int, pair: Pair) -> None:  # noqa: D102
+    def begin(self, slot: int, pair: Pair) -> None:
         rng = np.random.Generator(np.random.Philox(key=[pair[1], 0xE7]))
         self.policies[slot] = self.world.explorer(rng, **self.options)
 
-    def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:  # noqa: D102
-        return np.stack([self.policies[slot](frame) for slot, frame in zip(slots, obs)]).astype(np.float32)
+    def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        return np.stack([self.policies[slot](frame) for slot, frame in zip(slots, obs, strict=True)]).astype(np.float32)
 
 
 _ENVIRONMENTS: dict[tuple[str, str], list[gymnasium.Env]] = {}
@@ -138,8 +143,18 @@ def close_environments() -> None:
     _ENVIRONMENTS.clear()
 
 
-def play(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None, stall: int = 0, limit: int = 0,
-         keep_acts: bool = False, shard: Shard | None = None) -> Played:
+def play(
+    world: World,
+    driver: Driver,
+    pairs: list[Pair],
+    slots: int,
+    *,
+    drawing: str | None = None,
+    stall: int = 0,
+    limit: int = 0,
+    keep_acts: bool = False,
+    shard: Shard | None = None,
+) -> Played:
     """Plays every pair to its end.
 
     Args:
@@ -171,8 +186,11 @@ def play(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing
         while len(active):
             acts = driver.act(obs[active], active)
             played.batch_steps += 1
-            ended = [slot for slot, act in zip(active, acts)
-                     if _step(envs[slot], episodes[slot], act, obs, slot, stall, limit, keep_acts, shard)]
+            ended = [
+                slot
+                for slot, act in zip(active, acts, strict=True)
+                if _step(envs[slot], episodes[slot], act, obs, slot, stall, limit, keep_acts, shard)
+            ]
             for slot in ended:
                 _finish(episodes[slot], pairs, played, keep_acts, shard)
                 if not begin(slot):
@@ -194,8 +212,17 @@ class _Running:
     end: bool = False
 
 
-def _step(env: gymnasium.Env, episode: _Running, act: np.ndarray, obs: np.ndarray, slot: int, stall: int,
-          limit: int, keep_acts: bool, shard: Shard | None) -> bool:
+def _step(
+    env: gymnasium.Env,
+    episode: _Running,
+    act: np.ndarray,
+    obs: np.ndarray,
+    slot: int,
+    stall: int,
+    limit: int,
+    keep_acts: bool,
+    shard: Shard | None,
+) -> bool:
     """Steps one environment; whether its episode is over."""
     if not np.isfinite(act).all():
         episode.score = float("nan")
@@ -223,12 +250,15 @@ def _finish(episode: _Running, pairs: list[Pair], played: Played, keep_acts: boo
     if shard is not None and episode.length:
         end = np.zeros(episode.length, bool)
         end[-1] = episode.end
-        shard.add({"obs": np.stack(episode.frames), "act": np.stack(episode.acts), "rew": np.array(episode.rews), "end": end},
-                  seed=pairs[episode.index][1], score=round(episode.score, 6))
+        shard.add(
+            {"obs": np.stack(episode.frames), "act": np.stack(episode.acts), "rew": np.array(episode.rews), "end": end},
+            seed=pairs[episode.index][1],
+            score=round(episode.score, 6),
+        )
 
 
 class _one_thread:
-    """One thread of torch and OpenCV inside: the cores belong to the workers, and bits must not depend on their number."""
+    """One thread of torch and OpenCV inside: the cores belong to the workers, and bits to the job."""
 
     def __enter__(self) -> None:
         self.before = torch.get_num_threads(), cv2.getNumThreads()
@@ -240,8 +270,9 @@ class _one_thread:
         cv2.setNumThreads(self.before[1])
 
 
-def record(world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None,
-           stall: int = 0) -> tuple[bytes, list[dict]]:
+def record(
+    world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None, stall: int = 0
+) -> tuple[bytes, list[dict]]:
     """Plays the pairs and returns them as one shard's bytes and the manifest's lines."""
     shard = Shard(frame_columns(world.spec.action_size))
     play(world, driver, pairs, slots, drawing=drawing, stall=stall, shard=shard)

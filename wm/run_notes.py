@@ -16,16 +16,14 @@ STAGES = {
 }
 MODELS = {
     "vae": "**V** of a world model (Ha & Schmidhuber 2018): frames [B, 64, 64, 3] in, the latent's mean and "
-           "log-variance out.",
-    "mdnrnn": "**M** of a world model (Ha & Schmidhuber 2018): z, action and state in, a mixture over the "
-              "next z out.",
+    "log-variance out.",
+    "mdnrnn": "**M** of a world model (Ha & Schmidhuber 2018): z, action and state in, a mixture over the next z out.",
     "agent": "**V, M and C together**: frames in, actions out. A request carries M's state, and the reply "
-             "the next one; the model keeps none.",
+    "the next one; the model keeps none.",
 }
 
 
-def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (),
-           picture_url: str = "") -> str:
+def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (), picture_url: str = "") -> str:
     """The note of a run.
 
     Args:
@@ -53,9 +51,19 @@ def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (
 
 def of_version(run: dict[str, Any], end: dict[str, Any], data: str) -> str:
     """The description of a model's version."""
-    return "\n".join([f"`{run['stage']}@{run['name']}` at commit `{(run['commit'] or 'unknown')[:12]}`"
-                      + (" with changes" if run["dirty"] else "") + f", data `{data[:16]}…`.", "",
-                      _figures(end.get("summary", {})), "", "```", *again(run), "```"])
+    return "\n".join(
+        [
+            f"`{run['stage']}@{run['name']}` at commit `{(run['commit'] or 'unknown')[:12]}`"
+            + (" with changes" if run["dirty"] else "")
+            + f", data `{data[:16]}…`.",
+            "",
+            _figures(end.get("summary", {})),
+            "",
+            "```",
+            *again(run),
+            "```",
+        ]
+    )
 
 
 def again(run: dict[str, Any]) -> list[str]:

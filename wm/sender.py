@@ -35,8 +35,16 @@ MODELS = {"train_vae": "vae", "train_mdn": "mdnrnn", "evaluate": "agent"}
 """Stage -> the kind of model that is registered when it has ended; an agent when it has been scored."""
 PARTS = {"vae": ("vae",), "mdnrnn": ("mdnrnn",), "agent": ("vae", "mdnrnn", "controller")}
 """Kind -> the safetensors files, each with a JSON beside it, that it is made of."""
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pydantic", "filelock", "gymnasium",
-                "opencv-python-headless")
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "numpy",
+    "safetensors",
+    "pydantic",
+    "filelock",
+    "gymnasium",
+    "opencv-python-headless",
+)
 """What the code inside a registered model imports; pinned to what made it."""
 
 
@@ -122,7 +130,7 @@ class Sender:
         entities = self.mlflow.entities
         params = [entities.Param(name, str(value)[:6000]) for name, value in self.run["config"].items()]
         for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start:start + 100])
+            self.client.log_batch(run_id, params=params[start : start + 100])
         datasets = self._datasets()
         models = [entities.LoggedModelInput(_model_id(version)) for version in self._input_models()]
         if datasets or models:
@@ -135,23 +143,31 @@ class Sender:
         found = self.client.search_runs([experiment], f"tags.`wm.key` = '{run['key']}'", max_results=1)
         if found:
             return found[0].info.run_id
-        tags = {**{f"wm.{field}": run[field] for field in ("key", "stage", "name", "world", "experiment")},
-                "wm.dirty": str(run["dirty"]).lower(), "mlflow.user": run["user"],
-                "mlflow.source.type": "LOCAL", "mlflow.source.name": run_notes.again(run)[-1],
-                **{f"wm.input.{path}": digest for path, digest in run["inputs"].items()}}
+        tags = {
+            **{f"wm.{field}": run[field] for field in ("key", "stage", "name", "world", "experiment")},
+            "wm.dirty": str(run["dirty"]).lower(),
+            "mlflow.user": run["user"],
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": run_notes.again(run)[-1],
+            **{f"wm.input.{path}": digest for path, digest in run["inputs"].items()},
+        }
         if run["commit"]:
             tags["mlflow.source.git.commit"] = run["commit"]
         if run["parent"]:
             tags["mlflow.parentRunId"] = self._parent(run)
-        made = self.client.create_run(experiment, start_time=run["start_ms"], tags=tags,
-                                      run_name=f"{run['stage']}@{run['name']}")
+        made = self.client.create_run(
+            experiment, start_time=run["start_ms"], tags=tags, run_name=f"{run['stage']}@{run['name']}"
+        )
         return made.info.run_id
 
     def _parent(self, run: dict[str, Any]) -> str:
         """The pipeline's run; made here if its own sender has not come to it, or works on another machine."""
         path = self.entry.folder.parent / run["parent"] / "run.json"
-        pipeline = files.read_json(path) if path.exists() else {
-            **run, "key": run["parent"], "stage": "pipeline", "inputs": {}, "parent": None}
+        pipeline = (
+            files.read_json(path)
+            if path.exists()
+            else {**run, "key": run["parent"], "stage": "pipeline", "inputs": {}, "parent": None}
+        )
         return self._find_or_make(pipeline)
 
     def _experiment(self) -> str:
@@ -162,22 +178,29 @@ class Sender:
         if not os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
             here = (self.entry.root / "mlartifacts" / self.experiment_name).as_uri()
         about = "Trials with tiny numbers." if self.smoke else "A world, learned, dreamed and driven in."
-        return self.client.create_experiment(self.experiment_name, artifact_location=here, tags={
-            "mlflow.experimentKind": "custom_model_development",  # or the UI takes it for a chatbot's
-            "mlflow.note.content": f"{about} One run a pipeline, with a run a stage below it."})
+        return self.client.create_experiment(
+            self.experiment_name,
+            artifact_location=here,
+            tags={
+                "mlflow.experimentKind": "custom_model_development",  # or the UI takes it for a chatbot's
+                "mlflow.note.content": f"{about} One run a pipeline, with a run a stage below it.",
+            },
+        )
 
     def _datasets(self) -> list[Any]:
         entities = self.mlflow.entities
-        datasets = [entities.Dataset(path, about["md5"], "local", json.dumps({"uri": path}),
-                                     profile=json.dumps(about["numbers"]))
-                    for path, about in self.run["datasets"].items()]
+        datasets = [
+            entities.Dataset(
+                path, about["md5"], "local", json.dumps({"uri": path}), profile=json.dumps(about["numbers"])
+            )
+            for path, about in self.run["datasets"].items()
+        ]
         context = entities.InputTag("mlflow.data.context", self.run["stage"])
         return [entities.DatasetInput(dataset, [context]) for dataset in datasets]
 
     def _input_models(self) -> list[Any]:
         """Registered versions of V and M that the run reads."""
-        return [version for kind, weights in self.run["models"]
-                for version in self._versions(kind, weights)[:1]]
+        return [version for kind, weights in self.run["models"] for version in self._versions(kind, weights)[:1]]
 
     # ------------------------------------------------------------ while it runs
 
@@ -194,10 +217,10 @@ class Sender:
             position = sent["position"] if same else 0
             file.seek(position)
             whole = file.read()
-        whole = whole[:whole.rfind(b"\n") + 1]
+        whole = whole[: whole.rfind(b"\n") + 1]
         metrics = list(self._metrics(whole.decode()))
         for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(self.run_id, metrics=metrics[start:start + BATCH])
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
         if whole:
             self.entry.mark(position=position + len(whole), inode=about.st_ino)
 
@@ -227,9 +250,14 @@ class Sender:
                     self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
                     pictures += [relative.as_posix()] if path.suffix == ".png" else []
             model_id = self._register(end)
-            self.client.log_batch(run_id, metrics=[
-                entities.Metric(name, float(value), end["end_ms"], 0, model_id=model_id)
-                for name, value in end.get("summary", {}).items() if isinstance(value, (int, float))])
+            self.client.log_batch(
+                run_id,
+                metrics=[
+                    entities.Metric(name, float(value), end["end_ms"], 0, model_id=model_id)
+                    for name, value in end.get("summary", {}).items()
+                    if isinstance(value, (int, float))
+                ],
+            )
         if end.get("message"):
             tags["wm.message"] = end["message"]
         address = f"get-artifact?run_uuid={run_id}&path="  # of MLflow's server, whose page shows the note
@@ -251,20 +279,25 @@ class Sender:
             return _model_id(same[0])
         name = self._model_name(kind)
         with suppress(self.mlflow.exceptions.MlflowException):  # it is there already
-            self.client.create_registered_model(name, description=run_notes.MODELS[kind],
-                                                tags={"wm.world": self.run["world"], "wm.kind": kind})
+            self.client.create_registered_model(
+                name, description=run_notes.MODELS[kind], tags={"wm.world": self.run["world"], "wm.kind": kind}
+            )
         info = self._log_model(kind, folder)
         data = self._data()
-        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"],
-                "wm.commit": self.run["commit"]}
+        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"], "wm.commit": self.run["commit"]}
         version = self.client.create_model_version(
-            name, info.model_uri, run_id=self.run_id, model_id=info.model_id,
+            name,
+            info.model_uri,
+            run_id=self.run_id,
+            model_id=info.model_id,
             tags={tag: value for tag, value in tags.items() if value},
-            description=run_notes.of_version(self.run, end, data))
+            description=run_notes.of_version(self.run, end, data),
+        )
         self.client.set_tag(self.run_id, "wm.version", f"{name}/{version.version}")
         link = json.dumps([{"name": name, "version": version.version}])  # shown on the logged model's page
-        self.client.set_logged_model_tags(info.model_id, {
-            "mlflow.modelVersions": link, "mlflow.note.content": version.description})
+        self.client.set_logged_model_tags(
+            info.model_id, {"mlflow.modelVersions": link, "mlflow.note.content": version.description}
+        )
         return info.model_id
 
     def _log_model(self, kind: str, folder: Path) -> Any:
@@ -278,10 +311,15 @@ class Sender:
                 shutil.copyfile(folder / name, model / name)
             shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__"))
             return mlflow.pyfunc.log_model(
-                name=f"{self.run['name']}-{kind}", python_model=str(package / "agent_model.py"),
-                artifacts={"model": str(model)}, code_paths=[str(code)], signature=_signature(mlflow, kind),
-                pip_requirements=pins, model_type=kind,
-                params={name: str(value)[:500] for name, value in self.run["config"].items()})
+                name=f"{self.run['name']}-{kind}",
+                python_model=str(package / "agent_model.py"),
+                artifacts={"model": str(model)},
+                code_paths=[str(code)],
+                signature=_signature(mlflow, kind),
+                pip_requirements=pins,
+                model_type=kind,
+                params={name: str(value)[:500] for name, value in self.run["config"].items()},
+            )
 
     def _data(self) -> str:
         """The digest of the data that made the model: the data set read, or what V learned from."""

@@ -30,9 +30,12 @@ PATIENCE = 20.0
 """Seconds that the end of a run waits for MLflow; 3 if that was unreachable or the run was interrupted."""
 PARENT = "WM_PARENT_RUN"
 _CALM = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
@@ -51,9 +54,18 @@ class Run:
 
 
 @contextlib.contextmanager
-def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Mapping[str, Any],
-              inputs: Sequence[Path], output: Path, live: Path | None = None, root: Path | None = None
-              ) -> Iterator[Run]:
+def stage_run(
+    *,
+    stage: str,
+    name: str,
+    world: str,
+    experiment: str,
+    config: Mapping[str, Any],
+    inputs: Sequence[Path],
+    output: Path,
+    live: Path | None = None,
+    root: Path | None = None,
+) -> Iterator[Run]:
     """Tracks a stage while the block runs: finished, failed or killed as the block ends.
 
     Args:
@@ -68,22 +80,42 @@ def stage_run(*, stage: str, name: str, world: str, experiment: str, config: Map
     """
     root = find_root() if root is None else Path(root)
     agent = next((path for path in inputs if (root / path / "controller.json").exists()), output)
-    about = {"kind": "stage", "stage": stage, "name": name, "world": world, "experiment": experiment,
-             "config": dict(config), **_inputs(root, inputs), "output": str(output),
-             "model": str(agent if stage == "evaluate" else output), "live": str(live) if live else None,
-             "parent": os.environ.get(PARENT)}
+    about = {
+        "kind": "stage",
+        "stage": stage,
+        "name": name,
+        "world": world,
+        "experiment": experiment,
+        "config": dict(config),
+        **_inputs(root, inputs),
+        "output": str(output),
+        "model": str(agent if stage == "evaluate" else output),
+        "live": str(live) if live else None,
+        "parent": os.environ.get(PARENT),
+    }
     with _tracked(root, about) as run:
         yield run
 
 
 @contextlib.contextmanager
-def pipeline_run(*, name: str, world: str, experiment: str, config: Mapping[str, Any] | None = None,
-                 root: Path | None = None) -> Iterator[Run]:
+def pipeline_run(
+    *, name: str, world: str, experiment: str, config: Mapping[str, Any] | None = None, root: Path | None = None
+) -> Iterator[Run]:
     """Tracks a pipeline run: stages started inside the block, here or in child processes, appear under it."""
     root = find_root() if root is None else Path(root)
-    about = {"kind": "pipeline", "stage": "pipeline", "name": name, "world": world, "experiment": experiment,
-             "config": dict(config or {}), **_inputs(root, []), "output": None, "live": None, "parent": None,
-             "model": None}
+    about = {
+        "kind": "pipeline",
+        "stage": "pipeline",
+        "name": name,
+        "world": world,
+        "experiment": experiment,
+        "config": dict(config or {}),
+        **_inputs(root, []),
+        "output": None,
+        "live": None,
+        "parent": None,
+        "model": None,
+    }
     before = os.environ.get(PARENT)
     with _tracked(root, about) as run:
         try:
@@ -127,8 +159,11 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | N
         return None
     info, server = found[0].info, uri(root)
     page = f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
-    return {"run_id": info.run_id, "experiment_id": info.experiment_id,
-            "url": page if server.startswith("http") else ""}
+    return {
+        "run_id": info.run_id,
+        "experiment_id": info.experiment_id,
+        "url": page if server.startswith("http") else "",
+    }
 
 
 def ui(port: int = 5000, root: Path | None = None) -> None:
@@ -136,9 +171,22 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
     root = (find_root() if root is None else Path(root)).resolve()
     connect(root)  # makes the database once
     print(f"MLflow: http://127.0.0.1:{port}   (Ctrl-C stops it)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", _local(root),
-               "--default-artifact-root", (root / "mlartifacts").as_uri(),
-               "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        _local(root),
+        "--default-artifact-root",
+        (root / "mlartifacts").as_uri(),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": _local(root)})
 
 
@@ -184,6 +232,7 @@ def declare(load: Any) -> None:
 
 # ---------------------------------------------------------------- beside the run
 
+
 @contextlib.contextmanager
 def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
     """An entry in the spool and a sender beside this process while the block runs."""
@@ -223,12 +272,17 @@ def _end(entry: Entry, run: Run) -> None:
 def _start_sender(entry: Entry) -> subprocess.Popen:
     package = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    env = {**_CALM, **os.environ, "MLFLOW_TRACKING_URI": uri(entry.root), "PYTHONPATH": path,
-           "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    env = {
+        **_CALM,
+        **os.environ,
+        "MLFLOW_TRACKING_URI": uri(entry.root),
+        "PYTHONPATH": path,
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "wm.tracking", str(entry.folder), str(os.getpid())]
     with (entry.folder / "sender.log").open("ab") as log:
-        return subprocess.Popen(command, env=env, cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log,
-                                stderr=log)
+        return subprocess.Popen(command, env=env, cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -> None:
@@ -251,8 +305,10 @@ def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -
     else:
         reason = trouble.read_text() if trouble.exists() else "it was too slow"
         entry.keep()
-        _warn(f"MLflow at {uri(entry.root)} did not take this run's report ({reason}): "
-              f"it waits in {entry.folder.relative_to(entry.root)} and is sent with the next run")
+        _warn(
+            f"MLflow at {uri(entry.root)} did not take this run's report ({reason}): "
+            f"it waits in {entry.folder.relative_to(entry.root)} and is sent with the next run"
+        )
     entry.lock.release()
 
 

@@ -25,7 +25,9 @@ class TrainConfig(Config):
 
     steps: int = Field(gt=0, description="optimiser steps")
     batch: int = Field(100, gt=0, description="frames (V) or parallel sequences (M) a step (paper: 100)")
-    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size at the start (released code: V 1e-4, M 1e-3)")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Adam's step size at the start (released code: V 1e-4, M 1e-3)"
+    )
     learning_rate_end: float = Field(1e-5, gt=0, description="Adam's step size at the last step; it falls as a cosine")
     clip: float = Field(0.0, ge=0, description="gradients are clipped by value to [-clip, clip] (M: 1); 0 for never")
     report_every: int = Field(50, gt=0, description="steps between two points of the training curve")
@@ -100,8 +102,10 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> dict[str, Tensor]:
     loss, metrics, batch = task.step()
     if not torch.isfinite(loss):
-        raise UserError(f"the loss became {loss.item()} at step {step}, on {batch}; the model was not changed by it: "
-                        "lower learning_rate, or look at that batch")
+        raise UserError(
+            f"the loss became {loss.item()} at step {step}, on {batch}; the model was not changed by it: "
+            "lower learning_rate, or look at that batch"
+        )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if config.clip:
@@ -110,8 +114,14 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, ste
     return {"loss": loss.detach(), **metrics}
 
 
-def _save(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, step: int,
-          sums: dict[str, Tensor], counted: int) -> None:
+def _save(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    checkpoints: Checkpoints,
+    step: int,
+    sums: dict[str, Tensor],
+    counted: int,
+) -> None:
     tensors, state = task.state()
     tensors = {f"task.{name}": array for name, array in tensors.items()}
     tensors |= {f"model.{name}": value.cpu().numpy() for name, value in task.model.state_dict().items()}
@@ -121,8 +131,9 @@ def _save(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints
     checkpoints.save(step, tensors, {"task": state, "counted": counted})
 
 
-def _resume(task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, journal: Journal
-            ) -> tuple[int, dict[str, Tensor], int]:
+def _resume(
+    task: Task, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints, journal: Journal
+) -> tuple[int, dict[str, Tensor], int]:
     """Steps done, and the sums and count of what was not reported yet."""
     found = checkpoints.load()
     if found is None:

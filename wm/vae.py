@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm import models
+from wm import models, parts
 from wm.config import Config
 from wm.convolutions import fold, folded_conv, folded_deconv, relu_fold, relu_spread, spread, window_conv, window_deconv
 
@@ -22,7 +22,9 @@ class VAEConfig(Config):
     """The shape of V."""
 
     z_size: int = Field(32, gt=0, le=1024, description="Z, length of the latent vector (paper: 32; DoomTakeCover 64)")
-    kl_tolerance: float = Field(0.5, ge=0, description="free nats per latent dimension: the KL term is max(KL, tolerance*Z)")
+    kl_tolerance: float = Field(
+        0.5, ge=0, description="free nats per latent dimension: the KL term is max(KL, tolerance*Z)"
+    )
 
 
 class VAE(nn.Module):
@@ -32,18 +34,25 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 32, 4, 2), nn.ReLU(),  # 64 -> 31
-            nn.Conv2d(32, 64, 4, 2), nn.ReLU(),  # -> 14
-            nn.Conv2d(64, 128, 4, 2), nn.ReLU(),  # -> 6
-            nn.Conv2d(128, 256, 4, 2), nn.ReLU(),  # -> 2
+            nn.Conv2d(3, 32, 4, 2),
+            nn.ReLU(),  # 64 -> 31
+            nn.Conv2d(32, 64, 4, 2),
+            nn.ReLU(),  # -> 14
+            nn.Conv2d(64, 128, 4, 2),
+            nn.ReLU(),  # -> 6
+            nn.Conv2d(128, 256, 4, 2),
+            nn.ReLU(),  # -> 2
         )
         self.mu = nn.Linear(1024, config.z_size)
         self.logvar = nn.Linear(1024, config.z_size)
         self.decoder_in = nn.Linear(config.z_size, 1024)
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(1024, 128, 5, 2), nn.ReLU(),  # 1 -> 5
-            nn.ConvTranspose2d(128, 64, 5, 2), nn.ReLU(),  # -> 13
-            nn.ConvTranspose2d(64, 32, 6, 2), nn.ReLU(),  # -> 30
+            nn.ConvTranspose2d(1024, 128, 5, 2),
+            nn.ReLU(),  # 1 -> 5
+            nn.ConvTranspose2d(128, 64, 5, 2),
+            nn.ReLU(),  # -> 13
+            nn.ConvTranspose2d(64, 32, 6, 2),
+            nn.ReLU(),  # -> 30
             nn.ConvTranspose2d(32, 3, 6, 2),  # -> 64
         )
         self.to(memory_format=torch.channels_last)
@@ -75,14 +84,21 @@ class VAE(nn.Module):
         Returns:
             the loss to minimise, and {"reconstruction", "kl"} as detached scalars.
         """
+        eps = torch.randn((len(obs), self.config.z_size), generator=generator, device=obs.device)
+        where = parts.slices(len(obs), parts.count(len(obs), obs.device))
+        loss, metrics = parts.summed(
+            lambda part: self._loss(obs[part], eps[part], len(obs)), where, list(self.parameters()))
+        return loss, {name: sum(each[name] for each in metrics) for name in metrics[0]}
+
+    def _loss(self, obs: Tensor, eps: Tensor, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What some frames of a batch contribute to `loss`; eps [frames, Z] standard normal."""
         unit = _to_unit(obs)
         mu, logvar = self._posterior(unit)
-        eps = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = torch.addcmul(mu, (0.5 * logvar).exp(), eps)
-        reconstruction = SigmoidSquaredError.apply(self._decode_logits(z), unit) / len(obs)
+        reconstruction = SigmoidSquaredError.apply(self._decode_logits(z), unit) / batch
         kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
-        free = kl.clamp_min(self.config.kl_tolerance * self.config.z_size).mean()
-        return reconstruction + free, {"reconstruction": reconstruction.detach(), "kl": kl.detach().mean()}
+        free = kl.clamp_min(self.config.kl_tolerance * self.config.z_size).sum() / batch
+        return reconstruction + free, {"reconstruction": reconstruction.detach(), "kl": kl.detach().sum() / batch}
 
     def _posterior(self, unit: Tensor) -> tuple[Tensor, Tensor]:
         """Folded frames [B, 32, 32, 12] -> mu, logvar, each [B, Z]."""
@@ -113,7 +129,7 @@ class SigmoidSquaredError(torch.autograd.Function):
     """Sum of (sigmoid(logits) - target)^2, with its gradient 2 (p - x) p (1 - p) made while everything is at hand."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(logits)
         error = p - target
         flat = error.flatten()
@@ -123,7 +139,7 @@ class SigmoidSquaredError(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor):  # noqa: D102
+    def backward(ctx, grad_output: Tensor):
         (half,) = ctx.saved_tensors
         return half * (2.0 * grad_output), None
 

@@ -16,10 +16,19 @@ import imageio_ffmpeg
 import numpy as np
 
 _SMALLEST = 320  # frames with a shorter side are enlarged by a whole factor, pixel for pixel
-_EXACT = ["-threads", "1", "-x264-params", "threads=1:lookahead-threads=1", "-flags", "+bitexact",
-          "-fflags", "+bitexact", "-map_metadata", "-1"]
-_BROWSER = ["-c:v", "libx264", "-preset", "medium", "-crf", "20", "-pix_fmt", "yuv420p",
-            "-movflags", "+faststart"]
+_EXACT = [
+    "-threads",
+    "1",
+    "-x264-params",
+    "threads=1:lookahead-threads=1",
+    "-flags",
+    "+bitexact",
+    "-fflags",
+    "+bitexact",
+    "-map_metadata",
+    "-1",
+]
+_BROWSER = ["-c:v", "libx264", "-preset", "medium", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
 
 
 def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | None = None) -> int:
@@ -45,9 +54,28 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
     head = _caption(caption, width) if caption else np.zeros((0, width, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo",
-               "-pix_fmt", "rgb24", "-s", f"{width}x{height + len(head)}", "-r", f"{fps:g}", "-i", "-", "-an",
-               *_BROWSER, *_EXACT, "-f", "mp4", str(temporary)]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-y",
+        "-loglevel",
+        "error",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{width}x{height + len(head)}",
+        "-r",
+        f"{fps:g}",
+        "-i",
+        "-",
+        "-an",
+        *_BROWSER,
+        *_EXACT,
+        "-f",
+        "mp4",
+        str(temporary),
+    ]
     ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     count = 0
     try:

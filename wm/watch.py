@@ -68,8 +68,9 @@ def _load(folder: Path) -> tuple[Agent, np.ndarray, dict]:
 
 
 @torch.inference_mode()
-def _episode(agent: Agent, params: np.ndarray, sampled: bool, seed: int, steps: int, tau: float, score: list[float]
-             ) -> Iterator[np.ndarray]:
+def _episode(
+    agent: Agent, params: np.ndarray, sampled: bool, seed: int, steps: int, tau: float, score: list[float]
+) -> Iterator[np.ndarray]:
     env = worlds.get(agent.world.spec.name).make(agent.world.spec.drawings[-1])
     noise, generator = EpisodeNoise(seed, agent.mdnrnn.z_size), torch.Generator().manual_seed(seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
@@ -81,9 +82,15 @@ def _episode(agent: Agent, params: np.ndarray, sampled: bool, seed: int, steps: 
         if step % AWAKE == 0 or dreamed is None:
             dreamed, state = torch.from_numpy(z.copy()), (torch.from_numpy(h.copy()), torch.from_numpy(c.copy()))
         decoded = agent.vae.decode(torch.cat([torch.from_numpy(z), dreamed])).numpy()
-        yield _screen([("what it sees", obs), ("what V keeps", decoded[0]),
-                       (f"what M dreams ({step % AWAKE} steps)", decoded[1])], act[0],
-                      f"step {step}   score {score[0]:.1f}")
+        yield _screen(
+            [
+                ("what it sees", obs),
+                ("what V keeps", decoded[0]),
+                (f"what M dreams ({step % AWAKE} steps)", decoded[1]),
+            ],
+            act[0],
+            f"step {step}   score {score[0]:.1f}",
+        )
         h, c = agent.remember(z, act, h, c, restart)
         state = agent.mdnrnn.step(dreamed, torch.from_numpy(act), state, torch.from_numpy(restart))
         dreamed = sample(agent.mdnrnn.heads(state[0])[0], tau, generator)
@@ -96,14 +103,15 @@ def _episode(agent: Agent, params: np.ndarray, sampled: bool, seed: int, steps: 
 
 
 @torch.inference_mode()
-def _dreamed(agent: Agent, params: np.ndarray, model_folder: Path, seed: int, steps: int, tau: float,
-             keys: _Keys | None) -> Iterator[np.ndarray]:
+def _dreamed(
+    agent: Agent, params: np.ndarray, model_folder: Path, seed: int, steps: int, tau: float, keys: _Keys | None
+) -> Iterator[np.ndarray]:
     import safetensors.torch
 
     starts = safetensors.torch.load_file(model_folder / "starts.safetensors")
     generator = torch.Generator().manual_seed(seed)
     first = seed % len(starts["mu"])
-    z, score, restart = starts["mu"][first:first + 1], 0.0, torch.ones(1)
+    z, score, restart = starts["mu"][first : first + 1], 0.0, torch.ones(1)
     state = agent.mdnrnn.initial_state(1)
     for step in range(steps):
         frame = agent.vae.decode(z)[0].numpy()
@@ -123,7 +131,9 @@ def _screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str,
     screen = np.full((head + side + foot, len(panels) * (side + 8) - 8, 3), PAPER, np.uint8)
     for index, (title, frame) in enumerate(panels):
         left = index * (side + 8)
-        screen[head:head + side, left:left + side] = cv2.resize(frame, (side, side), interpolation=cv2.INTER_NEAREST)
+        screen[head : head + side, left : left + side] = cv2.resize(
+            frame, (side, side), interpolation=cv2.INTER_NEAREST
+        )
         cv2.putText(screen, title, (left + 4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
     cv2.putText(screen, caption, (4, head + side + 30), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
     right = screen.shape[1] - 8
@@ -131,7 +141,7 @@ def _screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str,
         middle, y = right - 60, head + side + 8 + index * 12
         cv2.rectangle(screen, (middle - 50, y), (middle + 50, y + 8), (220, 220, 220), -1)
         cv2.rectangle(screen, (middle, y), (middle + int(50 * np.clip(value, -1, 1)), y + 8), BAR, -1)
-    return screen[:screen.shape[0] // 2 * 2, :screen.shape[1] // 2 * 2]
+    return screen[: screen.shape[0] // 2 * 2, : screen.shape[1] // 2 * 2]
 
 
 class _Keys:
@@ -146,7 +156,7 @@ class _Keys:
         pressed = pygame.key.get_pressed()
         steer = float(pressed[pygame.K_RIGHT]) - float(pressed[pygame.K_LEFT])
         every = [steer, float(pressed[pygame.K_UP]), 0.8 * float(pressed[pygame.K_DOWN])]
-        return np.array([every[:self.size]], np.float32)
+        return np.array([every[: self.size]], np.float32)
 
 
 def _show_or_write(frames: Iterator[np.ndarray], fps: int, out: Path | None, default: Path) -> str:

@@ -24,9 +24,15 @@ class CollectConfig(ClusterConfig):
     """How much to see, and how."""
 
     episodes: int = Field(gt=0, description="new episodes of this round (paper: 10,000)")
-    stall: int = Field(0, ge=0, description="an episode also ends after this many steps without a positive reward; 0 for never")
-    noise: float = Field(0.0, ge=0, description="standard deviation of the disturbance of an agent's actions, in rounds after the first")
-    explore: float = Field(0.0, ge=0, le=1, description="share of episodes that a random policy drives, in rounds after the first")
+    stall: int = Field(
+        0, ge=0, description="an episode also ends after this many steps without a positive reward; 0 for never"
+    )
+    noise: float = Field(
+        0.0, ge=0, description="standard deviation of the disturbance of an agent's actions, in rounds after the first"
+    )
+    explore: float = Field(
+        0.0, ge=0, le=1, description="share of episodes that a random policy drives, in rounds after the first"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,9 @@ class _Job:
     noise: float
 
 
-def collect(config: CollectConfig, world: str, seed: int, previous: Path, actor: Path, workspace: Workspace
-            ) -> dict[str, float]:
+def collect(
+    config: CollectConfig, world: str, seed: int, previous: Path, actor: Path, workspace: Workspace
+) -> dict[str, float]:
     """Writes shards of frames and actions; carries the earlier rounds' shards over.
 
     Args:
@@ -58,8 +65,12 @@ def collect(config: CollectConfig, world: str, seed: int, previous: Path, actor:
     jobs = _jobs(config, world, seed, len(earlier) if earlier else 0, models.exists(actor, models.CONTROLLER_KIND))
     waiting = [index for index in range(len(jobs)) if len(carried) + index not in log.done]
     shared = actor if any(not jobs[index].random for index in waiting) else None
-    progress = bar(config.episodes, workspace.title, "episode",
-                   initial=config.episodes - sum(len(jobs[index].pairs) for index in waiting))
+    progress = bar(
+        config.episodes,
+        workspace.title,
+        "episode",
+        initial=config.episodes - sum(len(jobs[index].pairs) for index in waiting),
+    )
     with Cluster(config.workers) as cluster:
         results = cluster.map(_record, [jobs[index] for index in waiting], _read(shared))
         for index, (data, about) in zip(waiting, results, strict=True):
@@ -77,7 +88,7 @@ def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: 
     jobs = []
     for random, part in ((True, numbers[:explored]), (False, numbers[explored:])):
         for start in range(0, len(part), config.episodes_per_job):
-            pairs = [(0, number) for number in part[start:start + config.episodes_per_job]]
+            pairs = [(0, number) for number in part[start : start + config.episodes_per_job]]
             jobs.append(_Job(world, pairs, random, config.slots, config.stall, config.noise))
     return jobs
 
@@ -111,8 +122,10 @@ def _check_disk(config: CollectConfig, world: str, earlier: episodes.EpisodeSet 
     need += sum(shard["bytes"] for shard in earlier.shards) if earlier else 0
     free = shutil.disk_usage(out).free
     if free < need:
-        raise UserError(f"{config.episodes} episodes of {world} may need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
-                        "free some, or lower collect.episodes")
+        raise UserError(
+            f"{config.episodes} episodes of {world} may need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+            "free some, or lower collect.episodes"
+        )
 
 
 def _report(workspace: Workspace, carried: int) -> dict[str, float]:
@@ -123,11 +136,20 @@ def _report(workspace: Workspace, carried: int) -> dict[str, float]:
     for index in chosen:
         obs = data.read(int(index), ["obs"])["obs"]
         rows.append(obs[np.linspace(0, len(obs) - 1, 8).round().astype(int)])
-    figures.contact_sheet(np.concatenate(rows), workspace.out / "figures" / "episodes.png",
-                          title="Episodes, a row each, from start to end")
+    figures.contact_sheet(
+        np.concatenate(rows),
+        workspace.out / "figures" / "episodes.png",
+        title="Episodes, a row each, from start to end",
+    )
     lengths = np.array([episode["length"] for episode in data.episodes])
     scores = np.array([episode["score"] for episode in data.episodes])
     new = sum(len(shard["episodes"]) for shard in data.shards[carried:])
-    return {"episodes": len(data), "new_episodes": new, "steps": int(lengths.sum()), "length_mean": float(lengths.mean()),
-            "score_mean": float(scores.mean()), "score_max": float(scores.max()),
-            "megabytes": sum(shard["bytes"] for shard in data.shards) / 1e6}
+    return {
+        "episodes": len(data),
+        "new_episodes": new,
+        "steps": int(lengths.sum()),
+        "length_mean": float(lengths.mean()),
+        "score_mean": float(scores.mean()),
+        "score_max": float(scores.max()),
+        "megabytes": sum(shard["bytes"] for shard in data.shards) / 1e6,
+    }

@@ -52,8 +52,11 @@ def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) ->
             log.store(index, *target.finish())
     progress.close()
     episodes.write_manifest(workspace.out, source.world, columns, log.shards)
-    return {"episodes": len(source), "steps": source.steps,
-            "megabytes": sum(shard["bytes"] for shard in log.shards) / 1e6}
+    return {
+        "episodes": len(source),
+        "steps": source.steps,
+        "megabytes": sum(shard["bytes"] for shard in log.shards) / 1e6,
+    }
 
 
 @torch.inference_mode()
@@ -62,7 +65,9 @@ def _posterior(model: VAE, obs: np.ndarray, config: EncodeConfig) -> dict[str, n
     steps = len(obs)
     padding = -steps % config.batch
     frames = np.concatenate([obs, np.zeros((padding, *obs.shape[1:]), np.uint8)])
-    parts = [model.encode(torch.from_numpy(frames[start:start + config.batch]).to(config.device))
-             for start in range(0, len(frames), config.batch)]
+    parts = [
+        model.encode(torch.from_numpy(frames[start : start + config.batch]).to(config.device))
+        for start in range(0, len(frames), config.batch)
+    ]
     mu, logvar = (torch.cat(tensors)[:steps].half().cpu().numpy() for tensors in zip(*parts, strict=True))
     return {"mu": mu, "logvar": logvar}

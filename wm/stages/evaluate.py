@@ -56,32 +56,57 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
         scores, lengths, acts = play_agent(config, world, agent, numbers, cluster, spec.drawings[-1], workspace.title)
         if config.videos:
             _films(world, numbers, scores, acts, cluster, workspace)
-    result = {"mean": float(scores.mean()), "std": float(scores.std()), **interval(scores),
-              "min": float(scores.min()), "max": float(scores.max()), "episodes": len(scores), "steps": int(lengths.sum())}
-    files.write_json(workspace.out / "scores.json", {
-        "world": world, "drawing": spec.drawings[-1], **result, "seeds": numbers, "scores": scores.tolist(),
-        "lengths": lengths.tolist()})
-    figures.scores(scores, workspace.out / "figures" / "scores.png", references={"solved": spec.solved},
-                   interval=(result["ci95_low"], result["ci95_high"]))
+    result = {
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        **interval(scores),
+        "min": float(scores.min()),
+        "max": float(scores.max()),
+        "episodes": len(scores),
+        "steps": int(lengths.sum()),
+    }
+    files.write_json(
+        workspace.out / "scores.json",
+        {
+            "world": world,
+            "drawing": spec.drawings[-1],
+            **result,
+            "seeds": numbers,
+            "scores": scores.tolist(),
+            "lengths": lengths.tolist(),
+        },
+    )
+    figures.scores(
+        scores,
+        workspace.out / "figures" / "scores.png",
+        references={"solved": spec.solved},
+        interval=(result["ci95_low"], result["ci95_high"]),
+    )
     metrics.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(metrics, {"score": {name: round(value, 4) for name, value in result.items()}})
     return result
 
 
-def play_agent(config: ClusterConfig, world: str, agent: Path, numbers: list[int], cluster: Cluster, drawing: str,
-               title: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def play_agent(
+    config: ClusterConfig, world: str, agent: Path, numbers: list[int], cluster: Cluster, drawing: str, title: str
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Scores [E], lengths [E] and actions of each episode, of an agent on the episodes `numbers`."""
     pairs = [(0, number) for number in numbers]
-    jobs = [_Job(world, pairs[first:first + config.episodes_per_job], config.slots, drawing)
-            for first in range(0, len(pairs), config.episodes_per_job)]
+    jobs = [
+        _Job(world, pairs[first : first + config.episodes_per_job], config.slots, drawing)
+        for first in range(0, len(pairs), config.episodes_per_job)
+    ]
     progress = bar(len(pairs), title, "episode")
     played = []
     for part in cluster.map(_play, jobs, agents.AgentFiles.read(agent)):
         played.append(part)
         progress.update(len(part.scores))
     progress.close()
-    return (np.concatenate([part.scores for part in played]), np.concatenate([part.lengths for part in played]),
-            [act for part in played for act in part.acts])
+    return (
+        np.concatenate([part.scores for part in played]),
+        np.concatenate([part.lengths for part in played]),
+        [act for part in played for act in part.acts],
+    )
 
 
 def interval(scores: np.ndarray) -> dict[str, float]:
@@ -98,8 +123,9 @@ def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
     return rollout.play(agent.world, driver, job.pairs, job.slots, drawing=job.drawing, keep_acts=True)
 
 
-def _films(world: str, numbers: list[int], scores: np.ndarray, acts: list[np.ndarray], cluster: Cluster,
-           workspace: Workspace) -> None:
+def _films(
+    world: str, numbers: list[int], scores: np.ndarray, acts: list[np.ndarray], cluster: Cluster, workspace: Workspace
+) -> None:
     order = np.argsort(scores, kind="stable")
     chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
     jobs = [_Film(world, numbers[index], acts[index], f"{name}: {scores[index]:.0f}") for name, index in chosen.items()]

@@ -29,13 +29,20 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     """The search, and where fitness comes from."""
 
     generations: int = Field(ge=1, description="generations of CMA-ES (paper: 1,800)")
-    episodes: int = Field(16, ge=1, description="episodes a candidate, the same ones for all candidates of a generation (paper: 16)")
-    stall: int = Field(0, ge=0, description="an episode also ends after this many steps without a positive reward; 0 for never")
+    episodes: int = Field(
+        16, ge=1, description="episodes a candidate, the same ones for all candidates of a generation (paper: 16)"
+    )
+    stall: int = Field(
+        0, ge=0, description="an episode also ends after this many steps without a positive reward; 0 for never"
+    )
     inputs: list[Literal["z", "h", "c"]] | None = Field(
-        None, description="states that C reads; null is the world's own choice, [z] is the paper's ablation without M")
+        None, description="states that C reads; null is the world's own choice, [z] is the paper's ablation without M"
+    )
     hidden: int = Field(0, ge=0, description="tanh units between (paper's ablation: 40); 0 is the linear controller")
     sampled: bool = Field(True, description="C reads a sample of z (paper) rather than V's mean")
-    rescore_every: int = Field(10, ge=1, description="generations between two scorings on selection episodes (released code: 25)")
+    rescore_every: int = Field(
+        10, ge=1, description="generations between two scorings on selection episodes (released code: 25)"
+    )
     rescore_episodes: int = Field(24, ge=1, description="selection episodes (released code: 1,024)")
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the dream runs: cpu, cuda or cuda:N")
@@ -63,8 +70,16 @@ class _Kept:
     source: str = "start"
 
 
-def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, mdnrnn: Path, previous: Path,
-           workspace: Workspace) -> dict[str, float]:
+def evolve(
+    config: EvolveConfig,
+    world: str,
+    seed: int,
+    tau: float,
+    vae: Path,
+    mdnrnn: Path,
+    previous: Path,
+    workspace: Workspace,
+) -> dict[str, float]:
     """Evolves C and writes the whole agent (V, M and C) into the outputs.
 
     Args:
@@ -93,50 +108,101 @@ def evolve(config: EvolveConfig, world: str, seed: int, tau: float, vae: Path, m
             scores, lengths = player(candidates, numbers)  # [P, E]
             fitness = scores.mean(1)
             if not np.isfinite(fitness).any():
-                raise UserError(f"no candidate of generation {generation + 1} has a finite score, so there is nothing to choose "
-                                f"from: look at the models in {vae} and {mdnrnn}, or lower sigma0")
+                raise UserError(
+                    f"no candidate of generation {generation + 1} has a finite score, so there is nothing to choose "
+                    f"from: look at the models in {vae} and {mdnrnn}, or lower sigma0"
+                )
             failed = search.tell(fitness)
-            line = {"best": np.nanmax(fitness), "mean": np.nanmean(fitness), "worst": np.nanmin(fitness), "nan": failed,
-                    "sigma": search.sigma, "steps": int(lengths.sum())}
+            line = {
+                "best": np.nanmax(fitness),
+                "mean": np.nanmean(fitness),
+                "worst": np.nanmin(fitness),
+                "nan": failed,
+                "sigma": search.sigma,
+                "steps": int(lengths.sum()),
+            }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 best = candidates[int(np.nanargmax(fitness))]
-                line |= _rescore(config, world, seed, layout, inputs, cluster, models_files, search.mean, best,
-                                 generation, kept)
+                line |= _rescore(
+                    config, world, seed, layout, inputs, cluster, models_files, search.mean, best, generation, kept
+                )
             seconds = time.perf_counter() - began
-            workspace.journal.log(generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds,
-                                                         "seconds": seconds})
+            workspace.journal.log(
+                generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds, "seconds": seconds}
+            )
             progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{kept.score:.1f}", refresh=False)
             progress.update()
             _save(search, kept, workspace, generation + 1)
     progress.close()
     if not math.isfinite(kept.score):
-        raise UserError("no controller has a finite score on the selection episodes: "
-                        f"look at the models in {vae} and {mdnrnn}")
-    save_controller(kept.params, layout, world, inputs, workspace.out, sampled=config.sampled, source=kept.source,
-                    generation=kept.generation, selection_score=kept.score, dream=config.dream,
-                    tau=tau if config.dream else None)
+        raise UserError(
+            f"no controller has a finite score on the selection episodes: look at the models in {vae} and {mdnrnn}"
+        )
+    save_controller(
+        kept.params,
+        layout,
+        world,
+        inputs,
+        workspace.out,
+        sampled=config.sampled,
+        source=kept.source,
+        generation=kept.generation,
+        selection_score=kept.score,
+        dream=config.dream,
+        tau=tau if config.dream else None,
+    )
     lines = journal.read(workspace.journal.path)
-    figures.evolution(lines, workspace.out / "figures" / "curves.png", reference=("solved", spec.solved),
-                      title="Evolution in the dream" if config.dream else "Evolution in the world")
-    return {"selection_score": kept.score, "generation": kept.generation, "generations": config.generations,
-            "episodes": config.generations * config.population * config.episodes,
-            "steps": int(sum(line["steps"] for line in lines)), "nan": int(sum(line["nan"] for line in lines))}
+    figures.evolution(
+        lines,
+        workspace.out / "figures" / "curves.png",
+        reference=("solved", spec.solved),
+        title="Evolution in the dream" if config.dream else "Evolution in the world",
+    )
+    return {
+        "selection_score": kept.score,
+        "generation": kept.generation,
+        "generations": config.generations,
+        "episodes": config.generations * config.population * config.episodes,
+        "steps": int(sum(line["steps"] for line in lines)),
+        "nan": int(sum(line["nan"] for line in lines)),
+    }
 
 
-def _player(config: EvolveConfig, world: str, tau: float, memory, mdnrnn: Path, layout, inputs: tuple[str, ...],
-            cluster: Cluster, shared: agents.AgentFiles):
+def _player(
+    config: EvolveConfig,
+    world: str,
+    tau: float,
+    memory,
+    mdnrnn: Path,
+    layout,
+    inputs: tuple[str, ...],
+    cluster: Cluster,
+    shared: agents.AgentFiles,
+):
     """candidates [P, N], seeds [E] -> scores, lengths, each [P, E]: in the world or in the dream."""
     if config.dream:
         from wm.dream import Dream
 
         models.load(mdnrnn, models.STARTS_KIND)  # whole, or a sentence that says what is not
-        return Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau, threads=config.workers,
-                                 device=config.device).scores
-    return lambda params, numbers: real_scores(config, world, layout, inputs, cluster, shared, params, numbers, config.stall)
+        return Dream.from_folder(
+            mdnrnn, memory, worlds.get(world), layout, inputs, tau, threads=config.workers, device=config.device
+        ).scores
+    return lambda params, numbers: real_scores(
+        config, world, layout, inputs, cluster, shared, params, numbers, config.stall
+    )
 
 
-def real_scores(config: ClusterConfig, world: str, layout, inputs: tuple[str, ...], cluster: Cluster,
-                shared: agents.AgentFiles, params: np.ndarray, numbers: list[int], stall: int) -> tuple[np.ndarray, np.ndarray]:
+def real_scores(
+    config: ClusterConfig,
+    world: str,
+    layout,
+    inputs: tuple[str, ...],
+    cluster: Cluster,
+    shared: agents.AgentFiles,
+    params: np.ndarray,
+    numbers: list[int],
+    stall: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores and lengths, each [P, E], of params [P, N] on the episodes `numbers` [E] of the real world.
 
     Args:
@@ -145,15 +211,27 @@ def real_scores(config: ClusterConfig, world: str, layout, inputs: tuple[str, ..
     pairs = [(candidate, number) for number in numbers for candidate in range(len(params))]
     jobs = []
     for first in range(0, len(pairs), config.episodes_per_job):
-        part = pairs[first:first + config.episodes_per_job]
+        part = pairs[first : first + config.episodes_per_job]
         used = sorted({candidate for candidate, _ in part})
         local = {candidate: index for index, candidate in enumerate(used)}
-        jobs.append(_Job(world, params[used], [(local[candidate], number) for candidate, number in part], layout, inputs,
-                         config.sampled, config.slots, stall))
+        jobs.append(
+            _Job(
+                world,
+                params[used],
+                [(local[candidate], number) for candidate, number in part],
+                layout,
+                inputs,
+                config.sampled,
+                config.slots,
+                stall,
+            )
+        )
     played = list(cluster.map(_play, jobs, shared))
     shape = (len(numbers), len(params))
-    return (np.concatenate([part.scores for part in played]).reshape(shape).T,
-            np.concatenate([part.lengths for part in played]).reshape(shape).T)
+    return (
+        np.concatenate([part.scores for part in played]).reshape(shape).T,
+        np.concatenate([part.lengths for part in played]).reshape(shape).T,
+    )
 
 
 def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
@@ -164,17 +242,32 @@ def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
     return rollout.play(world, driver, job.pairs, job.slots, stall=job.stall)
 
 
-def _rescore(config: EvolveConfig, world: str, seed: int, layout, inputs: tuple[str, ...], cluster: Cluster,
-             shared: agents.AgentFiles, mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept) -> dict[str, float]:
-    """Scores the mean and the best candidate in the world on selection episodes, to their natural end; updates `kept`."""
+def _rescore(
+    config: EvolveConfig,
+    world: str,
+    seed: int,
+    layout,
+    inputs: tuple[str, ...],
+    cluster: Cluster,
+    shared: agents.AgentFiles,
+    mean: np.ndarray,
+    best: np.ndarray,
+    generation: int,
+    kept: _Kept,
+) -> dict[str, float]:
+    """Scores the mean and the best candidate in the world on whole selection episodes; updates `kept`."""
     numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, count=config.rescore_episodes)
     scores, _ = real_scores(config, world, layout, inputs, cluster, shared, np.stack([mean, best]), numbers, stall=0)
     means = scores.mean(1)
     for source, params, score in (("mean", mean, means[0]), ("best", best, means[1])):
         if np.isfinite(score) and score > kept.score:
             kept.params, kept.score, kept.generation, kept.source = params, float(score), generation + 1, source
-    return {"rescored": float(means[0]), "rescored_std": float(scores[0].std()), "rescored_best": float(means[1]),
-            "kept": kept.score}
+    return {
+        "rescored": float(means[0]),
+        "rescored_std": float(scores[0].std()),
+        "rescored_best": float(means[1]),
+        "kept": kept.score,
+    }
 
 
 def _start(previous: Path, layout) -> np.ndarray:
@@ -188,7 +281,11 @@ def _start(previous: Path, layout) -> np.ndarray:
 
 
 def _save(search: CMAES, kept: _Kept, workspace: Workspace, generation: int) -> None:
-    state = {"score": kept.score if math.isfinite(kept.score) else None, "generation": kept.generation, "source": kept.source}
+    state = {
+        "score": kept.score if math.isfinite(kept.score) else None,
+        "generation": kept.generation,
+        "source": kept.source,
+    }
     workspace.checkpoints.save(generation, {"params": kept.params, "history": search.history}, state)
 
 
@@ -201,5 +298,6 @@ def _resume(search: CMAES, workspace: Workspace, start: np.ndarray) -> _Kept:
     search.replay(tensors["history"])
     workspace.journal.rewind(state["step"])
     print(f"going on from generation {state['step']}")
-    return _Kept(tensors["params"], -np.inf if state["score"] is None else state["score"], state["generation"],
-                 state["source"])
+    return _Kept(
+        tensors["params"], -np.inf if state["score"] is None else state["score"], state["generation"], state["source"]
+    )

@@ -55,18 +55,35 @@ def plan(everything: params.Params, stage: str, name: str) -> Plan:
     world, seed = {"world": experiment.world}, {"seed": experiment.seed}
     own = RUNS / name
     arguments, inputs = {
-        "collect": lambda: (world | seed, {"previous": RUNS / entry.after / "collect", "actor": RUNS / entry.actor / "evolve"}),
+        "collect": lambda: (
+            world | seed,
+            {"previous": RUNS / entry.after / "collect", "actor": RUNS / entry.actor / "evolve"},
+        ),
         "train_vae": lambda: (world | seed, {"data": own / "collect", "previous": RUNS / entry.after / "train_vae"}),
         "encode": lambda: ({}, {"data": own / "collect", "vae": own / "train_vae"}),
-        "train_mdn": lambda: (world | seed, {"latents": own / "encode", "vae": own / "train_vae",
-                                             "previous": RUNS / entry.after / "train_mdn"}),
-        "evolve": lambda: (world | seed | {"tau": entry.tau}, {
-            "vae": RUNS / entry.model / "train_vae", "mdnrnn": RUNS / entry.model / "train_mdn",
-            "previous": RUNS / entry.after / "evolve"}),
+        "train_mdn": lambda: (
+            world | seed,
+            {"latents": own / "encode", "vae": own / "train_vae", "previous": RUNS / entry.after / "train_mdn"},
+        ),
+        "evolve": lambda: (
+            world | seed | {"tau": entry.tau},
+            {
+                "vae": RUNS / entry.model / "train_vae",
+                "mdnrnn": RUNS / entry.model / "train_mdn",
+                "previous": RUNS / entry.after / "evolve",
+            },
+        ),
         "evaluate": lambda: (world, {"agent": own / "evolve"}),
     }[stage]()
-    return Plan(stage=stage, name=name, experiment=entry.experiment, world=experiment.world,
-                config=getattr(experiment, stage), arguments=arguments, inputs=inputs)
+    return Plan(
+        stage=stage,
+        name=name,
+        experiment=entry.experiment,
+        world=experiment.world,
+        config=getattr(experiment, stage),
+        arguments=arguments,
+        inputs=inputs,
+    )
 
 
 def run_stage(stage: str, name: str) -> None:
@@ -79,15 +96,27 @@ def run_stage(stage: str, name: str) -> None:
     function = getattr(importlib.import_module(f"wm.stages.{stage}"), stage)
     for folder in todo.inputs.values():
         if not folder.is_dir():
-            raise UserError(f"{folder} is not here: run `dvc repro {folder.name}@{folder.parent.name}` first, or `dvc pull`")
+            raise UserError(
+                f"{folder} is not here: run `dvc repro {folder.name}@{folder.parent.name}` first, or `dvc pull`"
+            )
     numbers = todo.config.model_dump()
-    print_key = fingerprint(stage, numbers | todo.arguments, {key: digest(path) for key, path in todo.inputs.items()},
-                            function.__module__)
+    print_key = fingerprint(
+        stage, numbers | todo.arguments, {key: digest(path) for key, path in todo.inputs.items()}, function.__module__
+    )
     more = {"metrics": METRICS / f"{name}.json"} if stage == "evaluate" else {}
-    with (Workspace(stage, name, print_key) as workspace,
-          tracking.stage_run(stage=stage, name=name, world=todo.world, experiment=todo.experiment,
-                             config=numbers | todo.arguments, inputs=list(todo.inputs.values()), output=todo.output,
-                             live=workspace.live)):
+    with (
+        Workspace(stage, name, print_key) as workspace,
+        tracking.stage_run(
+            stage=stage,
+            name=name,
+            world=todo.world,
+            experiment=todo.experiment,
+            config=numbers | todo.arguments,
+            inputs=list(todo.inputs.values()),
+            output=todo.output,
+            live=workspace.live,
+        ),
+    ):
         summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
         workspace.publish(todo.output, summary)
     print(f"{stage} {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in summary.items()))

@@ -55,8 +55,17 @@ class Streams:
         """The next window of every stream, float32 tensors."""
         mu = self.data.columns[0].shape[0]
         act = next(c.shape[0] for c in self.data.columns if c.name == "act")
-        sizes = {"mu": mu, "logvar": mu, "act": act, "rew": 0, "end": 0, "restart": 0, "next_mu": mu, "next_logvar": mu,
-                 "has_next": 0}
+        sizes = {
+            "mu": mu,
+            "logvar": mu,
+            "act": act,
+            "rew": 0,
+            "end": 0,
+            "restart": 0,
+            "next_mu": mu,
+            "next_logvar": mu,
+            "has_next": 0,
+        }
         shape = (len(self.current), self.length)
         self.seen.clear()
         window = {name: np.zeros((*shape, size) if size else shape, np.float32) for name, size in sizes.items()}
@@ -75,11 +84,11 @@ class Streams:
         steps = len(episode["rew"])
         count = min(steps - start, len(room["rew"]))
         for name in ("mu", "logvar", "act", "rew", "end"):
-            room[name][:count] = episode[name][start:start + count]
-        following = episode["mu"][start + 1:start + count + 1]
-        room["next_mu"][:len(following)] = following
-        room["next_logvar"][:len(following)] = episode["logvar"][start + 1:start + count + 1]
-        room["has_next"][:len(following)] = 1.0
+            room[name][:count] = episode[name][start : start + count]
+        following = episode["mu"][start + 1 : start + count + 1]
+        room["next_mu"][: len(following)] = following
+        room["next_logvar"][: len(following)] = episode["logvar"][start + 1 : start + count + 1]
+        room["has_next"][: len(following)] = 1.0
         room["restart"][0] = float(start == 0)
         self.current[stream] = (self.current[stream][0], start + count)
         if start + count == steps:
@@ -101,8 +110,10 @@ class Streams:
         """The inverse of `state`."""
         self.rng.bit_generator.state, self.waiting = state["rng"], state["waiting"]
         self.current = [tuple(pair) for pair in state["current"]]
-        self.loaded = [None if done else self.data.read(index)
-                       for (index, _), done in zip(self.current, state["done"], strict=True)]
+        self.loaded = [
+            None if done else self.data.read(index)
+            for (index, _), done in zip(self.current, state["done"], strict=True)
+        ]
 
 
 class MDNTask:
@@ -115,13 +126,13 @@ class MDNTask:
         self.noise = seeds.torch_generator(*key, 1, device=config.device)
         self.carry = model.initial_state(config.batch)
 
-    def step(self) -> tuple[Tensor, dict[str, Tensor], str]:  # noqa: D102
+    def step(self) -> tuple[Tensor, dict[str, Tensor], str]:
         window = self._to_device(self.streams.next())
         loss, metrics, self.carry = self.model.loss(window, self.carry, self.noise)
         return loss, metrics, f"windows of episodes {sorted(self.streams.seen)}"
 
     @torch.inference_mode()
-    def held_out(self) -> dict[str, float]:  # noqa: D102
+    def held_out(self) -> dict[str, float]:
         key = (self.seed, seeds.Purpose.TRAIN_MDN, 2)
         noise = seeds.torch_generator(*key, device=self.config.device)
         batch = min(32, len(self.data.held_out))
@@ -133,11 +144,11 @@ class MDNTask:
                 sums[name] = sums.get(name, 0.0) + float(value) / HELD_OUT_WINDOWS
         return sums
 
-    def state(self) -> tuple[Tensors, dict[str, Any]]:  # noqa: D102
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
         h, c = (tensor.cpu().numpy() for tensor in self.carry)
         return {"noise": self.noise.get_state().numpy(), "h": h, "c": c}, self.streams.state()
 
-    def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:  # noqa: D102
+    def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         self.noise.set_state(torch.from_numpy(tensors["noise"]))
         self.carry = tuple(torch.from_numpy(tensors[name]).to(self.config.device) for name in ("h", "c"))
         self.streams.restore(state)
@@ -146,8 +157,9 @@ class MDNTask:
         return Sequences(*(tensor.to(self.config.device) for tensor in window))
 
 
-def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae: Path, previous: Path,
-              workspace: Workspace) -> dict[str, float]:
+def train_mdn(
+    config: TrainMDNConfig, world: str, seed: int, latents: Path, vae: Path, previous: Path, workspace: Workspace
+) -> dict[str, float]:
     """Trains M on `latents`, from the last round's M in `previous` if there is one; keeps every episode's first frame
     (as V's posterior) for dreams to start from. V is needed for the pictures alone.
 
@@ -179,8 +191,10 @@ def train_mdn(config: TrainMDNConfig, world: str, seed: int, latents: Path, vae:
 def _save_starts(data: EpisodeSet, world: str, out: Path) -> None:
     """V's posterior of each episode's first frame: mu, logvar [N, Z] float32."""
     firsts = [{name: array[0] for name, array in data.read(i, ["mu", "logvar"]).items()} for i in range(len(data))]
-    tensors = {name: torch.from_numpy(np.stack([first[name] for first in firsts]).astype(np.float32))
-               for name in ("mu", "logvar")}
+    tensors = {
+        name: torch.from_numpy(np.stack([first[name] for first in firsts]).astype(np.float32))
+        for name in ("mu", "logvar")
+    }
     models.save(out, models.STARTS_KIND, tensors, {"world": world})
 
 
@@ -189,9 +203,11 @@ def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, worksp
     folder = workspace.out / "figures"
     lines = journal.read(workspace.journal.path) if workspace.journal.path.exists() else []
     if lines:
-        panels = {"Negative log-likelihood per dimension": ["train/nll", "held_out/nll"],
-                  "Reward, squared error": ["train/reward", "held_out/reward"],
-                  "Done, cross-entropy": ["train/done", "held_out/done"]}
+        panels = {
+            "Negative log-likelihood per dimension": ["train/nll", "held_out/nll"],
+            "Reward, squared error": ["train/reward", "held_out/reward"],
+            "Done, cross-entropy": ["train/done", "held_out/done"],
+        }
         present = {title: names for title, names in panels.items() if any(names[0] in line for line in lines)}
         figures.curves(lines, folder / "curves.png", present, title="M")
     episode = data.read(data.held_out[0])
@@ -200,8 +216,9 @@ def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, worksp
 
 
 @torch.inference_mode()
-def dream_beside_reality(model: MDNRNN, episode: dict[str, np.ndarray], warm_up: int, steps: int, seed: int,
-                         tau: float = 1.0) -> tuple[Tensor, Tensor]:
+def dream_beside_reality(
+    model: MDNRNN, episode: dict[str, np.ndarray], warm_up: int, steps: int, seed: int, tau: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """After `warm_up` real steps M goes on alone with the real actions.
 
     Returns:
@@ -214,9 +231,9 @@ def dream_beside_reality(model: MDNRNN, episode: dict[str, np.ndarray], warm_up:
     state, dreamed = model.initial_state(1), []
     z = mu[:1]
     for t in range(min(len(mu) - 1, warm_up + steps)):
-        state = model.step(z, act[t:t + 1], state, torch.tensor([float(t == 0)]))
-        z = mu[t + 1:t + 2]
+        state = model.step(z, act[t : t + 1], state, torch.tensor([float(t == 0)]))
+        z = mu[t + 1 : t + 2]
         if t >= warm_up:
             z = sample(model.heads(state[0])[0], tau, noise)
             dreamed.append(z)
-    return mu[warm_up + 1:warm_up + 1 + len(dreamed)], torch.cat(dreamed)
+    return mu[warm_up + 1 : warm_up + 1 + len(dreamed)], torch.cat(dreamed)

@@ -41,36 +41,45 @@ class VAETask:
         self.taken = 0
         self.seed = seed
 
-    def step(self) -> tuple[Tensor, dict[str, Tensor], str]:  # noqa: D102
+    def step(self) -> tuple[Tensor, dict[str, Tensor], str]:
         if self.taken + self.config.batch > len(self.order):
             self._refill()
-        index = np.sort(self.order[self.taken:self.taken + self.config.batch])  # sorted: reads go forward in memory
+        index = np.sort(self.order[self.taken : self.taken + self.config.batch])  # sorted: reads go forward in memory
         self.taken += len(index)
         obs = torch.from_numpy(self.frames[index]).to(self.config.device)
         loss, metrics = self.model.loss(obs, self.noise)
         return loss, metrics, f"a batch of frames of episodes {self.pool}"
 
     @torch.inference_mode()
-    def held_out(self) -> dict[str, float]:  # noqa: D102
+    def held_out(self) -> dict[str, float]:
         noise = seeds.torch_generator(self.seed, seeds.Purpose.TRAIN_VAE, 2, device=self.config.device)
         frames = held_out_frames(self.data, HELD_OUT_FRAMES)
         sums: dict[str, float] = {}
         for start in range(0, len(frames), HELD_OUT_CHUNK):
-            obs = torch.from_numpy(frames[start:start + HELD_OUT_CHUNK]).to(self.config.device)
+            obs = torch.from_numpy(frames[start : start + HELD_OUT_CHUNK]).to(self.config.device)
             loss, metrics = self.model.loss(obs, noise)
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(obs) / len(frames)
         return sums
 
-    def state(self) -> tuple[Tensors, dict[str, Any]]:  # noqa: D102
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
         tensors = {"noise": self.noise.get_state().numpy(), "order": self.order}
-        return tensors, {"rng": self.rng.bit_generator.state, "waiting": self.waiting, "pool": self.pool,
-                         "taken": self.taken}
+        return tensors, {
+            "rng": self.rng.bit_generator.state,
+            "waiting": self.waiting,
+            "pool": self.pool,
+            "taken": self.taken,
+        }
 
-    def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:  # noqa: D102
+    def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         self.noise.set_state(torch.from_numpy(tensors["noise"]))
         self.rng.bit_generator.state = state["rng"]
-        self.waiting, self.pool, self.taken, self.order = state["waiting"], state["pool"], state["taken"], tensors["order"]
+        self.waiting, self.pool, self.taken, self.order = (
+            state["waiting"],
+            state["pool"],
+            state["taken"],
+            tensors["order"],
+        )
         self._load()
 
     def _refill(self) -> None:
@@ -92,8 +101,9 @@ class VAETask:
         self.frames = np.concatenate([self.data.read(index, ["obs"])["obs"] for index in self.pool])
 
 
-def train_vae(config: TrainVAEConfig, world: str, seed: int, data: Path, previous: Path, workspace: Workspace
-              ) -> dict[str, float]:
+def train_vae(
+    config: TrainVAEConfig, world: str, seed: int, data: Path, previous: Path, workspace: Workspace
+) -> dict[str, float]:
     """Trains V on `data`, from the last round's V in `previous` if there is one.
 
     Raises:
@@ -135,8 +145,11 @@ def _pictures(model: VAE, data: EpisodeSet, workspace: Workspace) -> None:
     folder = workspace.out / "figures"
     lines = journal.read(workspace.journal.path) if workspace.journal.path.exists() else []
     if lines:
-        panels = {"Loss": ["train/loss", "held_out/loss"], "Reconstruction": ["train/reconstruction", "held_out/reconstruction"],
-                  "KL divergence": ["train/kl", "held_out/kl"]}
+        panels = {
+            "Loss": ["train/loss", "held_out/loss"],
+            "Reconstruction": ["train/reconstruction", "held_out/reconstruction"],
+            "KL divergence": ["train/kl", "held_out/kl"],
+        }
         figures.curves(lines, folder / "curves.png", panels, title="V")
     frames = held_out_frames(data, 16)
     mu, logvar = model.encode(torch.from_numpy(frames).to(device))

@@ -42,5 +42,6 @@ register("take_cover", "wm.worlds.take_cover:TakeCover")
 
 gymnasium.register("wm/CarRacing-v0", entry_point="wm.worlds.car_racing:FastCarRacing", max_episode_steps=1000)
 gymnasium.register("wm/TakeCover-v0", entry_point="wm.worlds.take_cover:TakeCoverEnv", max_episode_steps=2100)
-gymnasium.register("wm/Dream-v0", entry_point="wm.worlds.dream:DreamEnv",
-                   vector_entry_point="wm.worlds.dream:DreamVectorEnv")
+gymnasium.register(
+    "wm/Dream-v0", entry_point="wm.worlds.dream:DreamEnv", vector_entry_point="wm.worlds.dream:DreamVectorEnv"
+)

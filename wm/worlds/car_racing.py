@@ -52,9 +52,7 @@ class FastCarRacing(GymnasiumCarRacing):
         ValueError: drawing is unknown.
     """
 
-    def __init__(
-        self, render_mode: str | None = None, drawing: str = "fast", lap_complete_percent: float = 0.95
-    ):
+    def __init__(self, render_mode: str | None = None, drawing: str = "fast", lap_complete_percent: float = 0.95):
         if drawing not in SPEC.drawings:
             expected = ", ".join(SPEC.drawings)
             raise ValueError(f"unknown drawing {drawing!r} of car_racing: expected one of {expected}")

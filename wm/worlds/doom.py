@@ -95,8 +95,10 @@ class Game:
         try:
             return method(*args)
         except _failures() as error:
-            raise GameDied(f"the Doom engine (process {self.pid}) died while it was played: "
-                           "unless somebody killed it, play fewer games at once or add memory") from error
+            raise GameDied(
+                f"the Doom engine (process {self.pid}) died while it was played: "
+                "unless somebody killed it, play fewer games at once or add memory"
+            ) from error
         finally:
             self._guard.calls += 1
 
@@ -172,6 +174,11 @@ def _failures() -> tuple[type[Exception], ...]:
     """What VizDoom raises when its engine is gone."""
     import vizdoom
 
-    return (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException,
-            vizdoom.ViZDoomIsNotRunningException, vizdoom.MessageQueueException,
-            vizdoom.SharedMemoryException, vizdoom.FileDoesNotExistException)
+    return (
+        vizdoom.ViZDoomErrorException,
+        vizdoom.ViZDoomUnexpectedExitException,
+        vizdoom.ViZDoomIsNotRunningException,
+        vizdoom.MessageQueueException,
+        vizdoom.SharedMemoryException,
+        vizdoom.FileDoesNotExistException,
+    )

@@ -47,8 +47,16 @@ class Dreams:
         DamagedData: the model is not whole.
     """
 
-    def __init__(self, model: str | Path, tau: float, count: int, observation: str, render_mode: str | None,
-                 max_steps: int | None, reward: str | None):
+    def __init__(
+        self,
+        model: str | Path,
+        tau: float,
+        count: int,
+        observation: str,
+        render_mode: str | None,
+        max_steps: int | None,
+        reward: str | None,
+    ):
         if not tau > 0:
             raise ValueError(f"temperature tau must be positive, not {tau}")
         if observation not in OBSERVATIONS:
@@ -139,15 +147,23 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 50}
 
-    def __init__(self, model: str | Path, tau: float = 1.0, observation: str = "features",
-                 render_mode: str | None = None, max_steps: int | None = None, reward: str | None = None):
+    def __init__(
+        self,
+        model: str | Path,
+        tau: float = 1.0,
+        observation: str = "features",
+        render_mode: str | None = None,
+        max_steps: int | None = None,
+        reward: str | None = None,
+    ):
         self.dreams = Dreams(model, tau, 1, observation, render_mode, max_steps, reward)
         self.metadata, self.render_mode = self.dreams.metadata(), render_mode
         self.observation_space, self.action_space = self.dreams.observation_space, self.dreams.action_space
         self._running = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None
-              ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts the episode `seed`; without a seed, the next one that the last seed leads to."""
         super().reset(seed=seed)
         self.dreams.begin(0, seed if seed is not None else _next_seed(self.np_random))
@@ -180,12 +196,23 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
     `infos["_final_obs"]` holds.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 50,
-                                          "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": list(RENDER_MODES),
+        "render_fps": 50,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
 
-    def __init__(self, num_envs: int = 1, *, model: str | Path, tau: float = 1.0,
-                 observation: str = "features", render_mode: str | None = None, max_steps: int | None = None,
-                 reward: str | None = None):
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        model: str | Path,
+        tau: float = 1.0,
+        observation: str = "features",
+        render_mode: str | None = None,
+        max_steps: int | None = None,
+        reward: str | None = None,
+    ):
         if num_envs < 1:
             raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
         self.dreams = Dreams(model, tau, num_envs, observation, render_mode, max_steps, reward)
@@ -198,8 +225,9 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         self._seeds: list[np.random.Generator] | None = None
         self._running = False
 
-    def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-              ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts every slot anew: slot i with episode seed[i], or seed + i, or the next of its generator."""
         if seed is None or isinstance(seed, int | np.integer):
             seed = [None if seed is None else seed + slot for slot in range(self.num_envs)]
@@ -213,8 +241,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         self._running = True
         return self.dreams.observe(), {}
 
-    def step(self, actions: np.ndarray
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Dreams one step in every slot. Raises as `DreamEnv.step`."""
         if not self._running:
             raise gymnasium.error.ResetNeeded("dream: no episode is under way, call reset first")
@@ -239,8 +266,9 @@ class DreamWorld(World):
         about = files.read_json(Path(model) / "train_mdn" / f"{models.MDNRNN_KIND}.json")
         self.real, self.model, self.tau = worlds.get(about["world"]), Path(model), tau
         spec = self.real.spec
-        self.spec = dataclasses.replace(spec, name=f"{spec.name}_dream", drawings=("decoded",),
-                                        max_steps=max_steps or spec.max_steps)
+        self.spec = dataclasses.replace(
+            spec, name=f"{spec.name}_dream", drawings=("decoded",), max_steps=max_steps or spec.max_steps
+        )
 
     def make(self, drawing: str | None = None) -> DreamEnv:
         if drawing not in (None, *self.spec.drawings):

@@ -1,0 +1,75 @@
+"""A batch in as many parts as there are threads, each part on one thread of its own, forward and back.
+
+The alternative is to split every operation over the threads; they then wait for each other thousands of times a step,
+small operations are not split at all, and where another program takes a core for a moment all of them wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def count(batch: int, device: torch.device) -> int:
+    """How many parts a batch is worth: the threads that PyTorch may use, on a CPU."""
+    return min(batch, torch.get_num_threads()) if device.type == "cpu" and torch.is_grad_enabled() else 1
+
+
+def slices(batch: int, parts: int) -> list[slice]:
+    """The parts of a batch, as even as can be."""
+    return [slice(batch * i // parts, batch * (i + 1) // parts) for i in range(parts)]
+
+
+def summed(loss: Callable[[slice], tuple[Tensor, Any]], where: Sequence[slice], parameters: Sequence[Tensor]
+           ) -> tuple[Tensor, list[Any]]:
+    """The sum of the parts' losses, and what else each part returned.
+
+    Args:
+        loss: (scalar, anything without gradients) of a part; called on several threads at once.
+        where: the parts.
+        parameters: all tensors that the loss is to be differentiated by; nothing else gets a gradient.
+    """
+    if len(where) == 1:
+        total, extra = loss(where[0])
+        return total, [extra]
+    extras: list[Any] = []
+    return _Summed.apply(loss, where, extras, *parameters), extras
+
+
+class _Summed(torch.autograd.Function):
+    """The gradient is made with the loss, part by part, and added up in the parts' order."""
+
+    @staticmethod
+    def forward(ctx, loss, where, extras: list[Any], *parameters: Tensor) -> Tensor:
+        def work(part: slice) -> tuple[Tensor, Any, list[Tensor]]:
+            with torch.enable_grad():
+                value, extra = loss(part)
+                return value.detach(), extra, list(torch.autograd.grad(value, parameters))
+
+        values, others, gradients = zip(*_pool(len(where)).map(work, where), strict=True)
+        extras.extend(others)
+        for more in gradients[1:]:
+            torch._foreach_add_(gradients[0], more)
+        ctx.save_for_backward(*gradients[0])
+        return torch.stack(values).sum()
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):
+        one = grad_output.item() == 1.0  # as good as always
+        return None, None, None, *(grad if one else grad * grad_output for grad in ctx.saved_tensors)
+
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if threads not in _POOLS:
+        mine = torch.get_num_threads()
+        _POOLS[threads] = ThreadPoolExecutor(threads, "part", initializer=torch.set_num_threads, initargs=(1,))
+        list(_POOLS[threads].map(torch.zeros, range(threads)))
+        torch.set_num_threads(mine)  # what the initializer sets is its own thread's, but also the next new thread's
+    return _POOLS[threads]
