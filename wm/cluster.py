@@ -55,32 +55,22 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def map(
-        self,
-        function: Callable[..., Any],
-        jobs: Iterable[Any],
-        shared: Any = None,
-        seen: Callable[[Any], None] | None = None,
-    ) -> Iterator[Any]:
+    def map(self, function: Callable[..., Any], jobs: Iterable[Any], shared: Any = None) -> Iterator[Any]:
         """function(job, shared) of every job, in order.
 
         Args:
             shared: what all jobs need, sent to each worker once, also over several calls.
-            seen: called with each result as soon as it is there, in any order (for progress bars).
         Raises:
             UserError: a job was the end of every worker that tried it.
         """
         jobs = list(jobs)
         if self.workers == 1 and not self.address:
             for job in jobs:
-                result = function(job, shared)
-                if seen:
-                    seen(result)
-                yield result
+                yield function(job, shared)
             return
-        yield from self._map_dask(function, jobs, shared, seen)
+        yield from self._map_dask(function, jobs, shared)
 
-    def _map_dask(self, function, jobs, shared, seen) -> Iterator[Any]:
+    def _map_dask(self, function, jobs, shared) -> Iterator[Any]:
         from distributed import KilledWorker, as_completed
 
         client = self._connect()
@@ -101,8 +91,6 @@ class Cluster:
                     "memory is short, and lower slots, episodes_per_job or workers"
                 ) from None
             futures[index] = None  # lets the worker forget it
-            if seen:
-                seen(results[index])
             while following in results:
                 yield results.pop(following)
                 following += 1
