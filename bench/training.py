@@ -55,8 +55,14 @@ def measure(threads: int = 2, steps: int = 12, length: int = 999, processor_time
         raise ValueError(f"processor time can be told of 1 thread, not of {threads}: add --threads 1")
     clock = time.thread_time if processor_time else time.perf_counter
     torch.set_num_threads(threads)
-    common = {"steps": steps + WARM_UP, "batch": BATCH, "held_out_every": 10**9, "report_every": 10**9,
-              "checkpoint_every": 10**9, "threads": threads}
+    common = {
+        "steps": steps + WARM_UP,
+        "batch": BATCH,
+        "held_out_every": 10**9,
+        "report_every": 10**9,
+        "checkpoint_every": 10**9,
+        "threads": threads,
+    }
     vae_config = TrainVAEConfig(**common, pool_episodes=POOL)
     mdn_config = TrainMDNConfig(**common, length=length)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,8 +73,10 @@ def measure(threads: int = 2, steps: int = 12, length: int = 999, processor_time
         # A pass over a pool of episodes is what reading them is spread over.
         vae_input = _input_seconds(VAETask(_VAEIdle(), frames, vae_config, 0), POOL * LENGTH // BATCH, clock)
         mdn_input = _input_seconds(MDNTask(_Idle(), latents, mdn_config, 0), 3, clock)
-        return {"vae": _measure(VAETask(vae, frames, vae_config, 0), vae_config, BATCH, vae_input, clock),
-                "mdnrnn": _measure(MDNTask(mdnrnn, latents, mdn_config, 0), mdn_config, BATCH * length, mdn_input, clock)}
+        return {
+            "vae": _measure(VAETask(vae, frames, vae_config, 0), vae_config, BATCH, vae_input, clock),
+            "mdnrnn": _measure(MDNTask(mdnrnn, latents, mdn_config, 0), mdn_config, BATCH * length, mdn_input, clock),
+        }
 
 
 class _Idle(nn.Module):
@@ -90,7 +98,7 @@ class _Timed:
     """A task that looks at the clock, and at the rate of a matrix product, between the training loop's steps."""
 
     def __init__(self, task, clock: Callable[[], float]):
-        self.task, self.model, self.clock = task, task.model, clock
+        self.task, self.model, self.clock, self.threads = task, task.model, clock, torch.get_num_threads()
         self.seconds: list[float] = []
         self.peaks: list[float] = []
         self.flops = 0
@@ -104,11 +112,13 @@ class _Timed:
             self.seconds.append(self.clock() - self._began)
         if self._counter:
             self._counter.__exit__(None, None, None)
+            torch.set_num_threads(self.threads)
             self.flops, self._counter = self._counter.get_total_flops(), None
         self.peaks.append(self._peak())
         if not self.seconds:  # the first step is counted and warms up
             self._counter = FlopCounterMode(display=False) if self._began is None else None
             if self._counter:
+                torch.set_num_threads(1)  # it sees only what this thread does
                 self._counter.__enter__()
         self._began = self.clock()
         return self.task.step()
@@ -127,15 +137,21 @@ def _measure(task, config, frames: int, input_seconds: float, clock: Callable[[]
     timed = _Timed(task, clock)
     with tempfile.TemporaryDirectory() as folder:
         fit(timed, config, Checkpoints(Path(folder) / "checkpoints"), Journal(Path(folder) / "metrics.jsonl"), "bench")
-    seconds = timed.seconds[WARM_UP - 1:]
+    seconds = timed.seconds[WARM_UP - 1 :]
     # The product before a step and the one after it bracket it.
     peaks = [(before + after) / 2 for before, after in zip(timed.peaks[1:], timed.peaks[2:], strict=False)]
     fractions = [timed.flops / s / peak for s, peak in zip(seconds, peaks, strict=True)]
     step = median(seconds)
-    return {"frames_per_s": frames / step, "steps_per_s": 1 / step, "gflop_per_step": timed.flops / 1e9,
-            "gflop_per_s": timed.flops / step / 1e9, "peak_gflop_per_s": median(peaks) / 1e9,
-            "fraction_of_peak": median(fractions), "best_fraction": max(fractions),
-            "input_share": input_seconds / step}
+    return {
+        "frames_per_s": frames / step,
+        "steps_per_s": 1 / step,
+        "gflop_per_step": timed.flops / 1e9,
+        "gflop_per_s": timed.flops / step / 1e9,
+        "peak_gflop_per_s": median(peaks) / 1e9,
+        "fraction_of_peak": median(fractions),
+        "best_fraction": max(fractions),
+        "input_share": input_seconds / step,
+    }
 
 
 def _input_seconds(task, steps: int, clock: Callable[[], float]) -> float:
@@ -176,7 +192,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12, help="measured, of each model")
     parser.add_argument("--length", type=int, default=999, help="steps of a window of M")
-    parser.add_argument("--processor-time", action="store_true", help="with --threads 1: on a machine shared with others")
+    parser.add_argument("--processor-time", action="store_true", help="with --threads 1, on a busy machine")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     found = measure(args.threads, args.steps, args.length, args.processor_time)

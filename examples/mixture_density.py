@@ -36,8 +36,10 @@ def inverse_sinusoid(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def fit(x: Tensor, y: Tensor, steps: int, seed: int) -> tuple[Callable[[Tensor], Mixture], Callable[[Tensor], Tensor]]:
     """Learns y from x twice: as a mixture over y, and as a single number with the least squared error."""
     torch.manual_seed(seed)
-    mixture, plain = (nn.Sequential(nn.Linear(1, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, out)) for out in (3 * MIXTURES, 1))
-    nn.init.uniform_(mixture[2].bias[MIXTURES:2 * MIXTURES], -1.0, 1.0)  # means start apart
+    mixture, plain = (
+        nn.Sequential(nn.Linear(1, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, out)) for out in (3 * MIXTURES, 1)
+    )
+    nn.init.uniform_(mixture[2].bias[MIXTURES : 2 * MIXTURES], -1.0, 1.0)  # means start apart
     optimizer = torch.optim.Adam([*mixture.parameters(), *plain.parameters()], lr=1e-2)
     config, everywhere = MDNConfig(mixtures=MIXTURES, reward_head=False, done_head=False), torch.ones(len(y))
     for _ in range(steps):
@@ -63,8 +65,15 @@ def main() -> None:
         drawn = sample(mixture(x), 1.0, torch.Generator().manual_seed(2))
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     figures.mdn_regression(
-        options.picture, x[:, 0].numpy(), y[:, 0].numpy(), grid[:, 0].numpy(), answer[:, 0].numpy(),
-        at_grid.log_pi.exp()[..., 0].numpy(), at_grid.mu[..., 0].numpy(), (x[:, 0].numpy(), drawn[:, 0].numpy()))
+        options.picture,
+        x[:, 0].numpy(),
+        y[:, 0].numpy(),
+        grid[:, 0].numpy(),
+        answer[:, 0].numpy(),
+        at_grid.log_pi.exp()[..., 0].numpy(),
+        at_grid.mu[..., 0].numpy(),
+        (x[:, 0].numpy(), drawn[:, 0].numpy()),
+    )
     print(options.picture)
 
 

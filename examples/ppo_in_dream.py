@@ -46,8 +46,10 @@ class DreamsForSB3(VecEnv):
         self.steps += 1
         self.score += rew
         for slot in np.flatnonzero(end | trunc):
-            infos[slot] = {"terminal_observation": found["final_obs"][slot],
-                           "TimeLimit.truncated": bool(trunc[slot] and not end[slot])}
+            infos[slot] = {
+                "terminal_observation": found["final_obs"][slot],
+                "TimeLimit.truncated": bool(trunc[slot] and not end[slot]),
+            }
             self.episodes.append((int(self.began[slot]), float(self.score[slot])))
             self.began[slot], self.score[slot] = self.steps, 0.0
         return obs, rew.astype(np.float32), end | trunc, infos
@@ -72,8 +74,16 @@ def learn(model: Path, steps: int, limit: int, tau: float, seed: int, count: int
     """Trains PPO and returns the scores of the episodes, in the order in which they began."""
     envs = gymnasium.make_vec("wm/Dream-v0", num_envs=count, model=model, tau=tau, max_steps=limit)
     dreams = DreamsForSB3(envs, seed * 1_000_000)
-    ppo = PPO("MlpPolicy", VecNormalize(dreams, norm_obs=False), seed=seed, n_steps=128, batch_size=256,
-              learning_rate=1e-3, policy_kwargs={"log_std_init": -0.5}, device="cpu")
+    ppo = PPO(
+        "MlpPolicy",
+        VecNormalize(dreams, norm_obs=False),
+        seed=seed,
+        n_steps=128,
+        batch_size=256,
+        learning_rate=1e-3,
+        policy_kwargs={"log_std_init": -0.5},
+        device="cpu",
+    )
     ppo.learn(steps)
     return np.array([score for _, score in sorted(dreams.episodes, key=lambda episode: episode[0])])
 
@@ -89,8 +99,9 @@ def main() -> int:
     options = parser.parse_args()
     found = [Path(name) for name in MODELS if (Path(name) / "train_mdn").is_dir()]
     if not (options.model or found):
-        print("no model yet: name a folder with train_vae/ and train_mdn/, or run "
-              "`dvc repro train_mdn@take_cover_smoke`")
+        print(
+            "no model yet: name a folder with train_vae/ and train_mdn/, or run `dvc repro train_mdn@take_cover_smoke`"
+        )
         return 2
     learned = []
     for seed in options.seeds:
@@ -101,9 +112,12 @@ def main() -> int:
         first, last = scores[:COUNTED], scores[-COUNTED:]
         error = np.sqrt((first.var(ddof=1) + last.var(ddof=1)) / COUNTED)
         learned.append(last.mean() - first.mean() > 2 * error)
-        print(f"seed {seed}: {len(scores)} episodes; first {COUNTED}: {first.mean():.1f}, "
-              f"last {COUNTED}: {last.mean():.1f}, difference {(last.mean() - first.mean()) / error:.1f} "
-              "standard errors", flush=True)
+        print(
+            f"seed {seed}: {len(scores)} episodes; first {COUNTED}: {first.mean():.1f}, "
+            f"last {COUNTED}: {last.mean():.1f}, difference {(last.mean() - first.mean()) / error:.1f} "
+            "standard errors",
+            flush=True,
+        )
     return 0 if all(learned) else 1
 
 

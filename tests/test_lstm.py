@@ -1,4 +1,4 @@
-"""The LSTM against torch.nn.LSTM, restarts against separate windows, and its written-out gradient against autograd's."""
+"""The LSTM against torch.nn.LSTM, restarts against separate windows, the written-out gradient against autograd's."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from wm.lstm import LSTM
 
-I, H = 5, 6
+INPUT, H = 5, 6
 LENGTHS = [1, 7, 8, 19]  # around the number of steps whose gradient is made at once
 
 
 def pair(dtype=torch.float64) -> tuple[LSTM, torch.nn.LSTM]:
     torch.manual_seed(0)
-    ours, theirs = LSTM(I, H).to(dtype), torch.nn.LSTM(I, H, batch_first=True).to(dtype)
+    ours, theirs = LSTM(INPUT, H).to(dtype), torch.nn.LSTM(INPUT, H, batch_first=True).to(dtype)
     with torch.no_grad():
         theirs.weight_ih_l0.copy_(ours.weight_x.t())
         theirs.weight_hh_l0.copy_(ours.weight_h.t())
@@ -24,7 +24,7 @@ def pair(dtype=torch.float64) -> tuple[LSTM, torch.nn.LSTM]:
 
 
 def leaves(batch: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    shapes = (batch, steps, I), (batch, H), (batch, H)
+    shapes = (batch, steps, INPUT), (batch, H), (batch, H)
     return tuple(torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
 
 
@@ -54,8 +54,10 @@ def test_a_window_is_torchs_lstm(steps):
         torch.testing.assert_close(mine, other)
     probe = torch.randn_like(hs)
     mine = torch.autograd.grad((hs * probe).sum() + c.sum(), [x, h0, c0, ours.weight_x, ours.weight_h, ours.bias])
-    other = torch.autograd.grad((expected * probe).sum() + their_c.sum(), [
-        x, h0, c0, theirs.weight_ih_l0, theirs.weight_hh_l0, theirs.bias_ih_l0])
+    other = torch.autograd.grad(
+        (expected * probe).sum() + their_c.sum(),
+        [x, h0, c0, theirs.weight_ih_l0, theirs.weight_hh_l0, theirs.bias_ih_l0],
+    )
     for a, b in zip(mine, (*other[:3], other[3].t(), other[4].t(), other[5]), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -72,7 +74,9 @@ def test_restarts_and_all_gradients_are_those_of_single_steps(steps):
     probe = torch.randn_like(hs)
     results = []
     for got in ((hs, h, c), expected):
-        results.append((got, torch.autograd.grad((got[0] * probe).sum() + got[1].sum() + got[2].square().sum(), wanted)))
+        results.append(
+            (got, torch.autograd.grad((got[0] * probe).sum() + got[1].sum() + got[2].square().sum(), wanted))
+        )
     torch.testing.assert_close(results[0], results[1])
 
 
@@ -90,7 +94,7 @@ def test_a_restart_forgets_everything_before_it():
 def test_the_input_need_not_want_a_gradient():
     ours, _ = pair(torch.float32)
     state = torch.zeros(2, H), torch.zeros(2, H)
-    hs, _ = ours(torch.randn(2, 11, I), state, torch.zeros(2, 11))
+    hs, _ = ours(torch.randn(2, 11, INPUT), state, torch.zeros(2, 11))
     hs.sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in ours.parameters())
 

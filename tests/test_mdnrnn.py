@@ -40,15 +40,17 @@ def naive(out: Tensor, z: Tensor) -> Tensor:
         logits, means, log_sigmas = ([row[d] for row in part] for part in values)
         total = sum(math.exp(a) for a in logits)
         density = 0.0
-        for logit, mu, log_sigma in zip(logits, means, log_sigmas):
+        for logit, mu, log_sigma in zip(logits, means, log_sigmas, strict=True):
             sigma = math.exp(max(log_sigma, LOG_SIGMA_FLOOR))
-            density += math.exp(logit) / total * math.exp(-0.5 * ((z[d].item() - mu) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+            kernel = math.exp(-0.5 * ((z[d].item() - mu) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+            density += math.exp(logit) / total * kernel
         result.append(math.log(density))
     return torch.tensor(result, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("z_size", "actions", "restart", "hidden", "count"), [
-    (32, 3, False, 256, 422_368), (64, 1, True, 512, 1_678_785)])
+@pytest.mark.parametrize(
+    ("z_size", "actions", "restart", "hidden", "count"), [(32, 3, False, 256, 422_368), (64, 1, True, 512, 1_678_785)]
+)
 def test_parameters(z_size, actions, restart, hidden, count):
     done = z_size == 64  # DoomTakeCover's M predicts the end; CarRacing's, in the paper, nothing but z
     config = MDNConfig(hidden=hidden, reward_head=False, done_head=done)
@@ -59,7 +61,9 @@ def test_likelihood_is_the_naive_loops_and_torchs():
     out, z = outputs(20), torch.randn(20, Z, dtype=torch.float64)
     mixture = split_mixture(out, K, Z)
     ours = log_likelihood(mixture, z)
-    torch.testing.assert_close(ours, torch.stack([naive(*row) for row in zip(out, z)]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        ours, torch.stack([naive(*row) for row in zip(out, z, strict=True)]), rtol=1e-9, atol=1e-9
+    )
     single = log_likelihood(split_mixture(out.float(), K, Z), z.float())
     assert ((single - ours).abs() / ours.abs().clamp_min(1)).max() < 1e-5
     last = [part.transpose(-1, -2) for part in mixture]
@@ -103,7 +107,8 @@ def test_no_target_at_all_is_no_loss():
 @pytest.mark.parametrize("tau", [0.3, 1.0, 1.3])
 def test_samples_have_the_moments_of_the_mixture_at_that_temperature(tau):
     mixture = split_mixture(outputs(1).float() * 0.6, K, Z)
-    draws = sample(Mixture(*(part.expand(200_000, K, Z) for part in mixture)), tau, torch.Generator().manual_seed(1)).double()
+    many = Mixture(*(part.expand(200_000, K, Z) for part in mixture))
+    draws = sample(many, tau, torch.Generator().manual_seed(1)).double()
     pi = torch.softmax(mixture.log_pi[0].double() / tau, 0)
     mu, variance = mixture.mu[0].double(), tau * (2 * mixture.log_sigma[0].double()).exp()
     mean = (pi * mu).sum(0)
@@ -122,8 +127,17 @@ def batch(sequences: int, steps: int) -> Sequences:
     torch.manual_seed(2)
     normal = [torch.randn(sequences, steps, Z) for _ in range(4)]
     flags = [(torch.rand(sequences, steps) < p).float() for p in (0.1, 0.1, 0.9)]
-    return Sequences(normal[0], normal[1] - 2, torch.randn(sequences, steps, 2), torch.randn(sequences, steps), flags[0], flags[1],
-                     normal[2], normal[3] - 2, flags[2])
+    return Sequences(
+        normal[0],
+        normal[1] - 2,
+        torch.randn(sequences, steps, 2),
+        torch.randn(sequences, steps),
+        flags[0],
+        flags[1],
+        normal[2],
+        normal[3] - 2,
+        flags[2],
+    )
 
 
 def test_the_loss_is_what_single_steps_and_autograd_say():
@@ -138,7 +152,8 @@ def test_the_loss_is_what_single_steps_and_autograd_say():
         keep = 1 - window.restart[:, t, None]
         h, c = model.step(z[:, t], window.act[:, t], (h * keep, c * keep), window.restart[:, t])
         mixture, reward, done = model.heads(h)
-        nll = -(log_likelihood(mixture, target[:, t]).sum(1) * window.has_next[:, t]).sum() / (window.has_next.sum() * Z)
+        observed = window.has_next.sum() * Z
+        nll = -(log_likelihood(mixture, target[:, t]).sum(1) * window.has_next[:, t]).sum() / observed
         error = (reward - window.rew[:, t]).square().sum() / 30
         p = torch.sigmoid(done)
         end = window.end[:, t]
@@ -149,7 +164,8 @@ def test_the_loss_is_what_single_steps_and_autograd_say():
     total = total * torch.tensor([1.0, 0.7, 1.0])
     torch.testing.assert_close(loss, total.sum())
     parameters = list(model.parameters())
-    for mine, theirs in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(total.sum(), parameters), strict=True):
+    gradients = (torch.autograd.grad(value, parameters) for value in (loss, total.sum()))
+    for mine, theirs in zip(*gradients, strict=True):
         assert (mine - theirs).norm() < 1e-4 * theirs.norm()
 
 

@@ -16,12 +16,31 @@ class PlainVAE(nn.Module):
 
     def __init__(self, z_size: int):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 32, 4, 2), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(),
-                                     nn.Conv2d(64, 128, 4, 2), nn.ReLU(), nn.Conv2d(128, 256, 4, 2), nn.ReLU())
-        self.mu, self.logvar, self.decoder_in = nn.Linear(1024, z_size), nn.Linear(1024, z_size), nn.Linear(z_size, 1024)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 32, 4, 2),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, 2),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 4, 2),
+            nn.ReLU(),
+            nn.Conv2d(128, 256, 4, 2),
+            nn.ReLU(),
+        )
+        self.mu, self.logvar, self.decoder_in = (
+            nn.Linear(1024, z_size),
+            nn.Linear(1024, z_size),
+            nn.Linear(z_size, 1024),
+        )
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(1024, 128, 5, 2), nn.ReLU(), nn.ConvTranspose2d(128, 64, 5, 2), nn.ReLU(),
-            nn.ConvTranspose2d(64, 32, 6, 2), nn.ReLU(), nn.ConvTranspose2d(32, 3, 6, 2), nn.Sigmoid())
+            nn.ConvTranspose2d(1024, 128, 5, 2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 5, 2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 32, 6, 2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 3, 6, 2),
+            nn.Sigmoid(),
+        )
 
     def posterior(self, unit: Tensor) -> tuple[Tensor, Tensor]:
         flat = self.encoder(unit).flatten(1)
@@ -92,10 +111,13 @@ def test_gradients_agree_to_the_last_digits_in_double_precision():
     ours, plain = (model.double() for model in both(seed=1))
     unit = frames(3).permute(0, 3, 1, 2).double() / 255
     folded = convolutions.fold(unit.permute(0, 2, 3, 1).contiguous())
-    for model, logits in ((ours, lambda z: convolutions.spread(torch.sigmoid(ours._decode_logits(z))).permute(0, 3, 1, 2)),
-                          (plain, plain.decoded)):
+
+    def decoded(z: Tensor) -> Tensor:
+        return convolutions.spread(torch.sigmoid(ours._decode_logits(z))).permute(0, 3, 1, 2)
+
+    for model, frames_of in ((ours, decoded), (plain, plain.decoded)):
         mu, logvar = model._posterior(folded) if model is ours else model.posterior(unit)
-        (logits(mu + logvar.exp()) - unit).square().sum().backward()
+        (frames_of(mu + logvar.exp()) - unit).square().sum().backward()
     for (name, mine), theirs in zip(ours.named_parameters(), plain.parameters(), strict=True):
         assert (mine.grad - theirs.grad).norm() < 1e-12 * theirs.grad.norm(), name
 
@@ -114,7 +136,8 @@ def test_a_layer_of_stride_two_is_the_plain_layer(layer, size):
     torch.testing.assert_close(ours, plain)
     probe = torch.randn_like(plain)
     leaves = (image, weight, bias)
-    for mine, theirs in zip(torch.autograd.grad(ours, leaves, probe), torch.autograd.grad(plain, leaves, probe), strict=True):
+    gradients = (torch.autograd.grad(value, leaves, probe) for value in (ours, plain))
+    for mine, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -122,7 +145,7 @@ def test_a_layer_of_stride_two_is_the_plain_layer(layer, size):
 def test_relu_with_folding(size):
     image = torch.randn(2, size, size, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(convolutions.relu_fold, image)
-    even = image[:, :size // 2 * 2, :size // 2 * 2].relu()
+    even = image[:, : size // 2 * 2, : size // 2 * 2].relu()
     torch.testing.assert_close(convolutions.spread(convolutions.relu_fold(image)), even)
 
 

@@ -1,6 +1,6 @@
-"""V's strided convolutions as products that a CPU computes at nearly its full rate; elsewhere the plain layers are used.
+"""V's strided convolutions as products that a CPU computes at nearly its full rate (a GPU uses the plain layers).
 
-The strided kernels of the CPU library reach 10 to 60% of what its matrix product does, transposed ones least. A layer of
+The strided kernels of the CPU library reach 10 to 60% of its matrix product, transposed ones least. A layer of
 stride 2 with an even kernel is a layer of stride 1 with half the kernel on a *folded* image, whose pixels are blocks of
 2x2; that one is fast, and folding is a copy of whole rows. Where the image is small or the kernel odd, a layer is one
 matrix product with all its windows laid side by side. No sum is added or left out, only their order differs.
@@ -32,19 +32,19 @@ def spread(folded: Tensor) -> Tensor:
 
 
 def fold_weight(weight: Tensor) -> Tensor:
-    """[P, Q, K, K] with even K -> [P, 4*Q, K/2, K/2], the weight that does to a folded image what `weight` does at stride 2."""
+    """[P, Q, K, K] with even K -> [P, 4*Q, K/2, K/2]: to a folded image what `weight` is at stride 2."""
     p, q, k, _ = weight.shape
     blocks = weight.reshape(p, q, k // 2, 2, k // 2, 2).permute(0, 3, 5, 1, 2, 4)
     return blocks.reshape(p, 4 * q, k // 2, k // 2).contiguous(memory_format=torch.channels_last)
 
 
 def folded_conv(folded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution of stride 2, weight [O, I, K, K], K even: folded [B, H, W, 4*I] -> [B, H - K/2 + 1, W - K/2 + 1, O]."""
+    """A convolution of stride 2, weight [O, I, K, K], K even: folded [B, H, W, 4*I] -> [B, H - K/2 + 1, .., O]."""
     return F.conv2d(folded.permute(0, 3, 1, 2), fold_weight(weight), bias).permute(0, 2, 3, 1)
 
 
 def folded_deconv(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A transposed convolution of stride 2, weight [I, O, K, K], K even: [B, H, W, I] -> folded [B, H + K/2 - 1, .., 4*O]."""
+    """The transposed one, weight [I, O, K, K], K even: [B, H, W, I] -> folded [B, H + K/2 - 1, .., 4*O]."""
     return _Deconv.apply(image, fold_weight(weight), bias.repeat(4))
 
 
@@ -57,7 +57,7 @@ def window_conv(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def window_deconv(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A transposed convolution of stride 2 as one product: [B, H, W, I], weight [I, O, K, K] -> [B, 2*H + K - 2, .., O]."""
+    """The transposed one as one product: [B, H, W, I], weight [I, O, K, K] -> [B, 2*H + K - 2, .., O]."""
     kernel = weight.shape[-1]
     rows = weight.permute(0, 2, 3, 1).flatten(1)  # [I, K*K*O]
     windows = torch.mm(image.flatten(0, 2), rows).unflatten(0, image.shape[:3])

@@ -121,21 +121,28 @@ class MDNRNN(nn.Module):
         counts = batch.has_next.sum().clamp_min(1.0) * self.z_size, batch.has_next.numel()
         where = parts.slices(len(batch.mu), parts.count(len(batch.mu), batch.mu.device))
         loss, each = parts.summed(
-            lambda part: self._loss(Sequences(*(tensor[part] for tensor in batch)), (state[0][part], state[1][part]),
-                                    eps[:, part], counts), where, list(self.parameters()))
+            lambda part: self._loss(
+                Sequences(*(tensor[part] for tensor in batch)), (state[0][part], state[1][part]), eps[:, part], counts
+            ),
+            where,
+            list(self.parameters()),
+        )
         heads = {"nll": True, "reward": self.reward, "done": self.done}
         sums = zip(heads, zip(*(losses for losses, _ in each), strict=True), strict=True)
         metrics = {name: sum(values) for name, values in sums if heads[name]}
         h, c = (torch.cat(part) for part in zip(*(states for _, states in each), strict=True))
         return loss, metrics, (h, c)
 
-    def _loss(self, batch: Sequences, state: tuple[Tensor, Tensor], eps: Tensor, counts: tuple[Tensor, int]
-              ) -> tuple[Tensor, tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]]:
+    def _loss(
+        self, batch: Sequences, state: tuple[Tensor, Tensor], eps: Tensor, counts: tuple[Tensor, int]
+    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]]:
         """What some sequences of a batch contribute to `loss`: that, its parts, and their state; eps [2, B, T, Z]."""
         z = torch.addcmul(batch.mu, (0.5 * batch.logvar).exp(), eps[0])
         next_z = torch.addcmul(batch.next_mu, (0.5 * batch.next_logvar).exp(), eps[1])
         z, next_z, act, rew, end, restart, has_next = (  # time first, as the recurrence goes
-            tensor.transpose(0, 1) for tensor in (z, next_z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next))
+            tensor.transpose(0, 1)
+            for tensor in (z, next_z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next)
+        )
         h, (h_last, c_last) = self.lstm.unroll(self.inputs(z, act, restart), state, restart)
         heads = [head for head in (self.mixture, self.reward, self.done) if head]
         weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])

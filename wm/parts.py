@@ -24,8 +24,9 @@ def slices(batch: int, parts: int) -> list[slice]:
     return [slice(batch * i // parts, batch * (i + 1) // parts) for i in range(parts)]
 
 
-def summed(loss: Callable[[slice], tuple[Tensor, Any]], where: Sequence[slice], parameters: Sequence[Tensor]
-           ) -> tuple[Tensor, list[Any]]:
+def summed(
+    loss: Callable[[slice], tuple[Tensor, Any]], where: Sequence[slice], parameters: Sequence[Tensor]
+) -> tuple[Tensor, list[Any]]:
     """The sum of the parts' losses, and what else each part returned.
 
     Args:

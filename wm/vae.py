@@ -87,7 +87,8 @@ class VAE(nn.Module):
         eps = torch.randn((len(obs), self.config.z_size), generator=generator, device=obs.device)
         where = parts.slices(len(obs), parts.count(len(obs), obs.device))
         loss, metrics = parts.summed(
-            lambda part: self._loss(obs[part], eps[part], len(obs)), where, list(self.parameters()))
+            lambda part: self._loss(obs[part], eps[part], len(obs)), where, list(self.parameters())
+        )
         return loss, {name: sum(each[name] for each in metrics) for name in metrics[0]}
 
     def _loss(self, obs: Tensor, eps: Tensor, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
