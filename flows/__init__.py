@@ -8,7 +8,8 @@ SCRATCH = Path(".wm")
 
 # Before Prefect or DVC is imported anywhere: nobody is told what runs here.
 os.environ.setdefault("PREFECT_HOME", str((SCRATCH / "prefect").absolute()))
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # where a script calls the flow
+# Where a script calls the flow, Prefect starts a server itself, and gives it 20 seconds to make its database.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")

@@ -28,8 +28,8 @@ _guard: subprocess.Popen | None = None
 def workspace(name: str) -> Iterator[None]:
     """Holds the workspace for a run of the pipeline; inside a run that already does, it does nothing.
 
-    What an earlier run left behind when it was killed is ended first, and every process that is started inside ends
-    with this process (see flows/guard.py).
+    What an earlier run left behind when it was killed is ended first, and every process that is started inside
+    ends with this process (see flows/guard.py).
     """
     global _held
     if _held:
@@ -57,8 +57,8 @@ def _wait(lock: FileLock) -> None:
         except Timeout:
             holder = _holder()
             if holder and holder != told:
-                print(f"Waiting for the pipeline {holder['name']} (process {holder['pid']}, since {holder['since']}), "
-                      "which runs in this folder.", flush=True)
+                print(f"Waiting for the pipeline {holder['name']} (process {holder['pid']}, "
+                      f"since {holder['since']}), which runs in this folder.", flush=True)
             told = holder or {}
 
 
@@ -79,10 +79,10 @@ def _watch_over(name: str) -> None:
 
 
 def _clear_up() -> None:
-    """After a kill: ends what is left of the last run, and removes DVC's read-write lock if nobody lives who wrote it.
+    """After a kill: ends what is left of the last run, and removes DVC's read-write lock if its writers are dead.
 
-    DVC drops the entries of dead processes itself, but not those whose pid belongs to somebody else by now, and a
-    file that was cut off while it was written stops every later command.
+    DVC drops the entries of dead processes itself, but not those whose pid belongs to somebody else by now, and
+    a file that was cut off while it was written stops every later command.
     """
     if last := _holder():
         guard.sweep(last["ticket"])
@@ -90,7 +90,8 @@ def _clear_up() -> None:
         return
     try:
         entries = json.loads(RWLOCK.read_text())
-        infos = [*entries.get("write", {}).values(), *(i for read in entries.get("read", {}).values() for i in read)]
+        readers = (info for infos in entries.get("read", {}).values() for info in infos)
+        infos = [*entries.get("write", {}).values(), *readers]
     except ValueError:
         infos = []
     if not any(_is_dvc(info["pid"]) for info in infos):

@@ -1,4 +1,4 @@
-"""The pipeline as Prefect sees it: one flow run an agent, one task run a stage, whose state is DVC's verdict."""
+"""The pipeline as Prefect sees it: a flow run an agent, a task run a stage, whose state is DVC's verdict."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def _is_transient(task, run, state: State) -> bool:
 @task(persist_result=False, cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[5, 15, 60, 180],
       retry_condition_fn=_is_transient)
 def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
-    """Brings one stage up to date. The state's name is DVC's verdict: Cached, Restored or Completed; its data are
-    {"verdict", "seconds", "outputs": {path: md5}}.
+    """Brings one stage up to date.
+
+    The state's name is DVC's verdict: Cached, Restored or Completed. Its data are {"verdict", "seconds",
+    "outputs": {path: md5}}.
 
     Args:
         address: of the stage in dvc.yaml, e.g. "train_vae@smoke".
-        unchanged: DVC has already found that nothing changed (see flows/graph.py), which spares starting it again.
+        unchanged: DVC has already found that nothing changed (see flows/graph.py); it is not started again.
     """
     log, start = get_run_logger(), time.monotonic()
     if unchanged:
@@ -80,7 +82,7 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
     create_markdown_artifact(key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()), markdown=text,
                              description=f"The stages of {agent} and its score")
     page.add(note=text)
-    for address, state in states.items():
+    for state in states.values():
         if state.is_failed():
             return Failed(message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
@@ -97,11 +99,12 @@ def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tr
 
     everything = params.load()
     experiment = everything.agents[agent].experiment
-    return tracking.pipeline_run(name=agent, world=everything.experiments[experiment].world, experiment=experiment)
+    world = everything.experiments[experiment].world
+    return tracking.pipeline_run(name=agent, world=world, experiment=experiment)
 
 
 def metrics(agent: str) -> dict[str, Any]:
-    """The agent's score, as `evaluate` wrote it: {"score.mean": 812.3, …}, with the names that `dvc metrics` has."""
+    """The agent's score, as `evaluate` wrote it, with the names that `dvc metrics` has: {"score.mean": 812.3, …}."""
     return _flat(json.loads((Path("metrics") / f"{agent}.json").read_text()))
 
 
@@ -122,6 +125,6 @@ def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:
     if not missing:
         lines += ["", "| metric | value |", "| --- | ---: |"]
         lines += [f"| {key} | {value} |" for key, value in metrics(agent).items()]
-        lines += ["", f"The score is in `metrics/{agent}.json`, videos and pictures in `runs/{agent}/{graph.TARGET}`; "
-                      "`make ui` opens curves, models and videos in MLflow."]
+        lines += ["", f"The score is in `metrics/{agent}.json`, pictures and videos in "
+                      f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow."]
     return "\n".join(lines)

@@ -24,8 +24,8 @@ class Stage:
         address: e.g. "train_vae@smoke".
         upstream: addresses of the stages whose outputs it reads.
         pool: the Prefect work pool that its `meta` names.
-        outlook: "unchanged"; "in the cache" (its outputs are, from an earlier run with the same inputs); "to run";
-            or "depends" on what the stages before it will give.
+        outlook: "unchanged"; "in the cache" (its outputs are, from an earlier run with the same inputs);
+            "to run"; or "depends" on what the stages before it will give.
     """
 
     address: str
@@ -46,25 +46,43 @@ def agents() -> list[str]:
         return [name for stage, _, name in names if stage == TARGET]
 
 
+def check(agent: str) -> None:
+    """Finds out at once what DVC would when a stage's turn comes, after hours perhaps; looks at no data.
+
+    Raises:
+        UserError: no such agent; a stage reads a key of params.yaml or a file that is not there; dvc.yaml,
+            dvc.lock or params.yaml cannot be read.
+    """
+    from dvc.dependency.param import ParamsDependency
+
+    with _repo() as repo:
+        needed = _needed(repo, agent)
+        made = [out for stage in needed for out in stage.outs]
+        for stage in needed:
+            for dep in stage.deps:
+                if isinstance(dep, ParamsDependency):
+                    if missing := sorted(set(dep.params) - set(dep.read_params())):
+                        raise UserError(f"{dep} has no {missing[0]}, which {stage.addressing} reads")
+                elif not dep.exists and not any(out.fs.isin_or_eq(dep.fs_path, out.fs_path) for out in made):
+                    raise UserError(f"there is no {dep}, which {stage.addressing} reads")
+
+
 def plan(agent: str) -> list[Stage]:
     """The stages that an agent needs, each after those that it reads from, as DVC sees them now.
 
     Raises:
-        UserError: no such agent, or dvc.yaml, dvc.lock or params.yaml cannot be read.
+        UserError: as `check` says.
     """
-    import networkx
-
+    check(agent)
     with _repo() as repo:
-        target = next((s for s in repo.index.stages if s.addressing == f"{TARGET}@{agent}"), None)
-        if target is None:
-            raise UserError(f"there is no agent {agent!r} in params.yaml")
-        graph = repo.index.graph  # its edges point from a stage to those that it reads from
+        graph = repo.index.graph
         stages: dict[str, Stage] = {}
-        for stage in networkx.dfs_postorder_nodes(graph, target):
+        for stage in _needed(repo, agent):
             upstream = sorted(other.addressing for other in graph.successors(stage))
             settled = all(stages[address].outlook == "unchanged" for address in upstream)
-            stages[stage.addressing] = Stage(stage.addressing, tuple(upstream), (stage.meta or {}).get("pool"),
-                                             _outlook(stage) if settled else "depends")
+            stages[stage.addressing] = Stage(
+                address=stage.addressing, upstream=tuple(upstream), pool=(stage.meta or {}).get("pool"),
+                outlook=_outlook(stage) if settled else "depends")
         return list(stages.values())
 
 
@@ -72,6 +90,20 @@ def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """The hashes that dvc.lock holds for a stage's outputs: {path: md5}."""
     stages = YAML(typ="safe").load(lock)["stages"]
     return {out["path"]: out["md5"] for out in stages[address].get("outs", [])}
+
+
+def _needed(repo, agent: str) -> list:
+    """DVC's stages for an agent, each after those that it reads from."""
+    import networkx
+
+    target = f"{TARGET}@{agent}"
+    stages = {stage.addressing: stage for stage in repo.index.stages}
+    if target not in stages:
+        known = ", ".join(address.partition("@")[2] for address in stages if address.startswith(f"{TARGET}@"))
+        raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {known}, "
+                        "or add a line to `agents`")
+    # The edges of DVC's graph point from a stage to what it reads.
+    return list(networkx.dfs_postorder_nodes(repo.index.graph, stages[target]))
 
 
 def _outlook(stage) -> str:

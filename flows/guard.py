@@ -1,9 +1,9 @@
 """Leaves nothing behind: ends every process of a run when the flow is gone, `kill -9` included.
 
-Every process that a run starts inherits WM_WATCH=<ticket> in its environment, so all of them can be found whoever
-their parent is by then: DVC, the stage, its workers, Prefect's temporary server. (Jenkins finds the processes of a
-build in the same way.) The guard reads from a pipe whose other end only the flow holds: the end of the file is the
-flow's end, with no delay and no recycled pid to be mistaken about.
+Every process that a run starts inherits WM_WATCH=<ticket> in its environment, so all of them can be found
+whoever their parent is by then: DVC, the stage, its workers, Prefect's temporary server. (Jenkins finds the
+processes of a build in the same way.) The guard reads from a pipe whose other end only the flow holds: the end of
+the file is the flow's end, with no delay and no recycled pid to be mistaken about.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from wm.errors import UserError
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml; without one, the agents and the state of their stages are listed.
 
-DVC knows what depends on what and what has changed, so only that runs; Prefect runs it, one task a stage, and each
-task's state is DVC's verdict:
+DVC knows what depends on what and what has changed, so only that runs; Prefect runs it, one task a stage, and
+each task's state is DVC's verdict:
   Cached     nothing changed since the outputs were made
   Restored   made before from the same inputs: brought back from DVC's cache
   Completed  ran
@@ -29,7 +29,7 @@ examples:
   python -m flows.pipeline smoke                     the whole pipeline with tiny numbers
   dvc repro -f evaluate@smoke                        the same, and everything anew
   PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline smoke
-                                                     on a server that keeps a history with pages; without one, a
+                                                     on a server, whose pages show it; without one, a
                                                      temporary server is started (about ten seconds)
 
 Ctrl-C or a kill leave no process behind, and the same command goes on from the last checkpoint.
@@ -55,9 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         _check()
         if agent is None:
             return _list()
-        if agent not in (agents := graph.agents()):
-            raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {', '.join(agents)}, "
-                            "or add a line to `agents`")
+        graph.check(agent)
         with claim.workspace(agent):
             return _run(agent)
     except UserError as error:
@@ -72,7 +70,7 @@ def _check() -> None:
     if not Path(".git").exists():
         raise UserError("this folder is no git repository: clone it, or run `git init` first")
     if not Path(".dvc/config").exists():
-        raise UserError("this folder is no DVC project: restore .dvc with `git checkout .dvc`, or run `dvc init`")
+        raise UserError("this folder is no DVC project: restore it with `git checkout .dvc`, or run `dvc init`")
     check = subprocess.run([sys.executable, "-m", "wm", "check"], stderr=subprocess.PIPE, text=True)
     if check.returncode:
         reason = check.stderr.strip().splitlines() or [f"`wm check` ended with {check.returncode}"]
@@ -83,7 +81,7 @@ def _list() -> int:
     for agent in graph.agents():
         stages = graph.plan(agent)
         waiting = [stage.address for stage in stages if stage.outlook != "unchanged"]
-        print(f"{agent}: " + (f"to do: {', '.join(waiting)}" if waiting else f"all {len(stages)} stages up to date"))
+        print(f"{agent}:", f"to do: {', '.join(waiting)}" if waiting else f"all {len(stages)} stages up to date")
     return 0
 
 

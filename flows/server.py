@@ -17,10 +17,10 @@ PATIENCE = 120
 
 
 class Server:
-    """Started in the background, so that DVC can be asked meanwhile; ended by the guard, with everything else.
+    """Started in the background, so that DVC can be asked meanwhile; ended by the guard, as everything else.
 
-    Prefect would start one by itself, but in the terminal's process group: Ctrl-C would end it before the flow, with
-    a traceback.
+    Prefect would start one by itself, but in the terminal's process group: Ctrl-C would end it before the flow,
+    with a traceback.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class Server:
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_UI_URL"] = ""  # it has no pages: none shall be named in the log
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1",
-                 "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1"]
+            self.process = subprocess.Popen([*command, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, start_new_session=True)
 
     def wait(self) -> None:
         """Returns when the server answers.

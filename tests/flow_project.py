@@ -1,4 +1,4 @@
-"""A tiny project for tests of flows/: real git, real DVC, the real graph, and stages that write a line each."""
+"""A tiny project for tests of flows/: real git, real DVC, the real graph, and stages that write a line."""
 
 from __future__ import annotations
 
@@ -59,29 +59,48 @@ else:
         Path("metrics", f"{name}.json").write_text(json.dumps({"score": {"mean": 1.5}}))
 '''
 
+PACKAGE = """\
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)
+"""
+
+SCHEMA = """\
+from types import SimpleNamespace
+
+
+def load():
+    tiny = SimpleNamespace(experiment="tiny", world="none")
+    return SimpleNamespace(agents={"tiny": tiny}, experiments={"tiny": tiny})
+"""
+
 
 class Project:
     """A project folder and the commands that a user gives in it."""
 
     def __init__(self, folder: Path, **env: str):
         self.folder = folder
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "WM_"))}
-        self.env |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
+        self.env = {key: text for key, text in os.environ.items() if not key.startswith(("PREFECT_", "WM_"))}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.env |= {"PYTHONPATH": str(ROOT), "PATH": path, "WM_TRACKING": "off", **env}
         self._write()
-        for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@t commit -q -m tiny"):
-            subprocess.run(command.split(), cwd=folder, check=True, env=self.env)
+        for words in ("init -q", "add -A", "-c user.name=t -c user.email=t@t commit -q -m tiny"):
+            subprocess.run(["git", *words.split()], cwd=folder, check=True, env=self.env)
 
     def _write(self) -> None:
         (self.folder / "wm").mkdir(parents=True)
-        for name in ("wm/errors.py", "wm/watchdog.py", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
             (self.folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, self.folder / name)
-        (self.folder / "wm/__init__.py").touch()
+        # Only the commands and the schema of params.yaml are the tiny project's own; the rest is the real `wm`.
+        (self.folder / "wm/__init__.py").write_text(PACKAGE)
         (self.folder / "wm/__main__.py").write_text(PROGRAM)
+        (self.folder / "wm/params.py").write_text(SCHEMA)
         (self.folder / "params.yaml").write_text(PARAMS)
         graph = YAML(typ="safe").load(ROOT / "dvc.yaml")
         for stage in graph["stages"].values():  # the same graph, without the code that is not there
-            stage["do"]["deps"] = [dep for dep in stage["do"]["deps"] if dep.startswith("runs/")] + ["wm/__main__.py"]
+            data = [dep for dep in stage["do"]["deps"] if dep.startswith("runs/")]
+            stage["do"]["deps"] = [*data, "wm/__main__.py"]
         YAML().dump(graph, self.folder / "dvc.yaml")
         for stage in ("collect", "train_vae", "train_mdn", "evolve"):
             (self.folder / "runs/zero" / stage).mkdir(parents=True)
