@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capsys
     path = tmp_path / "step-000000020" / damage
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.unlink() if how == "delete" else path.write_bytes(data if how == "flip" else data[:len(data) // 2])
+    path.unlink() if how == "delete" else path.write_bytes(data if how == "flip" else data[: len(data) // 2])
     assert made.load()[1]["step"] == 10
     assert "passed over" in capsys.readouterr().err
     made = save(tmp_path, 20)  # the resumed run comes by there again
@@ -73,13 +73,19 @@ def test_a_folder_in_the_making_is_not_a_checkpoint(tmp_path):
 
 def test_killed_at_any_moment_the_previous_one_is_whole(tmp_path):
     """A process that does nothing but save is killed at random moments; each time the newest whole one is found."""
-    code = ("import sys, numpy as np\nfrom wm.checkpoints import Checkpoints\nmade = Checkpoints(sys.argv[1])\n"
-            "found = made.load()\nstep = found[1]['step'] if found else 0\nprint(step, flush=True)\n"
-            "while True:\n    step += 1\n    made.save(step, {'x': np.full(200_000, step)}, {'y': step})\n")
+    code = (
+        "import sys, numpy as np\nfrom wm.checkpoints import Checkpoints\nmade = Checkpoints(sys.argv[1])\n"
+        "found = made.load()\nstep = found[1]['step'] if found else 0\nprint(step, flush=True)\n"
+        "while True:\n    step += 1\n    made.save(step, {'x': np.full(200_000, step)}, {'y': step})\n"
+    )
     moments, before = random.Random(0), 0
     for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE,
-                                 env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+        )
         assert int(child.stdout.readline()) >= before
         time.sleep(moments.uniform(0.05, 0.4))
         child.send_signal(signal.SIGKILL)
@@ -99,8 +105,17 @@ def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_pat
 
     first = fingerprint({"a": 1, "b": 2}, {"x": "1"})
     assert first == fingerprint({"b": 2, "a": 1}, {"x": "1"})
-    assert len({first, fingerprint({"a": 2, "b": 2}, {"x": "1"}), fingerprint({"a": 1, "b": 2}, {"x": "2"}),
-                fingerprint({"a": 1, "b": 2}, {"x": "1"}, "encode")}) == 4
+    assert (
+        len(
+            {
+                first,
+                fingerprint({"a": 2, "b": 2}, {"x": "1"}),
+                fingerprint({"a": 1, "b": 2}, {"x": "2"}),
+                fingerprint({"a": 1, "b": 2}, {"x": "1"}, "encode"),
+            }
+        )
+        == 4
+    )
     copy = shutil.copytree(ROOT / "wm", tmp_path / "wm", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(checkpoints, "__file__", str(copy / "checkpoints.py"))
     assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) == first, "where the code lies is part of it"

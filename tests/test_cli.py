@@ -26,9 +26,16 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_as_a_program_a_mistake_is_one_line_and_exit_code_2(project):
-    Path("params.yaml").write_text(tiny_world.PARAMS.replace("world: tiny", "world: car_racing").replace("seed: 3", "seed: x"))
-    done = subprocess.run([sys.executable, "-m", "wm", "collect", "tiny"], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    Path("params.yaml").write_text(
+        tiny_world.PARAMS.replace("world: tiny", "world: car_racing").replace("seed: 3", "seed: x")
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "wm", "collect", "tiny"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: params.yaml: experiments.tiny.seed is 'x'") and done.stderr.count("\n") == 1
     assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "runs"]
@@ -74,7 +81,7 @@ def test_every_command_and_option_has_a_help_text():
 
 
 def test_the_readme_names_every_command_stage_and_experiment():
-    """A command is documented as `python -m wm <command>`, stages, experiments and agents by their names in code."""
+    """A command is documented as `python -m wm <command>`, stages and experiments by their names in code."""
     readme = (ROOT / "README.md").read_text()
     for name in commands():
         if name not in STAGES:
@@ -82,6 +89,6 @@ def test_the_readme_names_every_command_stage_and_experiment():
     assert re.search(rf"python -m wm ({'|'.join(STAGES)})", readme), "README.md does not say how a stage runs by hand"
     named = set(re.findall(r"[a-z][a-z0-9_-]*", " ".join(re.findall(r"`[^`\n]+`|```.*?```", readme, re.DOTALL))))
     everything = params.load(ROOT / "params.yaml")
-    for kind, names in (("stage", STAGES), ("experiment", everything.experiments), ("agent", everything.agents)):
+    for kind, names in (("stage", STAGES), ("experiment", everything.experiments)):
         for name in names:
             assert name in named, f"README.md does not mention the {kind} `{name}`"

@@ -14,8 +14,10 @@ from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.vae import VAE, VAEConfig, save_vae
 
 
-@pytest.mark.parametrize("world, z, hidden, inputs, size", [
-    ("car_racing", 32, 256, ("z", "h"), 867), ("take_cover", 64, 512, ("z", "c", "h"), 1088)])
+@pytest.mark.parametrize(
+    "world, z, hidden, inputs, size",
+    [("car_racing", 32, 256, ("z", "h"), 867), ("take_cover", 64, 512, ("z", "c", "h"), 1088)],
+)
 def test_the_papers_number_of_parameters(world, z, hidden, inputs, size):
     world = worlds.get(world)
     assert sorted(world.spec.controller_inputs) == sorted(inputs)
@@ -41,7 +43,10 @@ def test_each_controller_reads_its_own_features(hidden, bias):
 
         if hidden:
             weight, add = take(hidden, 5, True)
-            x = [np.tanh(sum(w * v for w, v in zip(line, x, strict=True)) + b) for line, b in zip(weight, add, strict=True)]
+            x = [
+                np.tanh(sum(w * v for w, v in zip(line, x, strict=True)) + b)
+                for line, b in zip(weight, add, strict=True)
+            ]
         weight, add = take(3, len(x), bias)
         expected = [sum(w * v for w, v in zip(line, x, strict=True)) + b for line, b in zip(weight, add, strict=True)]
         assert rest == [] and np.allclose(out[row], expected, atol=1e-5)
@@ -59,7 +64,12 @@ def test_files_give_back_the_same_controller(tmp_path):
     save_controller(params, layout, "tiny", ("z", "c"), tmp_path, sampled=True, selection_score=1.5)
     found, found_layout, about = load_controller(tmp_path)
     assert np.array_equal(found, params) and found_layout == layout
-    assert (about["world"], about["inputs"], about["sampled"], about["selection_score"]) == ("tiny", ["z", "c"], True, 1.5)
+    assert (about["world"], about["inputs"], about["sampled"], about["selection_score"]) == (
+        "tiny",
+        ["z", "c"],
+        True,
+        1.5,
+    )
 
 
 def test_any_flipped_byte_of_its_files_is_named(tmp_path):
@@ -70,7 +80,7 @@ def test_any_flipped_byte_of_its_files_is_named(tmp_path):
         whole = path.read_bytes()
         for place in range(len(whole)):
             if not (name.endswith("json") and chr(whole[place]).isspace()):
-                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
                 with pytest.raises(DamagedData, match=name):
                     load_controller(tmp_path)
         path.unlink()
@@ -81,7 +91,7 @@ def test_any_flipped_byte_of_its_files_is_named(tmp_path):
 
 
 def test_an_agent_is_its_three_models_wired(tmp_path):
-    """Two steps of a rollout against the paper's pseudo-code (section 2.4), by hand; as files and as bytes for workers."""
+    """Two steps of a rollout against the paper's pseudo-code (section 2.4), by hand; as files and as bytes."""
     torch.manual_seed(0)
     vae, memory = VAE(VAEConfig(z_size=4)).eval(), MDNRNN(MDNConfig(hidden=8, mixtures=2), 4, 2, False).eval()
     layout = Layout(inputs=12, actions=2)

@@ -20,8 +20,12 @@ COLUMNS = frame_columns(3)
 def episode(length: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     obs = np.repeat(rng.integers(0, 256, (length, 8, 8, 3), np.uint8), 8, 1).repeat(8, 2)
-    return {"obs": obs, "act": rng.standard_normal((length, 3), np.float32), "rew": rng.standard_normal(length, np.float32),
-            "end": np.arange(length) == length - 1}
+    return {
+        "obs": obs,
+        "act": rng.standard_normal((length, 3), np.float32),
+        "rew": rng.standard_normal(length, np.float32),
+        "end": np.arange(length) == length - 1,
+    }
 
 
 def write(folder: Path, lengths: list[int], a_shard: int = 3) -> EpisodeSet:
@@ -51,8 +55,13 @@ def test_every_column_comes_back_to_the_bit(tmp_path):
 def test_latents_keep_half_precision_and_columns_can_be_read_alone(tmp_path):
     columns = latent_columns(4, 2)
     rng = np.random.default_rng(0)
-    given = {"mu": rng.standard_normal((7, 4)).astype(np.float16), "logvar": rng.standard_normal((7, 4)).astype(np.float16),
-             "act": rng.standard_normal((7, 2)).astype(np.float32), "rew": np.ones(7, np.float32), "end": np.zeros(7, bool)}
+    given = {
+        "mu": rng.standard_normal((7, 4)).astype(np.float16),
+        "logvar": rng.standard_normal((7, 4)).astype(np.float16),
+        "act": rng.standard_normal((7, 2)).astype(np.float32),
+        "rew": np.ones(7, np.float32),
+        "end": np.zeros(7, bool),
+    }
     shard = Shard(columns)
     shard.add(given)
     episodes.write_manifest(tmp_path, "tiny", columns, [episodes.store_shard(tmp_path, 0, *shard.finish())])
@@ -92,7 +101,7 @@ def test_any_flipped_byte_of_a_shard_is_named_before_it_is_used(tmp_path):
     whole = path.read_bytes()
     data.verify()
     for place in range(0, len(whole), max(1, len(whole) // 60)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(DamagedData, match=r"shard-00001.parquet is damaged"):
             EpisodeSet(tmp_path).verify()
 
@@ -135,8 +144,8 @@ def test_any_altered_character_of_a_manifest_is_noticed(tmp_path):
     whole = path.read_text()
     for place, character in enumerate(whole):
         if not character.isspace():
-            path.write_text(whole[:place] + chr(ord(character) ^ 1) + whole[place + 1:])
-            with pytest.raises(DamagedData, match="manifest.json"):
+            path.write_text(whole[:place] + chr(ord(character) ^ 1) + whole[place + 1 :])
+            with pytest.raises(DamagedData, match=r"manifest.json"):
                 EpisodeSet(tmp_path)
 
 
@@ -174,7 +183,7 @@ def test_files_are_whole_or_not_there(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     (tmp_path / "a.json").write_text('{"b": ')
-    with pytest.raises(DamagedData, match="a.json is not whole JSON"):
+    with pytest.raises(DamagedData, match=r"a.json is not whole JSON"):
         files.read_json(tmp_path / "a.json")
 
 
@@ -188,7 +197,12 @@ def test_reads_can_be_written_to_or_say_so(tmp_path):
 
 
 def test_column_shapes_survive_arrow():
-    for column in (Column("x", "float32", (1,)), Column("x", "int64"), Column("x", "uint8", (2, 3)), Column("x", "bool")):
+    for column in (
+        Column("x", "float32", (1,)),
+        Column("x", "int64"),
+        Column("x", "uint8", (2, 3)),
+        Column("x", "bool"),
+    ):
         array = np.arange(5 * int(np.prod(column.shape)), dtype=np.int64).reshape(5, *column.shape).astype(column.dtype)
         assert np.array_equal(column.to_numpy(column.to_arrow(array)), array)
         assert np.array_equal(column.to_numpy(column.to_arrow(array)[2:4]), array[2:4])
@@ -199,8 +213,10 @@ def test_damaged_data_stops_a_stage_before_any_work(project, capsys):
     folder, work = project / "runs" / "tiny" / "collect", project / ".wm" / "work"
     shard, manifest = folder / "shard-00002.parquet", folder / "manifest.json"
     bytes_of = shard.read_bytes()
-    damages = {shard: (bytes_of[:-100], bytes_of[:700] + bytes([bytes_of[700] ^ 128]) + bytes_of[701:]),
-               manifest: (manifest.read_bytes().replace(b'"seed": 2', b'"seed": 3', 1), b"")}
+    damages = {
+        shard: (bytes_of[:-100], bytes_of[:700] + bytes([bytes_of[700] ^ 128]) + bytes_of[701:]),
+        manifest: (manifest.read_bytes().replace(b'"seed": 2', b'"seed": 3', 1), b""),
+    }
     for path, contents in damages.items():
         whole = path.read_bytes()
         for content in contents:
@@ -210,19 +226,30 @@ def test_damaged_data_stops_a_stage_before_any_work(project, capsys):
                 capsys.readouterr()
                 assert main([stage, "tiny"]) == 1
                 said = capsys.readouterr()
-                assert said.err.startswith("error: ") and said.err.count("\n") == 1 and path.name in said.err and not said.out
+                assert (
+                    said.err.startswith("error: ")
+                    and said.err.count("\n") == 1
+                    and path.name in said.err
+                    and not said.out
+                )
                 assert not list(work.glob(f"{stage}-*/checkpoints/*")) and not list(work.glob(f"{stage}-*/out/*.*"))
         path.write_bytes(whole)
 
 
 def test_a_disk_too_small_is_said_before_anything_is_played(project):
     Path("params.yaml").write_text(tiny_world.PARAMS.replace("{episodes: 12,", "{episodes: 900000000,"))
-    with pytest.raises(UserError, match="are free: free some, or lower collect.episodes"):
+    with pytest.raises(UserError, match=r"are free: free some, or lower collect.episodes"):
         from wm import params
         from wm.stages import collect
         from wm.workspace import Workspace
 
         workspace = Workspace("collect", "tiny", "0" * 16)
-        collect.collect(params.load().experiments["tiny"].collect, "tiny", 0, Path("runs/zero/collect"),
-                        Path("runs/zero/evolve"), workspace)
+        collect.collect(
+            params.load().experiments["tiny"].collect,
+            "tiny",
+            0,
+            Path("runs/zero/collect"),
+            Path("runs/zero/evolve"),
+            workspace,
+        )
     assert not list(workspace.out.glob("*.parquet"))

@@ -88,12 +88,12 @@ def test_replay_gives_the_identical_optimiser(diagonal):
 
 
 def test_the_seed_decides_and_the_global_generator_does_not():
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     first = search(seed=5).ask()
-    np.random.seed(2)  # noqa: NPY002
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    np.random.seed(2)
+    before = np.random.get_state()[1].tolist()
     assert np.array_equal(search(seed=5).ask(), first)
-    assert np.random.get_state()[1].tolist() == before, "it drew from the global generator"  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before, "it drew from the global generator"
     assert not np.array_equal(search(seed=6).ask(), first)
 
 

@@ -27,7 +27,11 @@ MISTAKES = {
     "not a number": ("learning_rate: 1.0e-3", "learning_rate: .nan", "experiments.tiny.train_vae.learning_rate"),
     "a device that is none": ("batch: 16", "device: tpu, batch: 16", "experiments.tiny.encode.device"),
     "unknown world": ("world: tiny", "world: mars", "experiments.tiny.world"),
-    "unknown experiment": ("{experiment: tiny, after: zero, actor", "{experiment: big, after: zero, actor", "models.tiny.experiment"),
+    "unknown experiment": (
+        "{experiment: tiny, after: zero, actor",
+        "{experiment: big, after: zero, actor",
+        "models.tiny.experiment",
+    ),
     "unknown model": ("model: tiny, ", "model: huge, ", "agents.tiny.model"),
     "unknown predecessor": ("after: tiny, actor", "after: tinny, actor", "models.tiny-2.after"),
     "its own predecessor": ("after: tiny, actor", "after: tiny-2, actor", "models.tiny-2.after"),
@@ -60,9 +64,16 @@ def test_a_mistake_is_one_sentence_that_names_the_key(project, capsys, mistake):
 
 
 def test_entries_that_build_on_another_world_are_refused(project):
-    text = tiny_world.PARAMS.replace("models:\n", "  other: &other\n    world: car_racing\n" + "".join(
-        f"{line}\n" for line in tiny_world.PARAMS.split("models:")[0].splitlines()[3:]) + "models:\n", 1)
-    Path("params.yaml").write_text(text.replace("tiny-2: {experiment: tiny, model", "tiny-2: {experiment: other, model"))
+    text = tiny_world.PARAMS.replace(
+        "models:\n",
+        "  other: &other\n    world: car_racing\n"
+        + "".join(f"{line}\n" for line in tiny_world.PARAMS.split("models:")[0].splitlines()[3:])
+        + "models:\n",
+        1,
+    )
+    Path("params.yaml").write_text(
+        text.replace("tiny-2: {experiment: tiny, model", "tiny-2: {experiment: other, model")
+    )
     with pytest.raises(UserError, match=r"agents.tiny-2.model is 'tiny-2', of tiny: expected one of car_racing"):
         params.load()
 
@@ -102,10 +113,16 @@ def test_params_describes_every_key_that_a_file_may_hold(project):
     """What `describe` lists and what a file with every default filled in holds are the same keys."""
 
     def flat(prefix, value):
-        return [key for name, part in value.items() for key in flat(f"{prefix}.{name}", part)] \
-            if isinstance(value, dict) else [prefix]
+        return (
+            [key for name, part in value.items() for key in flat(f"{prefix}.{name}", part)]
+            if isinstance(value, dict)
+            else [prefix]
+        )
 
     everything = params.load().model_dump()
-    keys = flat("experiments.NAME", everything["experiments"]["tiny"]) + flat("models.NAME", everything["models"]["tiny"]) \
+    keys = (
+        flat("experiments.NAME", everything["experiments"]["tiny"])
+        + flat("models.NAME", everything["models"]["tiny"])
         + flat("agents.NAME", everything["agents"]["tiny"])
+    )
     assert sorted(line.split(" ")[0] for line in params.describe()) == sorted(keys)

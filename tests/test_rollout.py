@@ -1,4 +1,4 @@
-"""Rollouts and where they run: a score depends on the job alone, not on the worker, and no worker outlives its stage."""
+"""Rollouts and where they run: a score depends on the job alone, and no worker outlives its stage."""
 
 from __future__ import annotations
 
@@ -59,8 +59,13 @@ def pairs(count: int, controllers: int = 1) -> list[rollout.Pair]:
 def job(numbers: list[int], shared=None) -> tuple[bytes, list[dict]]:
     """Episodes of the tiny world under an agent and, where there are few, of the real CarRacing."""
     played = rollout.play(worlds.get("tiny"), driver(), [(n % 3, n) for n in numbers], 4, keep_acts=True)
-    data, about = rollout.record(worlds.get("car_racing"), rollout.ExplorerDriver(worlds.get("car_racing"), 2),
-                                 [(0, n) for n in numbers[:3]], 2, stall=8)
+    data, about = rollout.record(
+        worlds.get("car_racing"),
+        rollout.ExplorerDriver(worlds.get("car_racing"), 2),
+        [(0, n) for n in numbers[:3]],
+        2,
+        stall=8,
+    )
     return played.scores.tobytes() + b"".join(act.tobytes() for act in played.acts) + data, about
 
 
@@ -150,7 +155,11 @@ def test_stalled_and_long_episodes_end_early_and_no_others_do(stall, limit):
     for index, (_, seed) in enumerate(pairs(20)):
         env, rews = TINY.make(), []
         env.reset(seed=seed)
-        while len(rews) < full.lengths[index] and not (stall and idle(rews) >= stall) and not (limit and len(rews) >= limit):
+        while (
+            len(rews) < full.lengths[index]
+            and not (stall and idle(rews) >= stall)
+            and not (limit and len(rews) >= limit)
+        ):
             rews.append(env.step(STILL)[1])
         assert (cut.lengths[index], cut.scores[index]) == (len(rews), sum(rews))
     assert (cut.lengths < full.lengths).any()
@@ -160,7 +169,9 @@ def test_what_is_recorded_is_what_was_seen_and_done(tmp_path):
     from wm import episodes
 
     data, about = rollout.record(TINY, explorer(3), pairs(5), 3)
-    episodes.write_manifest(tmp_path, "tiny", episodes.frame_columns(2), [episodes.store_shard(tmp_path, 0, data, about)])
+    episodes.write_manifest(
+        tmp_path, "tiny", episodes.frame_columns(2), [episodes.store_shard(tmp_path, 0, data, about)]
+    )
     assert sorted(line["seed"] for line in about) == [seed for _, seed in pairs(5)]
     for index, line in enumerate(about):
         found, env = episodes.EpisodeSet(tmp_path).read(index), TINY.make()
@@ -174,7 +185,9 @@ def test_what_is_recorded_is_what_was_seen_and_done(tmp_path):
 
 
 def test_noise_moves_actions_within_their_bounds_and_repeats_itself():
-    calm, wild, again = (rollout.play(TINY, driver(noise=noise), pairs(4), 4, keep_acts=True) for noise in (0.0, 0.5, 0.5))
+    calm, wild, again = (
+        rollout.play(TINY, driver(noise=noise), pairs(4), 4, keep_acts=True) for noise in (0.0, 0.5, 0.5)
+    )
     assert all(np.array_equal(a, b) for a, b in zip(wild.acts, again.acts, strict=True))
     assert not np.array_equal(calm.acts[0][:1], wild.acts[0][:1])
     assert max(np.abs(act).max() for act in wild.acts) <= 1.0
@@ -184,7 +197,9 @@ def test_environments_that_have_been_used_give_the_same_episodes():
     world = worlds.get("car_racing")
 
     def play(numbers):
-        return rollout.play(world, rollout.ExplorerDriver(world, 2), [(0, n) for n in numbers], 2, stall=8, keep_acts=True)
+        return rollout.play(
+            world, rollout.ExplorerDriver(world, 2), [(0, n) for n in numbers], 2, stall=8, keep_acts=True
+        )
 
     before = play([1, 2])
     play([3, 4])
@@ -228,7 +243,10 @@ def test_a_job_that_kills_every_worker_is_a_sentence(cluster, monkeypatch):
 
 def test_a_scheduler_that_does_not_answer_is_a_sentence(monkeypatch):
     monkeypatch.setattr(clusters, "PATIENCE", "0.5s")
-    with Cluster(2, "tcp://127.0.0.1:9") as made, pytest.raises(UserError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with (
+        Cluster(2, "tcp://127.0.0.1:9") as made,
+        pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"),
+    ):
         list(made.map(slow_start, [1]))
 
 
@@ -252,8 +270,12 @@ if __name__ == "__main__":
 def test_no_worker_is_left(tmp_path, how):
     """Neither after `close`, nor ten seconds after the stage was killed in the middle of its jobs."""
     (tmp_path / "parent.py").write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), how], stdout=subprocess.PIPE, text=True,
-                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py"), how],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
     try:
         workers = [int(word) for word in parent.stdout.readline().split()]
         assert workers

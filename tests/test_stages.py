@@ -27,29 +27,67 @@ from wm.mdnrnn import load_mdnrnn, save_mdnrnn
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(tiny_world.__file__)
 MADE = {
-    "collect": {"manifest.json", "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet", "figures/episodes.png"},
-    "train_vae": {"vae.json", "vae.safetensors", "metrics.jsonl", "figures/curves.png", "figures/reconstructions.png",
-                  "figures/traversal.png"},
+    "collect": {
+        "manifest.json",
+        "shard-00000.parquet",
+        "shard-00001.parquet",
+        "shard-00002.parquet",
+        "figures/episodes.png",
+    },
+    "train_vae": {
+        "vae.json",
+        "vae.safetensors",
+        "metrics.jsonl",
+        "figures/curves.png",
+        "figures/reconstructions.png",
+        "figures/traversal.png",
+    },
     "encode": {"manifest.json", "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet"},
-    "train_mdn": {"mdnrnn.json", "mdnrnn.safetensors", "starts.json", "starts.safetensors", "metrics.jsonl",
-                  "figures/curves.png", "figures/dream_strip.png"},
-    "evolve": {"controller.json", "controller.safetensors", "vae.json", "vae.safetensors", "mdnrnn.json",
-               "mdnrnn.safetensors", "metrics.jsonl", "figures/curves.png"},
+    "train_mdn": {
+        "mdnrnn.json",
+        "mdnrnn.safetensors",
+        "starts.json",
+        "starts.safetensors",
+        "metrics.jsonl",
+        "figures/curves.png",
+        "figures/dream_strip.png",
+    },
+    "evolve": {
+        "controller.json",
+        "controller.safetensors",
+        "vae.json",
+        "vae.safetensors",
+        "mdnrnn.json",
+        "mdnrnn.safetensors",
+        "metrics.jsonl",
+        "figures/curves.png",
+    },
     "evaluate": {"scores.json", "figures/scores.png", "videos/best.mp4", "videos/median.mp4", "videos/worst.mp4"},
 }
 
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below."""
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def start(folder: Path, *words: str, **more) -> subprocess.Popen:
     """`python -m wm` in `folder`, with the tiny world, in a process group of its own."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "WM_TRACKING": "off", **more.pop("env", {})}
-    return subprocess.Popen([sys.executable, str(PROGRAM), *words], cwd=folder, env=env, text=True, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), *words],
+        cwd=folder,
+        env=env,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +125,9 @@ def test_every_stage_leaves_what_it_should_and_nothing_else(line):
     left = {path.name for path in (line / ".wm").rglob("*") if path.is_file()}
     assert {name for name in left if not name.endswith(".lock")} <= {"live.jsonl"}, "the scratch folder was not cleared"
     for stage in STAGES:
-        assert all(np.isfinite(value) for value in files.read_json(line / "runs" / "tiny" / stage / "summary.json").values())
+        assert all(
+            np.isfinite(value) for value in files.read_json(line / "runs" / "tiny" / stage / "summary.json").values()
+        )
 
 
 def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
@@ -97,8 +137,12 @@ def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
     text = (folder / "params.yaml").read_text()
     assert text.count("workers: 1") == 3
     (folder / "params.yaml").write_text(text.replace("workers: 1", "workers: 2"))
-    process = start(folder, *" -- ".join(f"{stage} tiny" for stage in STAGES).split(), umask=0o077,
-                    env={"TMPDIR": str(scratch), "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"})
+    process = start(
+        folder,
+        *" -- ".join(f"{stage} tiny" for stage in STAGES).split(),
+        umask=0o077,
+        env={"TMPDIR": str(scratch), "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"},
+    )
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert [text.split(":")[0] for text in said.splitlines()] == [f"{stage} tiny" for stage in STAGES]
@@ -117,8 +161,15 @@ def test_no_output_holds_a_path_a_host_or_a_date(line):
             assert not [word for word in words if word in content], path
 
 
-@pytest.mark.parametrize("stage, sign", [("collect", "shards.jsonl"), ("train_vae", "checkpoints/latest"),
-                                         ("train_mdn", "checkpoints/latest"), ("evolve", "checkpoints/latest")])
+@pytest.mark.parametrize(
+    "stage, sign",
+    [
+        ("collect", "shards.jsonl"),
+        ("train_vae", "checkpoints/latest"),
+        ("train_mdn", "checkpoints/latest"),
+        ("evolve", "checkpoints/latest"),
+    ],
+)
 def test_killed_and_started_again_the_bits_are_the_same(line, copy, capsys, stage, sign):
     expected = hashes(copy / "runs" / "tiny" / stage)
     shutil.rmtree(copy / "runs" / "tiny" / stage)
@@ -163,8 +214,10 @@ def test_a_second_round_goes_on_from_the_first(copy):
     assert not {e["seed"] for e in first.episodes} & {e["seed"] for e in second.episodes[12:]}
     before, after = (models.load(copy / f"runs/{name}/train_vae", "vae")[1]["mu.weight"] for name in ("tiny", "tiny-2"))
     assert 0 < float((after - before).abs().max()) < 0.1, "V did not start from the first round's"
-    assert (EpisodeSet(copy / "runs/tiny-2/encode").steps, len(read(copy / "runs/tiny-2/evolve/metrics.jsonl"))) \
-        == (second.steps, 5)
+    assert (EpisodeSet(copy / "runs/tiny-2/encode").steps, len(read(copy / "runs/tiny-2/evolve/metrics.jsonl"))) == (
+        second.steps,
+        5,
+    )
 
 
 def test_a_carried_shard_that_was_being_copied_is_copied_again(copy, monkeypatch):
@@ -182,9 +235,15 @@ def test_a_carried_shard_that_was_being_copied_is_copied_again(copy, monkeypatch
     assert not list((copy / "runs/tiny-2/collect").glob("*.tmp"))
 
 
-@pytest.mark.parametrize("kind, folder, stages", [
-    ("vae", "train_vae", ["encode", "train_mdn", "evolve"]), ("mdnrnn", "train_mdn", ["evolve"]),
-    ("vae", "evolve", ["evaluate"]), ("controller", "evolve", ["evaluate"])])
+@pytest.mark.parametrize(
+    "kind, folder, stages",
+    [
+        ("vae", "train_vae", ["encode", "train_mdn", "evolve"]),
+        ("mdnrnn", "train_mdn", ["evolve"]),
+        ("vae", "evolve", ["evaluate"]),
+        ("controller", "evolve", ["evaluate"]),
+    ],
+)
 def test_a_flipped_byte_in_a_model_is_named_before_any_work(copy, capsys, kind, folder, stages):
     path = copy / "runs" / "tiny" / folder / f"{kind}.safetensors"
     data = bytearray(path.read_bytes())
@@ -211,8 +270,11 @@ def test_models_that_give_no_number_stop_the_search_in_a_sentence(copy, capsys):
 
 def test_ablations_and_dreams_are_one_number_away(copy, capsys):
     """A C that reads z alone, with a hidden layer, evolved in the dream of an M that was never trained."""
-    change(("steps: 30,", "steps: 0,"), ("population: 4,", "population: 4, inputs: [z], hidden: 3, dream: true,"),
-           ("after: zero, tau: 1.0", "after: zero, tau: 1.15"))
+    change(
+        ("steps: 30,", "steps: 0,"),
+        ("population: 4,", "population: 4, inputs: [z], hidden: 3, dream: true,"),
+        ("after: zero, tau: 1.0", "after: zero, tau: 1.15"),
+    )
     assert main(["train_mdn", "tiny"]) == main(["evolve", "tiny"]) == 0
     about = files.read_json(Path("runs/tiny/evolve/controller.json"))
     assert (about["inputs"], about["layout"]["hidden"], about["dream"], about["tau"]) == (["z"], 3, True, 1.15)
@@ -235,10 +297,14 @@ def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):
 
 
 def test_no_purpose_shares_an_episode_with_another():
-    drawn = [set(seeds.episodes(seed, purpose, *key, count=500)) for purpose in seeds.Purpose for seed in (0, 1)
-             for key in ((), (1,))]
+    drawn = [
+        set(seeds.episodes(seed, purpose, *key, count=500))
+        for purpose in seeds.Purpose
+        for seed in (0, 1)
+        for key in ((), (1,))
+    ]
     for purpose in range(len(seeds.Purpose)):
-        mine = set().union(*drawn[4 * purpose:4 * purpose + 4])
+        mine = set().union(*drawn[4 * purpose : 4 * purpose + 4])
         others = set().union(*(part for index, part in enumerate(drawn) if index // 4 != purpose))
         assert not mine & others
     assert all(len(part) == 500 and max(part) < 2**31 for part in drawn)

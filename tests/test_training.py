@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -35,12 +37,19 @@ def frames(tmp_path_factory) -> EpisodeSet:
 
 
 def write_latents(folder, bad: int = -1) -> EpisodeSet:
-    """Latents that count: dimension 0 is the episode's number, dimension 1 the step; the reward of `bad` is not a number."""
+    """Latents that count: the episode's number, the step; the reward of `bad` is not a number."""
     shard = Shard(latent_columns(2, 1))
     for number, length in enumerate(LENGTHS):
         mu = np.stack([np.full(length, number), np.arange(length)], 1)
-        shard.add({"mu": mu, "logvar": np.full((length, 2), -9.0), "act": np.ones((length, 1)) * number,
-                   "rew": np.full(length, np.nan if number == bad else 1.0), "end": np.arange(length) == length - 1})
+        shard.add(
+            {
+                "mu": mu,
+                "logvar": np.full((length, 2), -9.0),
+                "act": np.ones((length, 1)) * number,
+                "rew": np.full(length, np.nan if number == bad else 1.0),
+                "end": np.arange(length) == length - 1,
+            }
+        )
     episodes.write_manifest(folder, "tiny", shard.columns, [episodes.store_shard(folder, 0, *shard.finish())])
     return EpisodeSet(folder)
 
@@ -138,7 +147,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_batch(tmp
         return original()
 
     task.step = remember
-    with pytest.raises(UserError, match=r"the loss became nan at step \d+, on windows of episodes \[.*\b4\b.*\]") as error:
+    with pytest.raises(
+        UserError, match=r"the loss became nan at step \d+, on windows of episodes \[.*\b4\b.*\]"
+    ) as error:
         run(task, tmp_path)
     assert weights(task) == seen[-1]
     step = int(str(error.value).split("at step ")[1].split(",")[0])
@@ -147,7 +158,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_batch(tmp
 
 
 def test_a_learning_rate_that_explodes_is_a_sentence(tmp_path, frames):
-    with pytest.raises(UserError, match=r"the loss became (nan|inf) at step 2, on a batch of frames of episodes \[\d+, \d+\]"):
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) at step 2, on a batch of frames of episodes \[\d+, \d+\]"
+    ):
         run(vae_task(frames, learning_rate=1e12), tmp_path)
 
 
@@ -155,7 +168,7 @@ def test_the_learning_rate_falls_as_a_cosine():
     config = TrainConfig(steps=101, learning_rate=1e-3, learning_rate_end=1e-5)
     rates = [learning_rate(config, step) for step in range(1, 102)]
     assert rates[0] == 1e-3 and rates[-1] == pytest.approx(1e-5) and rates[50] == pytest.approx((1e-3 + 1e-5) / 2)
-    assert all(after < before for before, after in zip(rates, rates[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(rates))
     assert learning_rate(TrainConfig(steps=1, learning_rate=1e-6), 1) == 1e-6
 
 
@@ -174,7 +187,7 @@ def test_every_frame_of_training_is_drawn_before_any_is_drawn_again(frames):
     passes = list(dict.fromkeys(drawn))
     assert {index for pool in drawn for index in pool} == set(frames.training)
     seen = [index for pool in passes for index in pool]
-    assert len(set(seen[:len(frames.training)])) == len(frames.training)
+    assert len(set(seen[: len(frames.training)])) == len(frames.training)
 
 
 def test_windows_laid_end_to_end_are_whole_episodes(latents):
@@ -185,13 +198,13 @@ def test_windows_laid_end_to_end_are_whole_episodes(latents):
     for stream in range(3):
         starts = np.flatnonzero(joined["restart"][stream])
         assert starts[0] == 0
-        for first, after in zip(starts, starts[1:], strict=False):
+        for first, after in itertools.pairwise(starts):
             mu, number = joined["mu"][stream, first:after], int(joined["mu"][stream, first, 0])
             begun.append(number)
             assert (mu[:, 0] == number).all() and mu[:, 1].tolist() == list(range(LENGTHS[number]))
             assert joined["end"][stream, first:after].tolist() == [0.0] * (LENGTHS[number] - 1) + [1.0]
             assert joined["has_next"][stream, first:after].tolist() == [1.0] * (LENGTHS[number] - 1) + [0.0]
-            assert np.array_equal(joined["next_mu"][stream, first:after - 1], mu[1:])
+            assert np.array_equal(joined["next_mu"][stream, first : after - 1], mu[1:])
             assert (joined["act"][stream, first:after, 0] == number).all()
     assert set(begun) <= set(latents.training) and len(set(begun)) > 8
 
@@ -200,4 +213,6 @@ def test_a_round_that_continues_a_model_of_another_shape_is_refused(tmp_path, fr
     save_vae(VAE(VAEConfig(z_size=3)), "tiny", tmp_path / "earlier")
     config = TrainVAEConfig(steps=1, batch=5, model=VAEConfig(z_size=2))
     with pytest.raises(UserError, match=r"train_vae.model.z_size is 2, and 3 in .*earlier"):
-        train_vae(config, "tiny", 0, frames.folder, tmp_path / "earlier", Workspace("train_vae", "x", "0" * 16, tmp_path))
+        train_vae(
+            config, "tiny", 0, frames.folder, tmp_path / "earlier", Workspace("train_vae", "x", "0" * 16, tmp_path)
+        )

@@ -15,12 +15,21 @@ from gymnasium.wrappers import TimeLimit
 from wm import worlds
 from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
 
-SPEC = Spec(name="tiny", action_size=2, max_steps=30, drawings=("fast", "slow"), controller_inputs=("z", "h"),
-            controller_bias=True, predicts_restart=False, solved=20.0, fps=10)
+SPEC = Spec(
+    name="tiny",
+    action_size=2,
+    max_steps=30,
+    drawings=("fast", "slow"),
+    controller_inputs=("z", "h"),
+    controller_bias=True,
+    predicts_restart=False,
+    solved=20.0,
+    fps=10,
+)
 
 
 class TinyEnv(gymnasium.Env):
-    """act[0] pushes the square, act[1] does nothing; +1 on the mark, -0.1 off it; it ends where the square falls off."""
+    """act[0] pushes the square, act[1] does nothing; +1 on the mark, -0.1 off it; the end is where it falls off."""
 
     observation_space = gymnasium.spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -43,7 +52,7 @@ class TinyEnv(gymnasium.Env):
         frame = np.zeros(FRAME_SHAPE, np.uint8)
         frame[30:34, 26:38, 1] = 80
         column = int(np.clip(28 + 28 * self.at, 0, 56))
-        frame[28:36, column:column + 8, 0] = 255
+        frame[28:36, column : column + 8, 0] = 255
         return frame
 
 

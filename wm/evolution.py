@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 
-import cma
 import numpy as np
 from pydantic import Field
 
@@ -36,6 +35,8 @@ class CMAES:
     """
 
     def __init__(self, config: CMAConfig, start: np.ndarray, seed: int):
+        import cma  # here, since it takes most of a second, and every command and worker imports this file
+
         rng = seeds.generator(seed, seeds.Purpose.CMA)
         options = {
             "popsize": config.population,
