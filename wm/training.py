@@ -61,7 +61,7 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
     Raises:
         UserError: the loss is not finite; names the step and batch, before the step is taken.
     """
-    optimizer = torch.optim.Adam(task.model.parameters(), lr=config.learning_rate, foreach=True)
+    optimizer = torch.optim.Adam(task.model.parameters(), lr=config.learning_rate, fused=True)
     done, sums, counted = _resume(task, optimizer, checkpoints, journal)
     progress = bar(config.steps, desc, "step", initial=done)
     began, timed = time.perf_counter(), 0
@@ -146,9 +146,13 @@ def _resume(
 
     task.model.load_state_dict({name: torch.from_numpy(array) for name, array in part("model.").items()})
     slots: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for name, array in part("adam.").items():
         index, slot = name.split(".")
-        slots.setdefault(int(index), {})[slot] = torch.from_numpy(array)
+        value = torch.from_numpy(array)
+        if slot != "step":  # laid out as its parameter is (channels_last): fused Adam walks both in memory order
+            value = torch.empty_like(weights[int(index)], requires_grad=False).copy_(value)
+        slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     task.restore(part("task."), state["task"])
     journal.rewind(state["step"])
