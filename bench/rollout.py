@@ -1,0 +1,137 @@
+"""Real CarRacing with V, M and C: the rollout engine next to the loop of the paper's pseudo-code, and to its own parts.
+
+    python -m bench.rollout [--json] [--episodes 8] [--workers 2]
+
+The loop: Gymnasium's own CarRacing with pixels, one environment, V, M and C one frame at a time. The bound: what one
+core would reach if it did nothing but step, see, remember and act, each at the rate measured here, times the cores.
+Occupancy: steps played over (slots x steps of the batch), until the last episode has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from statistics import median
+
+import cv2
+import gymnasium
+import numpy as np
+import torch
+
+from wm import agent as agents
+from wm import rollout, worlds
+from wm.cluster import Cluster
+from wm.controller import Layout
+from wm.mdnrnn import MDNRNN, MDNConfig
+from wm.vae import VAE, VAEConfig
+
+POPULATION, SLOTS, EPISODES_PER_JOB = 32, 16, 64
+INPUTS = ("z", "h")
+REPEATS = 3
+
+
+def measure(episodes: int = 8, workers: int = 2) -> dict[str, float]:
+    """Steps a second of the loop, of each part on one core, and of the engine; their ratio, bound and occupancy."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    agent = _agent()
+    rng = np.random.default_rng(0)
+    params = rng.normal(0, 0.1, (POPULATION, agent.layout.size)).astype(np.float32)
+    loop = median(_loop(agent, params[:1], steps=100) for _ in range(REPEATS))
+    parts = _parts(agent, params)
+    pairs = [(candidate, seed) for seed in range(episodes) for candidate in range(POPULATION)]
+    jobs = [(params, pairs[start : start + EPISODES_PER_JOB]) for start in range(0, len(pairs), EPISODES_PER_JOB)]
+    with Cluster(workers) as cluster:
+        list(cluster.map(_play, [(params, pairs[:SLOTS], 2)] * workers))  # workers start, models are made
+        began = time.perf_counter()
+        played = list(cluster.map(_play, [(*job, 0) for job in jobs]))
+        seconds = time.perf_counter() - began
+    steps = sum(int(part.lengths.sum()) for part in played)
+    bound = workers / sum(1 / rate for rate in parts.values())
+    return {
+        "loop_per_s": loop,
+        **{f"{name}_per_s": rate for name, rate in parts.items()},
+        "engine_per_s": steps / seconds,
+        "ratio": steps / seconds / loop,
+        "bound_per_s": bound,
+        "fraction": steps / seconds / bound,
+        "occupancy": steps / sum(part.slots * part.batch_steps for part in played),
+        "steps": steps,
+    }
+
+
+def _agent() -> agents.Agent:
+    torch.manual_seed(0)
+    world = worlds.get("car_racing")
+    vae = VAE(VAEConfig()).eval().requires_grad_(False)
+    mdnrnn = MDNRNN(MDNConfig(), 32, 3, False).eval().requires_grad_(False)
+    layout: Layout = agents.layout(world, mdnrnn, INPUTS)
+    return agents.Agent(vae=vae, mdnrnn=mdnrnn, world=world, layout=layout, inputs=INPUTS)
+
+
+def _play(job, shared=None) -> rollout.Played:
+    params, pairs, limit = job
+    agent = _agent()
+    driver = rollout.AgentDriver(agent, params, SLOTS, sampled=False)
+    return rollout.play(agent.world, driver, pairs, SLOTS, limit=limit)
+
+
+def _loop(agent: agents.Agent, params: np.ndarray, steps: int) -> float:
+    """The paper's rollout, one frame at a time."""
+    env = gymnasium.make("CarRacing-v3")
+    obs, _ = env.reset(seed=0)
+    (h, c), restart = agent.initial_state(1), np.zeros(1, np.float32)
+    began = time.perf_counter()
+    for _ in range(steps):
+        frame = cv2.resize(obs[:84], (64, 64), interpolation=cv2.INTER_AREA)
+        z = agent.see(frame[None], None)
+        act = agent.act(params, z, h, c)
+        obs, _, _, _, _ = env.step(act[0])
+        h, c = agent.remember(z, act, h, c, restart)
+    rate = steps / (time.perf_counter() - began)
+    env.close()
+    return rate
+
+
+def _parts(agent: agents.Agent, params: np.ndarray) -> dict[str, float]:
+    """Environment steps a second, and frames or steps a second of V, M and C in batches of SLOTS, one core."""
+    env = agent.world.make()
+    obs, _ = env.reset(seed=0)
+    act = np.array([0.1, 0.3, 0.0], np.float32)
+    batch = np.stack([obs] * SLOTS)
+    z, (h, c) = agent.see(batch, None), agent.initial_state(SLOTS)
+    acts, restart = agent.act(params[:SLOTS], z, h, c), np.zeros(SLOTS, np.float32)
+    return {
+        "env": median(_rate(lambda: env.step(act), 1, 300) for _ in range(REPEATS)),
+        "vae": _rate(lambda: agent.see(batch, None), SLOTS, 40),
+        "mdnrnn": _rate(lambda: agent.remember(z, acts, h, c, restart), SLOTS, 200),
+        "controller": _rate(lambda: agent.act(params[:SLOTS], z, h, c), SLOTS, 200),
+    }
+
+
+def _rate(work, count: int, repeats: int) -> float:
+    work()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return count * repeats / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=8, help="of each of 32 controllers; default: 8")
+    parser.add_argument("--workers", type=int, default=2, help="processes; default: 2")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    args = parser.parse_args()
+    found = measure(args.episodes, args.workers)
+    if args.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:<18}{value:>14,.2f}")
+
+
+if __name__ == "__main__":
+    main()
