@@ -5,6 +5,7 @@ Where there is a display the picture is shown in a window, else it is written as
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ PANEL = 256
 """Pixels of a panel's side."""
 AWAKE = 50
 """Steps after which a dream starts again from what is really seen."""
+GIF_EVERY = 4
 INK, PAPER, BAR = (40, 40, 40), (250, 250, 250), (0, 114, 178)
 
 
@@ -164,8 +166,19 @@ def _show_or_write(frames: Iterator[np.ndarray], fps: int, out: Path | None, def
         _show(frames, fps)
         return "watched"
     out = out or default
+    if out.suffix == ".gif":
+        return _write_gif(frames, out, fps)
     count = videos.video(frames, out, fps)
     return f"wrote {out}, {count} frames at {fps} a second"
+
+
+def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
+    """For pages that cannot show an mp4: every fourth frame, 64 colours."""
+    from PIL import Image
+
+    kept = [Image.fromarray(frame).quantize(64) for frame in itertools.islice(frames, 0, None, GIF_EVERY)]
+    kept[0].save(out, save_all=True, append_images=kept[1:], duration=1000 * GIF_EVERY / fps, loop=0)
+    return f"wrote {out}, {len(kept)} frames at {fps / GIF_EVERY:g} a second"
 
 
 def _show(frames: Iterator[np.ndarray], fps: int) -> None:
