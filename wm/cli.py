@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
         command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
         command.add_argument("--tau", type=float, default=1.0, help="temperature of the dream; default: 1")
-        command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write instead of opening a window")
+        command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
