@@ -176,7 +176,8 @@ def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
     """For pages that cannot show an mp4: every fourth frame, 64 colours."""
     from PIL import Image
 
-    kept = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in itertools.islice(frames, 0, None, GIF_EVERY)]
+    pictures = (Image.fromarray(frame) for frame in itertools.islice(frames, 0, None, GIF_EVERY))
+    kept = [picture.quantize(64, dither=Image.Dither.NONE) for picture in pictures]
     kept[0].save(out, save_all=True, append_images=kept[1:], duration=1000 * GIF_EVERY / fps, loop=0)
     return f"wrote {out}, {len(kept)} frames at {fps / GIF_EVERY:g} a second"
 
