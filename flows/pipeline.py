@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import subprocess
@@ -111,6 +112,7 @@ def _run(agent: str) -> int:
 def _stop(*_) -> None:
     """Ctrl-C: ends what the run started, says so in one sentence, and leaves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable()  # what is ended now will be reported as failed
     if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
         from prefect.runtime import flow_run
 
