@@ -105,6 +105,8 @@ def _run(agent: str) -> int:
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         return 1
+    for address, result in state.result()["stages"].items():
+        print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s")
     print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in metrics(agent).items()))
     return 0
 
