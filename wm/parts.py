@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -68,9 +69,15 @@ _POOLS: dict[int, ThreadPoolExecutor] = {}
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """All of its threads exist before it is used: a thread's setting is also the next new thread's, so one that came
+    later would change how this thread computes, and with it the bits of the result."""
     if threads not in _POOLS:
-        mine = torch.get_num_threads()
-        _POOLS[threads] = ThreadPoolExecutor(threads, "part", initializer=torch.set_num_threads, initargs=(1,))
-        list(_POOLS[threads].map(torch.zeros, range(threads)))
-        torch.set_num_threads(mine)  # what the initializer sets is its own thread's, but also the next new thread's
+        mine, together = torch.get_num_threads(), Barrier(threads + 1)
+        pool = ThreadPoolExecutor(threads, "part", initializer=torch.set_num_threads, initargs=(1,))
+        waiting = [pool.submit(together.wait) for _ in range(threads)]  # none is idle, so each submit starts a thread
+        together.wait()
+        for thread in waiting:
+            thread.result()
+        torch.set_num_threads(mine)
+        _POOLS[threads] = pool
     return _POOLS[threads]
