@@ -29,7 +29,7 @@ def rows(quick: bool) -> list[dict]:
              "Gymnasium's CarRacing-v3 with pixels", found["gymnasium_steps_per_s"],
              "physics with drawing off", found["physics_steps_per_s"]),
     ]
-    found = rollout.measure(2 if quick else 8)
+    found = rollout.measure(4 if quick else 8)
     table.append(_row("rollouts with V, M and C, 2 workers", "steps/s", found["engine_per_s"],
                       "the paper's loop, one frame at a time", found["loop_per_s"],
                       "cores / (1/env + 1/V + 1/M + 1/C)", found["bound_per_s"]))

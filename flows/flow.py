@@ -83,7 +83,7 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
                              description=f"The stages of {agent} and its score")
     page.add(note=text)
     for state in states.values():
-        if state.is_failed():
+        if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
     verdicts = [result["verdict"] for result in results.values()]

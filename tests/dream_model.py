@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
-from wm import worlds
-from wm.dream import STARTS_FILE
+from wm import models, worlds
 from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.vae import VAE, VAEConfig, save_vae
 
@@ -41,6 +39,6 @@ def write_model(folder: Path, world: str = "take_cover") -> Path:
     mdnrnn.done.weight[0, 0], mdnrnn.done.bias[0] = 1.0 / SCALE, -EDGE
     save_mdnrnn(mdnrnn, world, folder / "train_mdn")
     starts = {"mu": 0.2 * torch.randn(20, Z), "logvar": torch.full((20, Z), -4.0)}
-    safetensors.torch.save_file(starts, folder / "train_mdn" / STARTS_FILE)
+    models.save(folder / "train_mdn", models.STARTS_KIND, starts, {"world": world})
     save_vae(VAE(VAEConfig(z_size=Z)), world, folder / "train_vae")
     return folder

@@ -64,7 +64,8 @@ def test_a_stage_reads_and_writes_what_dvc_yaml_says(stages, kind):
     for name in everything.models if kind in OF_MODEL else everything.agents:
         stage, todo = stages[f"{kind}@{name}"], plan(everything, kind, name)
         assert stage.cmd == f"python -m wm {kind} {name}"
-        assert {dep for dep in dependencies(stage) if dep.startswith("runs/")} == {str(path) for path in todo.inputs.values()}
+        data = {dep for dep in dependencies(stage) if dep.startswith("runs/")}
+        assert data == {str(path) for path in todo.inputs.values()}
         outs = {Path(out.fs_path).relative_to(ROOT).as_posix() for out in stage.outs}
         assert outs == {str(todo.output)} | ({f"metrics/{name}.json"} if kind == "evaluate" else set())
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from wm import dream as engine
+from wm import models
 from wm.controller import Layout
 from wm.dream import Dream, EpisodeNoise, draw
 from wm.dream_step import Room
@@ -226,7 +226,7 @@ def test_controllers_of_another_size_are_refused():
 def test_starts_are_checked(tmp_path):
     with pytest.raises(DamagedData, match="missing"):
         engine.load_starts(tmp_path)
-    safetensors.torch.save_file({"mu": torch.zeros(3, 4)}, tmp_path / engine.STARTS_FILE)
+    models.save(tmp_path, models.STARTS_KIND, {"mu": torch.zeros(3, 4)}, {"world": "car_racing"})
     with pytest.raises(DamagedData, match="must hold"):
         engine.load_starts(tmp_path)
 

@@ -10,8 +10,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wm.errors import DamagedData, UserError
+
+if TYPE_CHECKING:
+    from wm.params import AgentEntry
 
 RUNS = Path("runs")
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
@@ -78,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
         command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
-        command.add_argument("--tau", type=float, default=1.0, help="temperature of the dream; default: 1")
+        command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
@@ -108,22 +112,24 @@ def _estimate(args: argparse.Namespace) -> None:
 def _watch(args: argparse.Namespace) -> None:
     from wm import watch
 
-    print(watch.watch(RUNS / _agent(args.name) / "evolve", args.seed, args.out, args.steps, args.tau))
+    tau = args.tau or _agent(args.name).tau
+    print(watch.watch(RUNS / args.name / "evolve", args.seed, args.out, args.steps, tau))
 
 
 def _dream(args: argparse.Namespace) -> None:
-    from wm import params, watch
+    from wm import watch
 
-    model = RUNS / params.load().agents[_agent(args.name)].model / "train_mdn"
-    print(watch.dream(RUNS / args.name / "evolve", model, args.seed, args.out, args.steps, args.tau))
+    agent = _agent(args.name)
+    model = RUNS / agent.model / "train_mdn"
+    print(watch.dream(RUNS / args.name / "evolve", model, args.seed, args.out, args.steps, args.tau or agent.tau))
 
 
-def _agent(name: str) -> str:
+def _agent(name: str) -> AgentEntry:
     from wm import params
 
     if name not in (known := params.load().agents):
         raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
-    return name
+    return known[name]
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -31,17 +31,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from wm import models
 from wm.controller import Layout
 from wm.dream_step import NOISE_STEPS, Room
 from wm.errors import DamagedData
 from wm.mdnrnn import MDNRNN, Mixture
 from wm.worlds.base import World
 
-STARTS_FILE = "starts.safetensors"
 CHECK_STEPS = 16
 """Steps between looks at who is still alive: a look waits for the device."""
 WIDTH = 32
@@ -100,13 +99,10 @@ def load_starts(folder: Path) -> tuple[Tensor, Tensor]:
     Raises:
         DamagedData: the file is missing, or holds something else.
     """
-    path = Path(folder) / STARTS_FILE
-    if not path.is_file():
-        raise DamagedData(f"{path} is missing: run the train_mdn stage, or `dvc checkout`")
-    tensors = safetensors.torch.load_file(path)
+    _, tensors = models.load(folder, models.STARTS_KIND)
     mu, logvar = tensors.get("mu"), tensors.get("logvar")
     if mu is None or logvar is None or mu.ndim != 2 or mu.shape != logvar.shape or not len(mu):
-        raise DamagedData(f"{path} must hold mu and logvar [N, Z]: run the train_mdn stage again")
+        raise DamagedData(f"starts.safetensors in {folder} must hold mu and logvar [N, Z]: run train_mdn again")
     return mu.float(), logvar.float()
 
 

@@ -303,7 +303,7 @@ class Sender:
     def _log_model(self, kind: str, folder: Path) -> Any:
         """The weights and their JSON, with the code that reads them, as a pyfunc without a pickle."""
         mlflow, package = self.mlflow, Path(__file__).resolve().parent
-        pins = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]
+        pins = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
         with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self.run_id):
             model, code = Path(scratch, "model"), Path(scratch, "wm")
             model.mkdir()

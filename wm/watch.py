@@ -108,9 +108,7 @@ def _episode(
 def _dreamed(
     agent: Agent, params: np.ndarray, model_folder: Path, seed: int, steps: int, tau: float, keys: _Keys | None
 ) -> Iterator[np.ndarray]:
-    import safetensors.torch
-
-    starts = safetensors.torch.load_file(model_folder / "starts.safetensors")
+    _, starts = models.load(model_folder, models.STARTS_KIND)
     generator = torch.Generator().manual_seed(seed)
     first = seed % len(starts["mu"])
     z, score, restart = starts["mu"][first : first + 1], 0.0, torch.ones(1)

@@ -36,7 +36,8 @@ def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) ->
     action_size = next(column.shape[0] for column in source.columns if column.name == "act")
     columns = episodes.latent_columns(model.config.z_size, action_size)
     log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")
-    progress = bar(source.steps, workspace.title, "frame")
+    kept = sum(episode["length"] for shard in log.shards for episode in shard["episodes"])
+    progress = bar(source.steps, workspace.title, "frame", initial=kept)
     first = 0
     for index, shard in enumerate(source.shards):
         numbers = range(first, first + len(shard["episodes"]))

@@ -94,6 +94,7 @@ def run_stage(stage: str, name: str) -> None:
     """
     todo = plan(params.load(), stage, name)
     function = getattr(importlib.import_module(f"wm.stages.{stage}"), stage)
+    _check_device(todo)
     for folder in todo.inputs.values():
         if not folder.is_dir():
             raise UserError(
@@ -120,6 +121,19 @@ def run_stage(stage: str, name: str) -> None:
         summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
         workspace.publish(todo.output, summary)
     print(f"{stage} {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in summary.items()))
+
+
+def _check_device(todo: Plan) -> None:
+    device = getattr(todo.config, "device", "cpu")
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"{todo.stage}.device of {todo.experiment} is {device!r}, but this PyTorch finds no CUDA device: "
+            "set it to cpu, or install a CUDA build of PyTorch"
+        )
 
 
 def digest(folder: Path) -> str:

@@ -184,7 +184,7 @@ def train_mdn(
     task.model.eval()
     save_mdnrnn(task.model, world, workspace.out)
     _save_starts(data, world, workspace.out)
-    _pictures(task.model, eyes, data, spec.fps, seed, workspace)
+    _pictures(load_mdnrnn(workspace.out), eyes, data, spec.fps, seed, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}
 
 
@@ -211,7 +211,7 @@ def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, worksp
         present = {title: names for title, names in panels.items() if any(names[0] in line for line in lines)}
         figures.curves(lines, folder / "curves.png", present, title="M")
     episode = data.read(data.held_out[0])
-    real, dream = dream_beside_reality(model.cpu(), episode, STRIP_WARM_UP, STRIP_STEPS, seed)
+    real, dream = dream_beside_reality(model, episode, STRIP_WARM_UP, STRIP_STEPS, seed)
     figures.strip(eyes.decode(real).numpy(), eyes.decode(dream).numpy(), folder / "dream_strip.png", every=4, fps=fps)
 
 
