@@ -29,7 +29,7 @@ test: $(INSTALLED)  ## all tests
 	@python -m pytest
 
 lint: $(INSTALLED)  ## style
-	@ruff check .
+	@ruff check . && ruff format --check .
 
 ui: $(INSTALLED)  ## what runs left behind: the MLflow UI on http://127.0.0.1:5000
 	@exec python -m wm ui

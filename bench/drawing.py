@@ -50,9 +50,7 @@ def drive(env: GymnasiumCarRacing, rng: np.random.Generator | None = None) -> np
     bend = abs((further[1] - track[here, 1] + math.pi) % (2 * math.pi) - math.pi)
     speed, limit = math.hypot(*env.car.hull.linearVelocity), 62 - 22 * min(bend, 1.5)
     steer = -1.5 * turn + (0 if rng is None else 0.3 * rng.standard_normal())
-    return np.clip([steer, 0.8 * (speed < limit), 0.4 * (speed > limit + 8)], [-1, 0, 0], 1).astype(
-        np.float32
-    )
+    return np.clip([steer, 0.8 * (speed < limit), 0.4 * (speed > limit + 8)], [-1, 0, 0], 1).astype(np.float32)
 
 
 def straight_on(env: GymnasiumCarRacing) -> np.ndarray:
@@ -152,6 +150,7 @@ def measure_speed(repeats: int = 5, steps: int = 250) -> dict:
 
     All in processor seconds of this one thread, so that other programs on the machine count little.
     """
+    cv2.setNumThreads(1)
     envs = {
         "gymnasium": gymnasium.make("CarRacing-v3", disable_env_checker=True),
         "fast": get("car_racing").make("fast"),
@@ -192,13 +191,10 @@ def measure(seeds: int = 100, pixel_seeds: int = 3, every: int = 10, repeats: in
     Returns:
         Flat numbers: see `measure_speed` and `measure_equality`; pixel differences are in levels of 255.
     """
-    cv2.setNumThreads(1)
     out = measure_speed(repeats) | measure_equality(seeds)
     found = pixel_differences(pixel_seeds, every)
     every_frame = np.concatenate(list(found.values()))
-    out |= {
-        f"pixel_difference_{name.replace(' ', '_')}": float(np.mean(values)) for name, values in found.items()
-    }
+    out |= {f"pixel_difference_{name.replace(' ', '_')}": float(np.mean(values)) for name, values in found.items()}
     out["pixel_difference"] = float(every_frame.mean())
     out["pixel_difference_worst_frame"] = float(every_frame.max())
     out["frames_compared"] = len(every_frame)
@@ -213,24 +209,18 @@ def side_by_side(path: Path) -> None:
         for step, reference, fast in pairs(4, policies(4)[name], steps=501):
             if shown.get(step) == index:
                 gap = np.clip(np.abs(reference.astype(int) - fast) * 8, 0, 255).astype(np.uint8)
-                columns.append(
-                    (step, np.vstack([np.pad(f, ((0, 2), (0, 2), (0, 0))) for f in (reference, fast, gap)]))
-                )
+                columns.append((step, np.vstack([np.pad(f, ((0, 2), (0, 2), (0, 0))) for f in (reference, fast, gap)])))
     image = np.hstack([column for _, column in sorted(columns, key=lambda c: c[0])])
     image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     image = np.pad(image, ((0, 0), (120, 0), (0, 0)))
     for row, text in enumerate(("Gymnasium's", "fast", "difference x 8")):
-        cv2.putText(
-            image, text, (4, 70 + 132 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
-        )
+        cv2.putText(image, text, (4, 70 + 132 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100, help="tracks on which episodes must be bit-equal")
     parser.add_argument("--repeats", type=int, default=5, help="of each timing")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -56,8 +56,10 @@ def _measure(hidden: int, repeats: int) -> dict:
     depth = z_size + hidden * (len(inputs) - 1)
     layout = Layout(inputs=depth, actions=actions)
     starts = torch.zeros(1, z_size), torch.zeros(1, z_size)
-    dreams = [Dream(mdnrnn, starts, _Tanh(), layout, inputs, tau=1.0, max_steps=steps, reward="survival",
-                    threads=count) for count in THREADS]
+    dreams = [
+        Dream(mdnrnn, starts, _Tanh(), layout, inputs, tau=1.0, max_steps=steps, reward="survival", threads=count)
+        for count in THREADS
+    ]
     params = np.random.default_rng(0).normal(0, 0.1, (POPULATION, layout.size)).astype(np.float32)
     loop = Loop(hidden, z_size, actions, inputs, layout)
     flops = 2 * (dreams[0].lstm.numel() + dreams[0].heads.numel())
@@ -74,9 +76,14 @@ def _measure(hidden: int, repeats: int) -> dict:
     engine = [rows / median(seconds["engine", count]) for count in THREADS]
     bound = [2 * PEAK_SIZE**3 / median(seconds["bound", count]) for count in THREADS]
     slow = loop_steps / median(seconds["loop"])
-    return {"loop": slow, "engine": engine, "ratio": [fast / slow for fast in engine],
-            "bound": [value / 1e9 for value in bound], "flops": flops,
-            "fraction": [fast * flops / peak for fast, peak in zip(engine, bound, strict=True)]}
+    return {
+        "loop": slow,
+        "engine": engine,
+        "ratio": [fast / slow for fast in engine],
+        "bound": [value / 1e9 for value in bound],
+        "flops": flops,
+        "fraction": [fast * flops / peak for fast, peak in zip(engine, bound, strict=True)],
+    }
 
 
 class Loop:
@@ -135,9 +142,11 @@ def main() -> None:
     for name, row in measured.items():
         print(f"{name}: step-by-step loop {row['loop']:,.0f} steps/s")
         for index, count in enumerate(THREADS):
-            print(f"  engine on {count} thread{'s' * (count > 1)}: {row['engine'][index]:,.0f} steps/s, "
-                  f"{row['ratio'][index]:.1f}x the loop, {row['fraction'][index]:.0%} of "
-                  f"{row['bound'][index]:.0f} GFLOP/s")
+            print(
+                f"  engine on {count} thread{'s' * (count > 1)}: {row['engine'][index]:,.0f} steps/s, "
+                f"{row['ratio'][index]:.1f}x the loop, {row['fraction'][index]:.0%} of "
+                f"{row['bound'][index]:.0f} GFLOP/s"
+            )
 
 
 if __name__ == "__main__":

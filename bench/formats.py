@@ -29,15 +29,22 @@ def measure(folder: Path, count: int = 32) -> list[dict]:
     """A row a format, over the first `count` episodes in `folder`."""
     data = episodes.EpisodeSet(folder)
     plays = [data.read(index) for index in range(min(count, len(data)))]
-    rows = [_row(f"parquet, zstd {level}", plays, lambda level=level: _parquet(plays, level), _read_parquet)
-            for level in (1, 3, 9)]
+    rows = [
+        _row(f"parquet, zstd {level}", plays, lambda level=level: _parquet(plays, level), _read_parquet)
+        for level in (1, 3, 9)
+    ]
     rows.append(_row("npz, deflate", plays, lambda: _npz(plays), _read_npz))
     try:
         import zarr  # noqa: F401
     except ImportError:
         return rows
-    return [*rows, *(_row(f"zarr 3, sharded, zstd {level}, crc32c", plays, lambda level=level: _zarr(plays, level),
-                          _read_zarr) for level in (1, 3))]
+    return [
+        *rows,
+        *(
+            _row(f"zarr 3, sharded, zstd {level}, crc32c", plays, lambda level=level: _zarr(plays, level), _read_zarr)
+            for level in (1, 3)
+        ),
+    ]
 
 
 def _row(name: str, plays: list, write: Callable, read: Callable) -> dict:
@@ -53,8 +60,12 @@ def _row(name: str, plays: list, write: Callable, read: Callable) -> dict:
         assert seen == frames
         if isinstance(stored, Path):
             shutil.rmtree(stored)
-    return {"format": name, "MB per 1,000 frames": size / frames / 1e3, "frames/s written": frames / statistics.median(writing),
-            "frames/s read": frames / statistics.median(reading)}
+    return {
+        "format": name,
+        "MB per 1,000 frames": size / frames / 1e3,
+        "frames/s written": frames / statistics.median(writing),
+        "frames/s read": frames / statistics.median(reading),
+    }
 
 
 def _parquet(plays: list, level: int) -> tuple[bytes, int]:
@@ -68,8 +79,10 @@ def _parquet(plays: list, level: int) -> tuple[bytes, int]:
 def _read_parquet(data: bytes) -> int:
     column = episodes.frame_columns(1)[0]
     file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-    return sum(len(column.to_numpy(file.read_row_group(group, ["obs"], use_threads=False)["obs"]))
-               for group in range(file.num_row_groups))
+    return sum(
+        len(column.to_numpy(file.read_row_group(group, ["obs"], use_threads=False)["obs"]))
+        for group in range(file.num_row_groups)
+    )
 
 
 def _npz(plays: list) -> tuple[bytes, int]:
@@ -90,9 +103,15 @@ def _zarr(plays: list, level: int) -> tuple[Path, int]:
     folder = Path(tempfile.mkdtemp())
     frames = np.concatenate([play["obs"] for play in plays])
     rows = -(-len(frames) // 256) * 256
-    array = zarr.create_array(folder, shape=(rows, 64, 64, 3), chunks=(256, 64, 64, 3), shards=(rows, 64, 64, 3),
-                              dtype="uint8", compressors=ZstdCodec(level=level, checksum=True))
-    array[:len(frames)] = frames
+    array = zarr.create_array(
+        folder,
+        shape=(rows, 64, 64, 3),
+        chunks=(256, 64, 64, 3),
+        shards=(rows, 64, 64, 3),
+        dtype="uint8",
+        compressors=ZstdCodec(level=level, checksum=True),
+    )
+    array[: len(frames)] = frames
     (folder / "frames").write_text(str(len(frames)))
     return folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -101,7 +120,7 @@ def _read_zarr(folder: Path) -> int:
     import zarr
 
     array, frames = zarr.open_array(folder, mode="r"), int((folder / "frames").read_text())
-    return sum(len(array[start:min(start + 256, frames)]) for start in range(0, frames, 256))
+    return sum(len(array[start : min(start + 256, frames)]) for start in range(0, frames, 256))
 
 
 def main() -> None:

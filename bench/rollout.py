@@ -3,7 +3,9 @@
     python -m bench.rollout [--json] [--episodes 8] [--workers 2]
 
 The loop: Gymnasium's own CarRacing with pixels, one environment, V, M and C one frame at a time. The bound: what one
-core would reach if it did nothing but step, see, remember and act, each at the rate measured here, times the cores.
+core would reach if it did nothing but step, see, remember and act, each at its rate, times the cores. The rates are
+measured inside the same workers, all of them busy: "env" is one environment over whole episodes of the same kind, reset
+and drawing included, V, M and C run in batches.
 Occupancy: steps played over (slots x steps of the batch), until the last episode has ended.
 """
 
@@ -26,7 +28,7 @@ from wm.controller import Layout
 from wm.mdnrnn import MDNRNN, MDNConfig
 from wm.vae import VAE, VAEConfig
 
-POPULATION, SLOTS, EPISODES_PER_JOB = 32, 16, 64
+POPULATION, SLOTS, EPISODES_PER_JOB = 32, 12, 64
 INPUTS = ("z", "h")
 REPEATS = 3
 
@@ -39,14 +41,16 @@ def measure(episodes: int = 8, workers: int = 2) -> dict[str, float]:
     rng = np.random.default_rng(0)
     params = rng.normal(0, 0.1, (POPULATION, agent.layout.size)).astype(np.float32)
     loop = median(_loop(agent, params[:1], steps=100) for _ in range(REPEATS))
-    parts = _parts(agent, params)
     pairs = [(candidate, seed) for seed in range(episodes) for candidate in range(POPULATION)]
     jobs = [(params, pairs[start : start + EPISODES_PER_JOB]) for start in range(0, len(pairs), EPISODES_PER_JOB)]
     with Cluster(workers) as cluster:
         list(cluster.map(_play, [(params, pairs[:SLOTS], 2)] * workers))  # workers start, models are made
+        before = list(cluster.map(_parts, [params] * workers))
         began = time.perf_counter()
         played = list(cluster.map(_play, [(*job, 0) for job in jobs]))
         seconds = time.perf_counter() - began
+        after = list(cluster.map(_parts, [params] * workers))
+    parts = {name: float(np.mean([rates[name] for rates in before + after])) for name in before[0]}
     steps = sum(int(part.lengths.sum()) for part in played)
     bound = workers / sum(1 / rate for rate in parts.values())
     return {
@@ -94,17 +98,30 @@ def _loop(agent: agents.Agent, params: np.ndarray, steps: int) -> float:
     return rate
 
 
-def _parts(agent: agents.Agent, params: np.ndarray) -> dict[str, float]:
+def _parts(params: np.ndarray, shared: None = None) -> dict[str, float]:
     """Environment steps a second, and frames or steps a second of V, M and C in batches of SLOTS, one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    agent = _agent()
+    pairs = [(candidate, 100 + candidate) for candidate in range(SLOTS)]
+    driver = rollout.AgentDriver(agent, params, SLOTS, sampled=False)
+    acts = rollout.play(agent.world, driver, pairs, SLOTS, keep_acts=True).acts
     env = agent.world.make()
-    obs, _ = env.reset(seed=0)
-    act = np.array([0.1, 0.3, 0.0], np.float32)
-    batch = np.stack([obs] * SLOTS)
+
+    def episode(index: int) -> float:
+        began = time.perf_counter()
+        env.reset(seed=pairs[index][1])
+        for act in acts[index]:
+            env.step(act)
+        return (time.perf_counter() - began) / len(acts[index])
+
+    per_step = [episode(index) for index in range(SLOTS)]
+    batch = np.random.default_rng(0).integers(0, 255, (SLOTS, 64, 64, 3), np.uint8)
     z, (h, c) = agent.see(batch, None), agent.initial_state(SLOTS)
     acts, restart = agent.act(params[:SLOTS], z, h, c), np.zeros(SLOTS, np.float32)
     return {
-        "env": median(_rate(lambda: env.step(act), 1, 300) for _ in range(REPEATS)),
-        "vae": _rate(lambda: agent.see(batch, None), SLOTS, 40),
+        "env": 1 / float(np.mean(per_step)),
+        "vae": _rate(lambda: agent.see(batch, None), SLOTS, 200),
         "mdnrnn": _rate(lambda: agent.remember(z, acts, h, c, restart), SLOTS, 200),
         "controller": _rate(lambda: agent.act(params[:SLOTS], z, h, c), SLOTS, 200),
     }

@@ -46,9 +46,11 @@ def compare_policies(episodes: int) -> None:
         start = clock()
         scores = np.array([play(env, seed, hold)[0] for seed in range(episodes)])
         speed = scores.sum() / (clock() - start)
-        print(f"hold 1-{hold}: {scores.mean():.0f} ± {scores.std():.0f} over {episodes} episodes, "
-              f"standard error {scores.std() / episodes**0.5:.0f}, {scores.min():.0f} to {scores.max():.0f}; "
-              f"{speed:.0f} tics a CPU second ({known})")
+        print(
+            f"hold 1-{hold}: {scores.mean():.0f} ± {scores.std():.0f} over {episodes} episodes, "
+            f"standard error {scores.std() / episodes**0.5:.0f}, {scores.min():.0f} to {scores.max():.0f}; "
+            f"{speed:.0f} tics a CPU second ({known})"
+        )
     env.close()
 
 
@@ -68,8 +70,10 @@ def compare_drawings(episodes: int) -> None:
         gap = np.abs(frames - fine)
         motion = np.abs(np.diff(frames, axis=0)).mean()
         rms = np.square(gap.astype(float)).mean() ** 0.5
-        print(f"{name}: {speed:.0f} tics a CPU second; differs from 640x480 by {gap.mean():.2f} of 255, "
-              f"RMS {rms:.1f}; from the frame before by {motion:.2f}")
+        print(
+            f"{name}: {speed:.0f} tics a CPU second; differs from 640x480 by {gap.mean():.2f} of 255, "
+            f"RMS {rms:.1f}; from the frame before by {motion:.2f}"
+        )
         env.close()
 
 

@@ -57,8 +57,11 @@ def _wait(lock: FileLock) -> None:
         except Timeout:
             holder = _holder()
             if holder and holder != told:
-                print(f"Waiting for the pipeline {holder['name']} (process {holder['pid']}, "
-                      f"since {holder['since']}), which runs in this folder.", flush=True)
+                print(
+                    f"Waiting for the pipeline {holder['name']} (process {holder['pid']}, "
+                    f"since {holder['since']}), which runs in this folder.",
+                    flush=True,
+                )
             told = holder or {}
 
 
@@ -73,8 +76,7 @@ def _watch_over(name: str) -> None:
     global _guard
     ticket = watchdog.ticket()
     os.environ[watchdog.VARIABLE] = ticket
-    HOLDER.write_text(json.dumps({"name": name, "pid": os.getpid(), "ticket": ticket,
-                                  "since": time.strftime("%F %T")}))
+    HOLDER.write_text(json.dumps({"name": name, "pid": os.getpid(), "ticket": ticket, "since": time.strftime("%F %T")}))
     _guard = _guard or guard.start(ticket)
 
 

@@ -28,8 +28,13 @@ def _is_transient(task, run, state: State) -> bool:
     return state.name == "Transient"
 
 
-@task(persist_result=False, cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[5, 15, 60, 180],
-      retry_condition_fn=_is_transient)
+@task(
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retries=4,
+    retry_delay_seconds=[5, 15, 60, 180],
+    retry_condition_fn=_is_transient,
+)
 def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
     """Brings one stage up to date.
 
@@ -51,12 +56,19 @@ def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
             return Failed(name=verdict, message=f"{address} failed; its log is {result.log}")
     outputs = graph.outputs(address)
     message = ", ".join(f"{path} {md5}" for path, md5 in outputs.items())
-    return Completed(name=verdict, message=message, data={
-        "verdict": verdict, "seconds": round(time.monotonic() - start, 1), "outputs": outputs})
+    return Completed(
+        name=verdict,
+        message=message,
+        data={"verdict": verdict, "seconds": round(time.monotonic() - start, 1), "outputs": outputs},
+    )
 
 
-@flow(name="pipeline", flow_run_name="{agent}", persist_result=False,
-      task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
+@flow(
+    name="pipeline",
+    flow_run_name="{agent}",
+    persist_result=False,
+    task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),
+)
 def pipeline(agent: str) -> State[dict[str, Any]]:
     """Everything that an agent needs, from the first episode to its score.
 
@@ -73,14 +85,18 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
     runs: dict[str, PrefectFuture] = {}
     for stage in stages:
         here = run_stage.with_options(name=stage.name, task_run_name=stage.address)
-        runs[stage.address] = here.submit(stage.address, stage.outlook == "unchanged",
-                                          wait_for=[runs[upstream] for upstream in stage.upstream])
+        runs[stage.address] = here.submit(
+            stage.address, stage.outlook == "unchanged", wait_for=[runs[upstream] for upstream in stage.upstream]
+        )
     wait(list(runs.values()))
     states = {address: run.state for address, run in runs.items()}
     results = {address: state.result() for address, state in states.items() if state.is_completed()}
     text = summary(agent, results, [a for a in states if a not in results])
-    create_markdown_artifact(key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()), markdown=text,
-                             description=f"The stages of {agent} and its score")
+    create_markdown_artifact(
+        key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()),
+        markdown=text,
+        description=f"The stages of {agent} and its score",
+    )
     page.add(note=text)
     for state in states.values():
         if not state.is_completed():  # in order: the first that is not whole is the culprit
@@ -125,6 +141,9 @@ def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:
     if not missing:
         lines += ["", "| metric | value |", "| --- | ---: |"]
         lines += [f"| {key} | {value} |" for key, value in metrics(agent).items()]
-        lines += ["", f"The score is in `metrics/{agent}.json`, pictures and videos in "
-                      f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow."]
+        lines += [
+            "",
+            f"The score is in `metrics/{agent}.json`, pictures and videos in "
+            f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow.",
+        ]
     return "\n".join(lines)

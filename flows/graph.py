@@ -81,8 +81,11 @@ def plan(agent: str) -> list[Stage]:
             upstream = sorted(other.addressing for other in graph.successors(stage))
             settled = all(stages[address].outlook == "unchanged" for address in upstream)
             stages[stage.addressing] = Stage(
-                address=stage.addressing, upstream=tuple(upstream), pool=(stage.meta or {}).get("pool"),
-                outlook=_outlook(stage) if settled else "depends")
+                address=stage.addressing,
+                upstream=tuple(upstream),
+                pool=(stage.meta or {}).get("pool"),
+                outlook=_outlook(stage) if settled else "depends",
+            )
         return list(stages.values())
 
 
@@ -100,8 +103,7 @@ def _needed(repo, agent: str) -> list:
     stages = {stage.addressing: stage for stage in repo.index.stages}
     if target not in stages:
         known = ", ".join(address.partition("@")[2] for address in stages if address.startswith(f"{TARGET}@"))
-        raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {known}, "
-                        "or add a line to `agents`")
+        raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {known}, or add a line to `agents`")
     # The edges of DVC's graph point from a stage to what it reads.
     return list(networkx.dfs_postorder_nodes(repo.index.graph, stages[target]))
 

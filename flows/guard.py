@@ -25,8 +25,9 @@ PATIENCE = 5.0
 def start(ticket: str) -> subprocess.Popen:
     """Starts a guard over this process; it holds for as long as this process lives."""
     env = {key: value for key, value in os.environ.items() if key != "WM_WATCH"}  # it must not find itself
-    return subprocess.Popen([sys.executable, "-m", "flows.guard", ticket], stdin=subprocess.PIPE, env=env,
-                            start_new_session=True)  # Ctrl-C is not for the guard
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.guard", ticket], stdin=subprocess.PIPE, env=env, start_new_session=True
+    )  # Ctrl-C is not for the guard
 
 
 def sweep(ticket: str, patience: float = PATIENCE) -> int:
@@ -46,9 +47,13 @@ def sweep(ticket: str, patience: float = PATIENCE) -> int:
 
 
 def _with_ticket(ticket: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter(["environ", "status"])
-            if (process.info["environ"] or {}).get("WM_WATCH") == ticket
-            and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid()]
+    return [
+        process
+        for process in psutil.process_iter(["environ", "status"])
+        if (process.info["environ"] or {}).get("WM_WATCH") == ticket
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+        and process.pid != os.getpid()
+    ]
 
 
 if __name__ == "__main__":

@@ -47,8 +47,11 @@ OUTLOOK = {
 def main(argv: list[str] | None = None) -> int:
     """Runs the pipeline for one agent; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.pipeline", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG,
-        description="Run every stage that an agent needs, from the first episode to its score.")
+        prog="python -m flows.pipeline",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
+        description="Run every stage that an agent needs, from the first episode to its score.",
+    )
     parser.add_argument("agent", nargs="?", metavar="NAME", help="an entry of `agents` in params.yaml")
     agent = parser.parse_args(argv).agent
     signal.signal(signal.SIGINT, _stop)

@@ -17,12 +17,15 @@ LOGS = SCRATCH / "logs"
 TRANSIENT = re.compile(
     r"^ERROR: .*(unable to acquire lock|is busy, it is being blocked by|database is locked"
     r"|connection|timed? ?out|temporar|too many requests|service unavailable|name resolution|unexpected EOF)",
-    re.IGNORECASE)
+    re.IGNORECASE,
+)
 """What another process or the network did to DVC. A stage that fails is not here: it is a function of its inputs,
 so it would fail again; nor is a full disk or a damaged file. DVC exits with 255 in all cases, so its words decide."""
 
-HINT = re.compile(r"^(To track the changes with git|\s*git add |To enable auto staging"
-                  r"|\s*dvc config core\.autostage|Use `dvc push`)")
+HINT = re.compile(
+    r"^(To track the changes with git|\s*git add |To enable auto staging"
+    r"|\s*dvc config core\.autostage|Use `dvc push`)"
+)
 """DVC's advice after every stage."""
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -43,9 +46,19 @@ def repro(address: str, say: Callable[[str], None]) -> Verdict:
     ran, verdict, transient = False, "Completed", False
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", address]
     # A session of its own: Ctrl-C reaches the flow alone, which ends its processes in order.
-    with open(path, "w") as log, subprocess.Popen(
-            command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True) as process:
+    with (
+        open(path, "w") as log,
+        subprocess.Popen(
+            command,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process,
+    ):
         for line in process.stdout:  # text mode ends a line at a carriage return too, as progress bars need
             if not (line := ANSI.sub("", line).rstrip()):
                 continue

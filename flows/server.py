@@ -36,8 +36,13 @@ class Server:
         os.environ["PREFECT_UI_URL"] = ""  # it has no pages: none shall be named in the log
         with open(self.log, "w") as log:
             command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1"]
-            self.process = subprocess.Popen([*command, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [*command, "--port", str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def wait(self) -> None:
         """Returns when the server answers.

@@ -29,12 +29,12 @@ def write_model(folder: Path, world: str = "take_cover") -> Path:
     lstm, (i, f, g, o) = mdnrnn.lstm, range(0, 4 * H, H)
     for weight in mdnrnn.parameters():
         weight.zero_()
-    lstm.bias[i:i + H], lstm.bias[f:f + H], lstm.bias[o:o + H] = 20.0, -20.0, 20.0
+    lstm.bias[i : i + H], lstm.bias[f : f + H], lstm.bias[o : o + H] = 20.0, -20.0, 20.0
     lstm.weight_x[0, g], lstm.weight_x[Z, g], lstm.bias[g] = SCALE, SCALE * PUSH, SCALE * DRIFT
     mean, log_sigma = K * Z, 2 * K * Z  # where they start in the mixture's output, component by component
     for k in range(K):
         mdnrnn.mixture.weight[mean + k * Z, 0] = 1.0 / SCALE
-        mdnrnn.mixture.bias[mean + k * Z + 1:mean + (k + 1) * Z] = 2.0 * k - 1.0
+        mdnrnn.mixture.bias[mean + k * Z + 1 : mean + (k + 1) * Z] = 2.0 * k - 1.0
     mdnrnn.mixture.bias[log_sigma:] = torch.tensor(SIGMA).log()
     mdnrnn.done.weight[0, 0], mdnrnn.done.bias[0] = 1.0 / SCALE, -EDGE
     save_mdnrnn(mdnrnn, world, folder / "train_mdn")

@@ -31,7 +31,7 @@ agents:
   tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0}
 """
 
-PROGRAM = '''\
+PROGRAM = """\
 import json, subprocess, sys, time
 from pathlib import Path
 from ruamel.yaml import YAML
@@ -57,7 +57,7 @@ else:
     if stage == "evaluate":
         Path("metrics").mkdir(exist_ok=True)
         Path("metrics", f"{name}.json").write_text(json.dumps({"score": {"mean": 1.5}}))
-'''
+"""
 
 PACKAGE = """\
 from pkgutil import extend_path
@@ -115,8 +115,15 @@ class Project:
 
     def start(self, *words: str) -> subprocess.Popen:
         """Starts `python -m …` as the leader of a process group, as a shell does."""
-        return subprocess.Popen([sys.executable, "-m", *words], cwd=self.folder, env=self.env, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def run(self, *words: str) -> tuple[int, str]:
         """Runs `python -m …` to its end: exit code and all that it printed."""

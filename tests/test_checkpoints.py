@@ -133,6 +133,8 @@ def test_other_numbers_clear_away_what_nobody_goes_on_with_but_no_other_entry(tm
     for name, fingerprint in (("smoke", "a" * 16), ("smoke-2", "b" * 16), ("smoke", "c" * 16)):
         with workspace(tmp_path, name, fingerprint) as made:
             made.checkpoints.save(1, {}, {})
+    with workspace(tmp_path, "smoke", "c" * 16) as made:
+        made.publish(tmp_path / "runs" / "smoke" / "train_vae", {})
     folders = sorted(path.name for path in (tmp_path / ".wm" / "work").iterdir() if path.is_dir())
     assert folders == [f"train_vae-smoke-2-{'b' * 16}", f"train_vae-smoke-{'c' * 16}"]
 

@@ -54,7 +54,8 @@ def test_the_code_that_a_stage_imports_is_among_its_deps(stages, kind):
         covered = any(name == dep or name.startswith(f"{dep}/") for dep in listed)
         assert covered, f"{kind} imports {name}, which dvc.yaml does not list among its deps"
     surplus = {dep for dep in listed if dep.endswith(".py")} - {
-        file.relative_to(ROOT).as_posix() for file in imported(ROOT / "wm" / "stages" / f"{kind}.py", set())}
+        file.relative_to(ROOT).as_posix() for file in imported(ROOT / "wm" / "stages" / f"{kind}.py", set())
+    }
     assert not surplus, f"dvc.yaml lists {surplus} for {kind}, which does not import them"
 
 

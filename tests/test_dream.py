@@ -32,9 +32,19 @@ class OnTensors(Squashing):
         return out.tanh() if isinstance(out, torch.Tensor) else super().squash(out)
 
 
-def make(seed: int = 0, *, inputs=("z", "h"), actions: int = 2, bias: bool = True, hidden: int = 0,
-         restart: bool = False, reward: str = "head", done_bias: float = -0.8, mixtures: int = 5, **options
-         ) -> tuple[Dream, MDNRNN]:
+def make(
+    seed: int = 0,
+    *,
+    inputs=("z", "h"),
+    actions: int = 2,
+    bias: bool = True,
+    hidden: int = 0,
+    restart: bool = False,
+    reward: str = "head",
+    done_bias: float = -0.8,
+    mixtures: int = 5,
+    **options,
+) -> tuple[Dream, MDNRNN]:
     torch.manual_seed(seed)
     mdnrnn = MDNRNN(MDNConfig(hidden=H, mixtures=mixtures, reward_head=reward == "head"), Z, actions, restart)
     torch.nn.init.normal_(mdnrnn.mixture.weight, 0, 0.7)
@@ -69,12 +79,16 @@ def plain(dream: Dream, mdnrnn: MDNRNN, params: np.ndarray, seed: int) -> tuple[
     return score, step + 1
 
 
-@pytest.mark.parametrize("options", [
-    {},
-    {"inputs": ("z", "c", "h"), "actions": 1, "bias": False, "restart": True, "reward": "survival"},
-    {"inputs": ("z",), "hidden": 7, "mixtures": 1},
-    {"inputs": ("h", "z"), "tau": 0.1, "max_steps": 70, "done_bias": -0.3},
-], ids=["car_racing", "take_cover", "hidden_layer", "cold"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"inputs": ("z", "c", "h"), "actions": 1, "bias": False, "restart": True, "reward": "survival"},
+        {"inputs": ("z",), "hidden": 7, "mixtures": 1},
+        {"inputs": ("h", "z"), "tau": 0.1, "max_steps": 70, "done_bias": -0.3},
+    ],
+    ids=["car_racing", "take_cover", "hidden_layer", "cold"],
+)
 def test_fused_step_agrees_with_the_plain_one(options):
     dream, mdnrnn = make(**options)
     params, seeds = candidates(dream, 5), [11, 12, 13]
@@ -160,8 +174,15 @@ def test_the_step_that_ends_counts():
 
 def test_without_a_done_head_only_the_limit_ends():
     mdnrnn = MDNRNN(MDNConfig(hidden=H, reward_head=False, done_head=False), Z, 2, False)
-    dream = Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), Layout(inputs=Z + H, actions=2), ("z", "h"),
-                  tau=1.0, max_steps=20)
+    dream = Dream(
+        mdnrnn,
+        (torch.zeros(1, Z),) * 2,
+        Squashing(),
+        Layout(inputs=Z + H, actions=2),
+        ("z", "h"),
+        tau=1.0,
+        max_steps=20,
+    )
     assert (dream.scores(candidates(dream, 2), [1])[1] == 20).all()
 
 
@@ -204,13 +225,20 @@ def test_a_cold_dream_is_calmer():
     def spread(tau):
         dream, _ = make(tau=tau, done_bias=-1e6)
         return dream.scores(candidates(dream, 1), range(200))[0].std()
+
     assert spread(0.01) < spread(1.0)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"tau": 0.0}, "tau"), ({"max_steps": 0}, "max_steps"), ({"reward": "fame"}, "fame"),
-    ({"threads": 0}, "threads"), ({"inputs": ("z", "x")}, "'x'"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tau": 0.0}, "tau"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"reward": "fame"}, "fame"),
+        ({"threads": 0}, "threads"),
+        ({"inputs": ("z", "x")}, "'x'"),
+    ],
+)
 def test_impossible_arguments_are_named(options, words):
     options = {"inputs": ("z", "h"), "tau": 1.0, "max_steps": 5, **options}
     mdnrnn = MDNRNN(MDNConfig(hidden=H), Z, 2, False)
@@ -240,8 +268,15 @@ def test_a_row_has_the_same_bits_in_every_width(hidden, monkeypatch):
     """At the sizes of the paper, where matrix products take other paths than at the size of these tests."""
     torch.manual_seed(0)
     mdnrnn = MDNRNN(MDNConfig(hidden=hidden), 32, 3, False)
-    dream = Dream(mdnrnn, (torch.randn(4, 32), torch.zeros(4, 32)), Squashing(),
-                  Layout(inputs=32 + hidden, actions=3), ("z", "h"), tau=1.0, max_steps=6)
+    dream = Dream(
+        mdnrnn,
+        (torch.randn(4, 32), torch.zeros(4, 32)),
+        Squashing(),
+        Layout(inputs=32 + hidden, actions=3),
+        ("z", "h"),
+        tau=1.0,
+        max_steps=6,
+    )
     params = candidates(dream, 16)
     scores = []
     for chunk in (256, 96, 32):
@@ -253,8 +288,19 @@ def test_a_row_has_the_same_bits_in_every_width(hidden, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_captured_step_agrees_with_the_plain_one():
     dream, mdnrnn = make()
-    dreams = [Dream(mdnrnn.to(device), (dream.mu, dream.logvar), OnTensors(), dream.layout, dream.inputs,
-                    tau=1.1, max_steps=STEPS, device=device) for device in ("cpu", "cuda")]
+    dreams = [
+        Dream(
+            mdnrnn.to(device),
+            (dream.mu, dream.logvar),
+            OnTensors(),
+            dream.layout,
+            dream.inputs,
+            tau=1.1,
+            max_steps=STEPS,
+            device=device,
+        )
+        for device in ("cpu", "cuda")
+    ]
     params = candidates(dream, 40)
     (expected, lengths), (scores, captured) = (one.scores(params, range(16)) for one in dreams)
     assert (lengths == captured).mean() > 0.99

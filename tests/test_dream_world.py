@@ -119,6 +119,7 @@ def test_vector_is_a_function_of_its_seed(model):
         frames = [envs.reset(seed=seed)[0]]
         frames += [envs.step(np.full((4, 1), 0.2, np.float32))[0] for _ in range(50)]
         return np.stack(frames)
+
     assert np.array_equal(play(3), play(3))
     assert not np.array_equal(play(3), play(4))
     assert np.array_equal(play(3)[0, 1], play(4)[0, 0]), "slot i of seed s is episode s + i"
@@ -140,10 +141,15 @@ def test_ppo_learns_in_the_dream(model):
     assert scores[-20:].mean() > 2 * scores[:20].mean()
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"tau": 0.0}, "tau"), ({"observation": "smell"}, "smell"), ({"render_mode": "human"}, "human"),
-    ({"reward": "head"}, "reward_head"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tau": 0.0}, "tau"),
+        ({"observation": "smell"}, "smell"),
+        ({"render_mode": "human"}, "human"),
+        ({"reward": "head"}, "reward_head"),
+    ],
+)
 def test_impossible_options_are_named(model, options, words):
     with pytest.raises(ValueError, match=words):
         DreamVectorEnv(1, model=model, **options)

@@ -243,13 +243,13 @@ def test_a_disk_too_small_is_said_before_anything_is_played(project):
         from wm.stages import collect
         from wm.workspace import Workspace
 
-        workspace = Workspace("collect", "tiny", "0" * 16)
-        collect.collect(
-            params.load().experiments["tiny"].collect,
-            "tiny",
-            0,
-            Path("runs/zero/collect"),
-            Path("runs/zero/evolve"),
-            workspace,
-        )
+        with Workspace("collect", "tiny", "0" * 16) as workspace:
+            collect.collect(
+                params.load().experiments["tiny"].collect,
+                "tiny",
+                0,
+                Path("runs/zero/collect"),
+                Path("runs/zero/evolve"),
+                workspace,
+            )
     assert not list(workspace.out.glob("*.parquet"))

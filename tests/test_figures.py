@@ -11,10 +11,18 @@ from wm import figures, videos
 
 rng = np.random.default_rng(0)
 FRAMES = rng.integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
-LINES = [{"step": step, "train/loss": 50.0 / (step + 1), "best": 2.0 * step, "mean": float(step),
-          "worst": -1.0 * step, "sigma": 0.1,
-          **({"held_out/loss": None if step else 60.0} if step % 5 == 0 else {})}
-         for step in range(120)]
+LINES = [
+    {
+        "step": step,
+        "train/loss": 50.0 / (step + 1),
+        "best": 2.0 * step,
+        "mean": float(step),
+        "worst": -1.0 * step,
+        "sigma": 0.1,
+        **({"held_out/loss": None if step else 60.0} if step % 5 == 0 else {}),
+    }
+    for step in range(120)
+]
 X = rng.normal(size=300)
 GRID = np.linspace(-2, 2, 50)
 
@@ -23,12 +31,12 @@ PICTURES = {
     "reconstructions": lambda path: figures.reconstructions(FRAMES, FRAMES[::-1], path),
     "traversal": lambda path: figures.traversal(FRAMES.reshape(4, 5, 64, 64, 3), path, "abcd", range(5)),
     "strip": lambda path: figures.strip(FRAMES, FRAMES[:15], path, every=3, fps=50),
-    "curves": lambda path: figures.curves(
-        LINES, path, {"Loss": ["train/loss", "held_out/loss"]}, logy=["Loss"]),
+    "curves": lambda path: figures.curves(LINES, path, {"Loss": ["train/loss", "held_out/loss"]}, logy=["Loss"]),
     "evolution": lambda path: figures.evolution(LINES, path, reference=("solved", 900)),
     "scores": lambda path: figures.scores([3.0, 5.0, 9.0], path, references={"paper": 906}, interval=(3, 9)),
     "mdn_regression": lambda path: figures.mdn_regression(
-        path, X, X**2, GRID, GRID, np.full((50, 3), 1 / 3), np.stack([GRID] * 3, 1), (X, X)),
+        path, X, X**2, GRID, GRID, np.full((50, 3), 1 / 3), np.stack([GRID] * 3, 1), (X, X)
+    ),
 }
 
 
@@ -51,12 +59,17 @@ def test_frames_keep_their_pixels(tmp_path):
     figures.contact_sheet(FRAMES[:1], tmp_path / "one.png")
     with Image.open(tmp_path / "one.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    np.testing.assert_array_equal(pixels[14:14 + 128:2, 14:14 + 128:2], FRAMES[0])
+    np.testing.assert_array_equal(pixels[14 : 14 + 128 : 2, 14 : 14 + 128 : 2], FRAMES[0])
 
 
 def test_series_leaves_out_what_is_not_a_number():
-    lines = [{"step": 1, "x": 2.0}, {"step": 2, "x": None}, {"step": 3, "x": float("inf")}, {"step": 4},
-             {"step": 5, "x": 3}]
+    lines = [
+        {"step": 1, "x": 2.0},
+        {"step": 2, "x": None},
+        {"step": 3, "x": float("inf")},
+        {"step": 4},
+        {"step": 5, "x": 3},
+    ]
     steps, values = figures.series(lines, "x")
     assert steps.tolist() == [1, 5] and values.tolist() == [2, 3]
 

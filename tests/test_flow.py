@@ -25,8 +25,12 @@ def server(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "DO_NOT_TRACK": "true",
-           "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    env = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "DO_NOT_TRACK": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/api"
@@ -189,13 +193,19 @@ def test_a_rerun_ends_what_a_dead_run_left(project):
     assert not project.processes()
 
 
-@pytest.mark.parametrize("name, params, sentence", [
-    ("tinny", "", "error: there is no agent 'tinny' in params.yaml: choose one of tiny, or add a line to "),
-    ("../tiny", "", "error: there is no agent '../tiny' in params.yaml: "),
-    ("tiny", "typo: 1\n", "error: params.yaml: unknown key 'typo'"),
-    ("short", "  short: {experiment: none, model: tiny, after: zero}\n",
-     "error: params.yaml has no agents.short.tau, which evolve@short reads"),
-])
+@pytest.mark.parametrize(
+    "name, params, sentence",
+    [
+        ("tinny", "", "error: there is no agent 'tinny' in params.yaml: choose one of tiny, or add a line to "),
+        ("../tiny", "", "error: there is no agent '../tiny' in params.yaml: "),
+        ("tiny", "typo: 1\n", "error: params.yaml: unknown key 'typo'"),
+        (
+            "short",
+            "  short: {experiment: none, model: tiny, after: zero}\n",
+            "error: params.yaml has no agents.short.tau, which evolve@short reads",
+        ),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_writes_nothing(offline, name, params, sentence):
     with open(offline.folder / "params.yaml", "a") as file:
         file.write(params)

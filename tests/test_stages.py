@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from conftest import STAGES, make_project
 from wm import files, models, seeds
 from wm.cli import main
 from wm.episodes import EpisodeSet
+from wm.evolution import CMAES
 from wm.journal import read
 from wm.mdnrnn import load_mdnrnn, save_mdnrnn
 
@@ -168,6 +170,7 @@ def test_no_output_holds_a_path_a_host_or_a_date(line):
         ("train_vae", "checkpoints/latest"),
         ("train_mdn", "checkpoints/latest"),
         ("evolve", "checkpoints/latest"),
+        ("evaluate", "checkpoints/latest"),
     ],
 )
 def test_killed_and_started_again_the_bits_are_the_same(line, copy, capsys, stage, sign):
@@ -206,8 +209,9 @@ def test_ctrl_c_is_one_sentence_and_leaves_no_worker(copy):
             time.sleep(0.1)
 
 
-def test_a_second_round_goes_on_from_the_first(copy):
+def test_a_second_round_goes_on_from_the_first(copy, capsys):
     assert [main([stage, "tiny-2"]) for stage in STAGES[:5]] == [0] * 5
+    said = capsys.readouterr().out
     first, second = EpisodeSet(copy / "runs/tiny/collect"), EpisodeSet(copy / "runs/tiny-2/collect")
     assert second.shards[:3] == first.shards and len(second) == 24
     second.verify()
@@ -218,6 +222,33 @@ def test_a_second_round_goes_on_from_the_first(copy):
         second.steps,
         5,
     )
+    about = files.read_json(copy / "runs/tiny-2/evolve/controller.json")
+    start = float(re.search(r"that it starts from scores (-?[\d.]+)", said).group(1))
+    assert about["round"] == 1 and about["selection_score"] >= start - 0.05, "worse than what it started from"
+
+
+def test_rounds_share_no_tracks_and_no_candidates(copy, monkeypatch):
+    """A later round's controller knows the tracks of the earlier ones."""
+    drawn: dict[str, list] = {"tiny": [], "tiny-2": []}
+    real, name = seeds.episodes, "tiny"
+    monkeypatch.setattr(
+        seeds, "episodes", lambda *key, count: drawn[name].append(real(*key, count=count)) or drawn[name][-1]
+    )
+    candidates = {}
+    told = CMAES.tell
+    monkeypatch.setattr(
+        CMAES,
+        "tell",
+        lambda self, f: candidates.setdefault(name, self._asked[0] - self._es.mean) is None or told(self, f),
+    )
+    for folder in (copy / "runs/tiny/evolve", copy / ".wm"):
+        shutil.rmtree(folder, ignore_errors=True)
+    assert main(["evolve", "tiny"]) == 0
+    name = "tiny-2"
+    assert [main([stage, "tiny-2"]) for stage in STAGES[:5]] == [0] * 5
+    first, second = ({number for part in parts for number in part} for parts in drawn.values())
+    assert len(first) == 12 and not first & second
+    assert not np.allclose(candidates["tiny"], candidates["tiny-2"])
 
 
 def test_a_carried_shard_that_was_being_copied_is_copied_again(copy, monkeypatch):

@@ -110,9 +110,10 @@ def test_left_moves_the_view_against_right(env):
         return [env.step(np.float32([act]))[0].astype(int) for _ in range(12)][-1]
 
     left, stay, right = seen(-1), seen(0), seen(1)
+
     # The world moves the other way: on a step to the left, what was at x is found further right.
     def shift(view: np.ndarray) -> int:
-        return min(range(-8, 9), key=lambda s: np.abs(view[20:45, 10:54] - stay[20:45, 10 - s:54 - s]).mean())
+        return min(range(-8, 9), key=lambda s: np.abs(view[20:45, 10:54] - stay[20:45, 10 - s : 54 - s]).mean())
 
     assert shift(left) > 0 > shift(right)
 
@@ -265,8 +266,14 @@ def test_nothing_is_left_behind(death, tmp_path):
     here.mkdir()
     shared = set(os.listdir("/dev/shm"))
     player = subprocess.Popen(
-        [sys.executable, "-c", PLAYER, death], env={**ENVIRONMENT, "TMPDIR": str(scratch)}, cwd=here,
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [sys.executable, "-c", PLAYER, death],
+        env={**ENVIRONMENT, "TMPDIR": str(scratch)},
+        cwd=here,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     engines = [psutil.Process(int(pid)) for pid in player.stdout.readline().split()]
     assert len(engines) == 2
     if death.startswith("SIG"):
@@ -282,6 +289,7 @@ def test_nothing_is_left_behind(death, tmp_path):
 
 def gone(processes: list[psutil.Process]) -> bool:
     """Whether all have ended (a zombie has) within 5 s."""
+
     def alive(process: psutil.Process) -> bool:
         try:
             return process.status() != psutil.STATUS_ZOMBIE

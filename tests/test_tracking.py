@@ -41,9 +41,18 @@ def plain(monkeypatch):
 
 
 def track(root, stage="train_vae", experiment="car_racing", inputs=(), **fields):
-    return tracking.stage_run(stage=stage, name="a", world="car_racing", experiment=experiment, inputs=inputs,
-                              config={"steps": 3, "learning_rate": 1e-3}, output=Path("runs/a", stage),
-                              live=Path(".wm/work", stage, "live.jsonl"), root=root, **fields)
+    return tracking.stage_run(
+        stage=stage,
+        name="a",
+        world="car_racing",
+        experiment=experiment,
+        inputs=inputs,
+        config={"steps": 3, "learning_rate": 1e-3},
+        output=Path("runs/a", stage),
+        live=Path(".wm/work", stage, "live.jsonl"),
+        root=root,
+        **fields,
+    )
 
 
 def work(root, stage="train_vae", steps=3):
@@ -62,8 +71,9 @@ def work(root, stage="train_vae", steps=3):
 def runs(root, **tags):
     client = tracking.connect(root)
     asked = " and ".join(f"tags.`wm.{name}` = '{value}'" for name, value in tags.items())
-    return client.search_runs([e.experiment_id for e in client.search_experiments()], asked,
-                              order_by=["attributes.start_time ASC"])
+    return client.search_runs(
+        [e.experiment_id for e in client.search_experiments()], asked, order_by=["attributes.start_time ASC"]
+    )
 
 
 def waiting(root):
@@ -219,12 +229,19 @@ def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(ro
         print("ready", flush=True)
         time.sleep(60)
     """
-    stage = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=root, stdout=subprocess.PIPE,
-                             env={**os.environ, "PYTHONPATH": str(PACKAGE)})
+    stage = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+    )
     stage.stdout.readline()
     (entry,) = waiting(root)
-    sender = next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
-                  if str(entry.parent).encode() in _read(path))
+    sender = next(
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(entry.parent).encode() in _read(path)
+    )
     stage.send_signal(signal.SIGKILL)
     stage.wait()
     assert until(lambda: not Path("/proc", str(sender)).exists(), seconds=10)
@@ -293,15 +310,19 @@ def test_the_page_opens_on_the_loopback_address_only(root):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     code = f"from wm import tracking; tracking.ui({port}, {str(root)!r})"
-    server = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PACKAGE)},
-                              cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              start_new_session=True)
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         assert f"http://127.0.0.1:{port}" in server.stdout.readline().decode()
         assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
         sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-        listening = [local for _, local, _, state, *_ in sockets
-                     if local.endswith(f":{port:04X}") and state == "0A"]
+        listening = [local for _, local, _, state, *_ in sockets if local.endswith(f":{port:04X}") and state == "0A"]
         assert listening == [f"0100007F:{port:04X}"]
     finally:
         os.killpg(server.pid, signal.SIGKILL)

@@ -213,6 +213,5 @@ def test_a_round_that_continues_a_model_of_another_shape_is_refused(tmp_path, fr
     save_vae(VAE(VAEConfig(z_size=3)), "tiny", tmp_path / "earlier")
     config = TrainVAEConfig(steps=1, batch=5, model=VAEConfig(z_size=2))
     with pytest.raises(UserError, match=r"train_vae.model.z_size is 2, and 3 in .*earlier"):
-        train_vae(
-            config, "tiny", 0, frames.folder, tmp_path / "earlier", Workspace("train_vae", "x", "0" * 16, tmp_path)
-        )
+        with Workspace("train_vae", "x", "0" * 16, tmp_path) as workspace:
+            train_vae(config, "tiny", 0, frames.folder, tmp_path / "earlier", workspace)

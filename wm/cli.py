@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -48,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _say("the disk is full: free some space, and the same command goes on from the last checkpoint", 2)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,6 +156,6 @@ def _ui(args: argparse.Namespace) -> None:
     tracking.ui(args.port)
 
 
-def _say(error: Exception, code: int) -> int:
+def _say(error: Exception | str, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code

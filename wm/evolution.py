@@ -32,12 +32,13 @@ class CMAES:
         config: see `CMAConfig`.
         start: x0 [N], the first mean.
         seed: the experiment's seed.
+        key: where in the experiment, e.g. (round,): another key draws other candidates.
     """
 
-    def __init__(self, config: CMAConfig, start: np.ndarray, seed: int):
+    def __init__(self, config: CMAConfig, start: np.ndarray, seed: int, *key: int):
         import cma  # here, since it takes most of a second, and every command and worker imports this file
 
-        rng = seeds.generator(seed, seeds.Purpose.CMA)
+        rng = seeds.generator(seed, seeds.Purpose.CMA, *key)
         options = {
             "popsize": config.population,
             "CMA_diagonal": config.diagonal,

@@ -63,7 +63,8 @@ class AgentDriver:
         params: [N, P] float32, the job's controllers.
         slots: S.
         sampled: z is a sample of V's posterior (paper) rather than its mean.
-        noise: standard deviation of a slowly changing disturbance of the actions, for exploration; 0 for none.
+        noise: standard deviation of a slowly changing disturbance of the actions that are not at one of their bounds,
+            for exploration; 0 for none.
     """
 
     NOISE_MEMORY = 0.9
@@ -105,7 +106,8 @@ class AgentDriver:
         spread = np.sqrt(1.0 - self.NOISE_MEMORY**2).astype(np.float32) * self.noise
         self.drift[slots] = self.NOISE_MEMORY * self.drift[slots] + spread * fresh
         low, high = self.agent.world.action_bounds
-        return np.clip(act + self.drift[slots], low, high)
+        undecided = (low < act) & (act < high)  # a foot off the brake stays off: noise would only ever press it
+        return np.where(undecided, np.clip(act + self.drift[slots], low, high), act)
 
 
 class ExplorerDriver:

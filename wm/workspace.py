@@ -25,7 +25,7 @@ PATIENCE = 20.0
 
 
 class Workspace:
-    """The scratch folder of one stage run. As a context manager it keeps other processes out.
+    """The scratch folder of one stage run, made and used inside `with`, which keeps other processes out.
 
     Args:
         stage, name: e.g. "train_vae", "smoke".
@@ -40,7 +40,6 @@ class Workspace:
         self.live = self.folder / "live.jsonl"
         self.stage, self.name = stage, name
         self._lock = FileLock(self.folder.parent / f"{stage}-{name}.lock")
-        self._open()
 
     def __enter__(self) -> Workspace:
         """Takes the stage's lock.
@@ -53,10 +52,6 @@ class Workspace:
         except Timeout:
             raise UserError(f"{self.title} already runs here, in another process: wait for it, or stop it") from None
         self._open()
-        mine = re.compile(rf"{re.escape(f'{self.stage}-{self.name}')}-[0-9a-f]{{16}}")
-        for older in self.folder.parent.iterdir():
-            if mine.fullmatch(older.name) and older != self.folder:  # other numbers: nobody will go on from there
-                shutil.rmtree(older, ignore_errors=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,6 +88,10 @@ class Workspace:
         for path in self.folder.iterdir():
             if path.is_file() and path != self.live:
                 path.unlink()
+        mine = re.compile(rf"{re.escape(f'{self.stage}-{self.name}')}-[0-9a-f]{{16}}")
+        for older in self.folder.parent.iterdir():
+            if mine.fullmatch(older.name) and older != self.folder:  # other numbers: nobody will go on from there
+                shutil.rmtree(older, ignore_errors=True)
 
 
 def _plain_modes(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from wm import agent as agents
 from wm import figures, files, rollout, seeds, videos, worlds
+from wm.checkpoints import Checkpoints
 from wm.cluster import Cluster, ClusterConfig
 from wm.journal import bar
 from wm.workspace import Workspace
@@ -53,7 +54,9 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
     spec = worlds.get(world).spec
     numbers = seeds.episodes(0, seeds.Purpose.TEST, count=config.episodes)
     with Cluster(config.workers) as cluster:
-        scores, lengths, acts = play_agent(config, world, agent, numbers, cluster, spec.drawings[-1], workspace.title)
+        scores, lengths, acts = play_agent(
+            config, world, agent, numbers, cluster, spec.drawings[-1], workspace.title, workspace.checkpoints
+        )
         if config.videos:
             _films(world, numbers, scores, acts, cluster, workspace)
     result = {
@@ -88,25 +91,48 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
 
 
 def play_agent(
-    config: ClusterConfig, world: str, agent: Path, numbers: list[int], cluster: Cluster, drawing: str, title: str
+    config: ClusterConfig,
+    world: str,
+    agent: Path,
+    numbers: list[int],
+    cluster: Cluster,
+    drawing: str,
+    title: str,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Scores [E], lengths [E] and actions of each episode, of an agent on the episodes `numbers`."""
+    """Scores [E], lengths [E] and actions of each episode, of an agent on the episodes `numbers`.
+
+    Args:
+        checkpoints: where whole jobs are kept, and found by a run that goes on after a kill.
+    """
     pairs = [(0, number) for number in numbers]
     jobs = [
         _Job(world, pairs[first : first + config.episodes_per_job], config.slots, drawing)
         for first in range(0, len(pairs), config.episodes_per_job)
     ]
-    progress = bar(len(pairs), title, "episode")
-    played = []
-    for part in cluster.map(_play, jobs, agents.AgentFiles.read(agent)):
-        played.append(part)
+    scores, lengths, acts = _earlier(checkpoints)
+    done = -(-len(scores) // config.episodes_per_job)
+    progress = bar(len(pairs), title, "episode", initial=len(scores))
+    for count, part in enumerate(cluster.map(_play, jobs[done:], agents.AgentFiles.read(agent)), done + 1):
+        scores, lengths = np.append(scores, part.scores), np.append(lengths, part.lengths)
+        acts += part.acts
+        if checkpoints:
+            whole = np.concatenate([act for act in acts if len(act)] or [np.empty(0, np.float32)])
+            checkpoints.save(count, {"scores": scores, "lengths": lengths, "acts": whole}, {})
         progress.update(len(part.scores))
     progress.close()
-    return (
-        np.concatenate([part.scores for part in played]),
-        np.concatenate([part.lengths for part in played]),
-        [act for part in played for act in part.acts],
-    )
+    return scores, lengths, acts
+
+
+def _earlier(checkpoints: Checkpoints | None) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """What the last checkpoint has: scores, lengths, and the actions of each episode."""
+    found = checkpoints.load() if checkpoints else None
+    if found is None:
+        return np.empty(0), np.empty(0, np.int64), []
+    tensors = found[0]
+    print(f"going on from episode {len(tensors['scores'])}")
+    ends = np.cumsum(tensors["lengths"])
+    return tensors["scores"], tensors["lengths"], np.split(tensors["acts"], ends[:-1])
 
 
 def interval(scores: np.ndarray) -> dict[str, float]:

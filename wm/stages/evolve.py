@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ class _Kept:
 
     params: np.ndarray
     score: float = -np.inf
-    generation: int = -1
+    generation: int = 0
     source: str = "start"
 
 
@@ -94,17 +95,30 @@ def evolve(
     memory = load_mdnrnn(workspace.out)
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
-    start = _start(previous, layout)
-    search = CMAES(config, start, seed)
-    kept = _resume(search, workspace, start)
+    start, turn = _start(previous, layout)
+    search = CMAES(config, start, seed, turn)
+    kept = _resume(search, workspace)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
+    selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
     with Cluster(config.workers) as cluster:
         models_files = agents.AgentFiles.read(workspace.out)
         player = _player(config, world, tau, memory, mdnrnn, layout, inputs, cluster, models_files)
+
+        def score(params: np.ndarray) -> np.ndarray:
+            """Scores [P, E] on whole selection episodes of the real world; they last about equally long."""
+            full = config.model_copy(update={"episodes_per_job": config.slots})
+            return real_scores(full, world, layout, inputs, cluster, models_files, params, selection, stall=0)[0]
+
+        if kept is None:
+            kept = _Kept(start)
+            if start.any():  # what it inherits has to be beaten
+                kept.score = _finite(score(start[None])[0].mean())
+                print(f"the controller that it starts from scores {kept.score:.1f} on the selection episodes")
+                _save(search, kept, workspace, 0)
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = search.ask()
-            numbers = seeds.episodes(seed, seeds.Purpose.TRAINING, generation, count=config.episodes)
+            numbers = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
             scores, lengths = player(candidates, numbers)  # [P, E]
             fitness = scores.mean(1)
             if not np.isfinite(fitness).any():
@@ -123,9 +137,7 @@ def evolve(
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 best = candidates[int(np.nanargmax(fitness))]
-                line |= _rescore(
-                    config, world, seed, layout, inputs, cluster, models_files, search.mean, best, generation, kept
-                )
+                line |= _rescore(score, search.mean, best, generation, kept)
             seconds = time.perf_counter() - began
             workspace.journal.log(
                 generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds, "seconds": seconds}
@@ -147,6 +159,7 @@ def evolve(
         sampled=config.sampled,
         source=kept.source,
         generation=kept.generation,
+        round=turn,
         selection_score=kept.score,
         dream=config.dream,
         tau=tau if config.dream else None,
@@ -161,6 +174,7 @@ def evolve(
     return {
         "selection_score": kept.score,
         "generation": kept.generation,
+        "round": turn,
         "generations": config.generations,
         "episodes": config.generations * config.population * config.episodes,
         "steps": int(sum(line["steps"] for line in lines)),
@@ -243,25 +257,14 @@ def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
 
 
 def _rescore(
-    config: EvolveConfig,
-    world: str,
-    seed: int,
-    layout,
-    inputs: tuple[str, ...],
-    cluster: Cluster,
-    shared: agents.AgentFiles,
-    mean: np.ndarray,
-    best: np.ndarray,
-    generation: int,
-    kept: _Kept,
+    score: Callable[[np.ndarray], np.ndarray], mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept
 ) -> dict[str, float]:
     """Scores the mean and the best candidate in the world on whole selection episodes; updates `kept`."""
-    numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, count=config.rescore_episodes)
-    scores, _ = real_scores(config, world, layout, inputs, cluster, shared, np.stack([mean, best]), numbers, stall=0)
+    scores = score(np.stack([mean, best]))
     means = scores.mean(1)
-    for source, params, score in (("mean", mean, means[0]), ("best", best, means[1])):
-        if np.isfinite(score) and score > kept.score:
-            kept.params, kept.score, kept.generation, kept.source = params, float(score), generation + 1, source
+    for source, params, value in (("mean", mean, means[0]), ("best", best, means[1])):
+        if np.isfinite(value) and value > kept.score:
+            kept.params, kept.score, kept.generation, kept.source = params, float(value), generation + 1, source
     return {
         "rescored": float(means[0]),
         "rescored_std": float(scores[0].std()),
@@ -270,14 +273,22 @@ def _rescore(
     }
 
 
-def _start(previous: Path, layout) -> np.ndarray:
-    """x0: the earlier agent's controller where it has the same layout, else zeros."""
-    if models.exists(previous, models.CONTROLLER_KIND):
-        params, earlier, _ = load_controller(previous)
-        if earlier == layout:
-            return params
+def _start(previous: Path, layout) -> tuple[np.ndarray, int]:
+    """x0: the earlier agent's controller where it has the same layout, else zeros; and which round this is, from 0.
+
+    A round's tracks and random numbers are its own: another round's would be known to the controller already.
+    """
+    if not models.exists(previous, models.CONTROLLER_KIND):
+        return np.zeros(layout.size, np.float32), 0
+    params, earlier, about = load_controller(previous)
+    if earlier != layout:
         print("the earlier controller has another layout: the search starts from zeros")
-    return np.zeros(layout.size, np.float32)
+        params = np.zeros(layout.size, np.float32)
+    return params, about["round"] + 1
+
+
+def _finite(value: float) -> float:
+    return float(value) if np.isfinite(value) else -np.inf
 
 
 def _save(search: CMAES, kept: _Kept, workspace: Workspace, generation: int) -> None:
@@ -289,11 +300,12 @@ def _save(search: CMAES, kept: _Kept, workspace: Workspace, generation: int) -> 
     workspace.checkpoints.save(generation, {"params": kept.params, "history": search.history}, state)
 
 
-def _resume(search: CMAES, workspace: Workspace, start: np.ndarray) -> _Kept:
+def _resume(search: CMAES, workspace: Workspace) -> _Kept | None:
+    """What the last checkpoint had; None where there is none."""
     found = workspace.checkpoints.load()
     if found is None:
         workspace.journal.rewind(0)
-        return _Kept(start)
+        return None
     tensors, state = found
     search.replay(tensors["history"])
     workspace.journal.rewind(state["step"])

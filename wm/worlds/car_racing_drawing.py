@@ -94,7 +94,8 @@ def narrowed(corners: np.ndarray) -> np.ndarray:
     """Tiles [N, 4, 2] as OpenCV must be given them: it fills every sample that an edge touches."""
     inset = 0.5 / (MAP_SCALE * SUPER) - 0.5 / FULL_ZOOM  # so does Gymnasium, with finer samples
     across = corners[:, [1, 0, 3, 2]] - corners  # along the road they must keep touching
-    return corners + inset * across / np.linalg.norm(across, axis=-1, keepdims=True)
+    width = np.linalg.norm(across, axis=-1, keepdims=True)  # 0 for a kerb where the road does not bend
+    return corners + inset * across / np.maximum(width, 1e-9)
 
 
 class Drawing:

@@ -67,7 +67,7 @@ class Dreams:
         self.mdnrnn, self.starts = load_mdnrnn(folder / "train_mdn"), load_starts(folder / "train_mdn")
         draws = observation == "frame" or render_mode is not None
         self.vae = load_vae(folder / "train_vae") if draws else None
-        about = files.read_json(folder / "train_mdn" / f"{models.MDNRNN_KIND}.json")
+        about = files.read_record(folder / "train_mdn" / f"{models.MDNRNN_KIND}.json")
         self.world = worlds.get(about["world"])
         self.reward = default_reward(self.mdnrnn, reward)
         self.tau, self.observation, self.render_mode = float(tau), observation, render_mode
@@ -263,7 +263,7 @@ class DreamWorld(World):
     """A model's dream with the interface of the world that it was learned from: its actions, V's frames."""
 
     def __init__(self, model: str | Path, tau: float = 1.0, max_steps: int | None = None):
-        about = files.read_json(Path(model) / "train_mdn" / f"{models.MDNRNN_KIND}.json")
+        about = files.read_record(Path(model) / "train_mdn" / f"{models.MDNRNN_KIND}.json")
         self.real, self.model, self.tau = worlds.get(about["world"]), Path(model), tau
         spec = self.real.spec
         self.spec = dataclasses.replace(
