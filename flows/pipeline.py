@@ -98,7 +98,9 @@ def _run(agent: str) -> int:
         print(f"  {stage.address:{width}}  {OUTLOOK[stage.outlook]}")
     sys.stdout.flush()
     if any(stage.outlook == "to run" for stage in stages):
-        estimate = subprocess.run([sys.executable, "-m", "wm", "estimate", agent], start_new_session=True)
+        waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
+        command = [sys.executable, "-m", "wm", "estimate", agent, "--only", *waiting]
+        estimate = subprocess.run(command, start_new_session=True)
         if estimate.returncode:
             print("warning: no estimate of the time it takes; going on without", file=sys.stderr)
     from flows.flow import metrics, pipeline  # Prefect takes seconds to import, and makes its folder

@@ -25,6 +25,7 @@ from wm.episodes import EpisodeSet
 from wm.evolution import CMAES
 from wm.journal import read
 from wm.mdnrnn import load_mdnrnn, save_mdnrnn
+from wm.stages import evolve
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(tiny_world.__file__)
@@ -315,6 +316,45 @@ def test_ablations_and_dreams_are_one_number_away(copy, capsys):
     capsys.readouterr()
     assert main(["evolve", "tiny"]) == 1
     assert "starts.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_a_dream_is_looked_at_beside_the_world_and_may_choose_alone(copy, capsys):
+    change(("evolve: {", "evolve: {dream: true, select: dream, "))
+    assert main(["evolve", "tiny"]) == 0
+    lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
+    best = max(max(each["rescored_dream"], each["rescored_best_dream"]) for each in lines)
+    about = files.read_json(copy / "runs/tiny/evolve/controller.json")
+    assert about["selection_score"] == best and about["dream"] and about["tau"] == 1.0
+    assert all(each["dream_reality_gap"] == each["rescored_dream"] - each["rescored"] for each in lines)
+    summary = files.read_json(copy / "runs/tiny/evolve/summary.json")
+    assert np.isfinite(summary["virtual_score"]) and summary["virtual_std"] >= 0
+
+
+def test_a_controller_that_exploits_the_dream_is_an_alarm(capsys):
+    """The dream's score rises while the world's falls, each by more than its standard error."""
+
+    class Looks:
+        selection = (1, 2)
+
+        def __init__(self, world, dream):
+            self.found = {"world": np.array([world, world]), "dream": np.array([dream, dream])}
+
+        def looks(self, params):
+            return self.found
+
+        def chosen(self, looks):
+            return looks["dream"]
+
+    def look(world, dream, before):
+        nothing, kept = np.zeros(3), evolve._Kept(np.zeros(3))
+        return evolve._rescore(Looks(world, dream), nothing, nothing, 1, kept, before)
+
+    first = look([100.0, 120.0], [100.0, 110.0], {})
+    assert first["gap_alarm"] == 0 and first["dream_reality_gap"] == -5
+    assert look([90.0, 70.0], [90.0, 100.0], first)["gap_alarm"] == 0, "both fell"
+    assert look([100.0, 115.0], [200.0, 210.0], first)["gap_alarm"] == 0, "the world's fell within its error"
+    assert look([50.0, 60.0], [200.0, 210.0], first)["gap_alarm"] == 1
+    assert "the controller exploits the model" in capsys.readouterr().out
 
 
 def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):

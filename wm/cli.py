@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "estimate", "measure this machine and say how long each stage of an agent will take", _estimate
     )
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    command.add_argument("--only", nargs="+", default=(), metavar="STAGE@NAME", help="these stages; default: all")
     for name, text, function in (
         ("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
         ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream),
@@ -111,7 +112,7 @@ def _run_stage(args: argparse.Namespace) -> None:
 def _estimate(args: argparse.Namespace) -> None:
     from wm import estimate, params
 
-    print(estimate.report(params.load(), args.name))
+    print(estimate.report(params.load(), args.name, args.only))
 
 
 def _watch(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,15 +23,23 @@ from wm.vae import VAE
 
 STAGE_OVERHEAD = 8.0
 """Seconds that a stage takes besides its work: start of the interpreter and the workers, pictures, checksums."""
-STALLED_SHARE = {"collect": 0.25, "evolve": 0.6}
-"""Share of the longest episode that is played on average where stalled episodes end early (CarRacing, measured)."""
+TOGETHER = 0.85
+"""Speed of a worker while all others work, as a share of its speed alone (memory and scheduling; measured)."""
+LENGTHS = {
+    "car_racing": {"random": (40.0, 1.48), "first": 190.0, "later": 720.0, "driven": 950.0},
+    "take_cover": {"random": (300.0, 0.0), "first": 450.0, "later": 800.0, "driven": 800.0},
+}
+"""Steps of an average episode, from finished runs (LOG.md): a random policy's (a constant, and so much for each step of
+`stall`), a search's that starts from nothing, a search's that goes on, and a finished agent's."""
 PATIENCE = 1.5
 """Seconds a rate is measured for."""
 
 
-def report(everything: Params, name: str) -> str:
+def report(everything: Params, name: str, only: Sequence[str] = ()) -> str:
     """A table: the stages that agent `name` needs, in order, and about how long each takes here.
 
+    Args:
+        only: addresses ("train_vae@smoke") to which the table is confined; none of them means all.
     Raises:
         UserError: there is no such agent.
     """
@@ -40,10 +48,12 @@ def report(everything: Params, name: str) -> str:
     rates = _Rates()
     rows, total = [], 0.0
     for stage, of in stages(everything, name):
+        if only and f"{stage}@{of}" not in only:
+            continue
         seconds, what = _stage(everything, stage, of, rates)
         total += seconds
         rows.append(f"  {stage + ' ' + of:<28} {_clock(seconds):>8}   {what}")
-    head = f"{name}: {len(rows)} stages, about {_clock(total)} on this machine if none is cached"
+    head = f"{name}: {len(rows)} stages, about {_clock(total)} on this machine{'' if only else ' if none is cached'}"
     return "\n".join([head, *rows])
 
 
@@ -78,8 +88,10 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
     experiment = everything.experiments[todo.experiment]
     longest = world.spec.max_steps
     if stage == "collect":
-        steps = config.episodes * longest * (STALLED_SHARE[stage] if config.stall else 1.0)
-        return _played(steps, rates.explore(world, config.slots), config.workers), f"{config.episodes:,} episodes"
+        steps = config.episodes * _length(everything, stage, name)
+        driven = everything.models[name].actor != ZERO
+        rate = rates.film(experiment, world, config.slots) if driven else rates.explore(world, config.slots)
+        return _played(steps, rate, config.workers), f"{config.episodes:,} episodes"
     if stage == "train_vae":
         rate = rates.train_vae(config)
         return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} frames"
@@ -91,18 +103,41 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
         return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} x {config.length}"
     if stage == "evolve":
         episodes = config.generations * config.population * config.episodes
-        scored = (1 + config.generations // config.rescore_every) * 2 * config.rescore_episodes
+        looks = -(-config.generations // config.rescore_every)
+        scored = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
+        driven = scored * LENGTHS.get(todo.world, {}).get("driven", longest)
         if config.dream:
-            return episodes * longest / 50_000 + STAGE_OVERHEAD, f"{episodes:,} dreamed episodes"
-        steps = (episodes * (STALLED_SHARE[stage] if config.stall else 1.0) + scored) * longest
+            rate = rates.drive(experiment, world, config.slots, world.spec.drawings[0])
+            dreamed = episodes * _length(everything, stage, name) / rates.dream(experiment, world)
+            return dreamed + _played(driven, rate, config.workers), f"{episodes:,} dreamed episodes, {scored:,} real"
+        steps = episodes * _length(everything, stage, name) + driven
         rate = rates.drive(experiment, world, config.slots, world.spec.drawings[0])
         return _played(steps, rate, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
     rate = rates.drive(experiment, world, config.slots, world.spec.drawings[-1])
-    return _played(config.episodes * longest, rate, config.workers), f"{config.episodes} episodes"
+    steps = config.episodes * LENGTHS.get(todo.world, {}).get("driven", longest)
+    return _played(steps, rate, config.workers), f"{config.episodes} episodes"
 
 
 def _played(steps: float, rate: float, workers: int) -> float:
-    return steps / (rate * min(workers, os.cpu_count() or 1)) + STAGE_OVERHEAD
+    busy = min(workers, os.cpu_count() or 1)
+    return steps / (rate * busy * (TOGETHER if busy > 1 else 1.0)) + STAGE_OVERHEAD
+
+
+def _length(everything: Params, stage: str, name: str) -> float:
+    """Steps of an average episode of `collect` or `evolve`; the longest there are where nothing is known."""
+    entry = (everything.models if stage == "collect" else everything.agents)[name]
+    experiment = everything.experiments[entry.experiment]
+    longest, known = worlds.get(experiment.world).spec.max_steps, LENGTHS.get(experiment.world)
+    config = getattr(experiment, stage)
+    if known is None:
+        return longest
+    if stage == "collect" and entry.actor == ZERO:
+        constant, each = known["random"]
+        return min(longest, constant + each * config.stall) if config.stall or not each else longest
+    if stage == "collect":
+        return known["driven"]
+    going_on = entry.after != ZERO
+    return known["later" if going_on else "first"] if config.stall or experiment.world != "car_racing" else longest
 
 
 def _lineage(everything: Params, name: str) -> Iterator[str]:
@@ -113,8 +148,7 @@ def _lineage(everything: Params, name: str) -> Iterator[str]:
 
 def _collected(everything: Params, name: str) -> float:
     experiment = everything.experiments[everything.models[name].experiment]
-    share = STALLED_SHARE["collect"] if experiment.collect.stall else 1.0
-    return experiment.collect.episodes * worlds.get(experiment.world).spec.max_steps * share
+    return experiment.collect.episodes * _length(everything, "collect", name)
 
 
 class _Rates:
@@ -139,19 +173,53 @@ class _Rates:
 
     def drive(self, experiment, world, slots: int, drawing: str) -> float:
         """Steps a second of one process with V, M and C."""
+        key = ("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden)
+        return self._once(key, lambda: self._drive(experiment, world, slots, drawing, None))
+
+    def film(self, experiment, world, slots: int) -> float:
+        """The same, frames kept and compressed."""
+        key = ("film", world.spec.name, slots, experiment.train_mdn.model.hidden)
+        shard = Shard(frame_columns(world.spec.action_size))
+        return self._once(key, lambda: self._drive(experiment, world, slots, world.spec.drawings[0], shard))
+
+    def dream(self, experiment, world) -> float:
+        """Dreamed steps a second of the whole population."""
+        config = experiment.evolve
 
         def measure() -> float:
-            vae = VAE(experiment.train_vae.model).eval()
-            memory = _memory(experiment, world).eval()
-            inputs = tuple(experiment.evolve.inputs or world.spec.controller_inputs)
-            layout = agents.layout(world, memory, inputs, experiment.evolve.hidden)
-            agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
-            params = np.zeros((1, layout.size), np.float32)
-            return _play_rate(
-                world, rollout.AgentDriver(agent, params, slots, experiment.evolve.sampled), slots, drawing
-            )
+            from wm.dream import Dream
 
-        return self._once(("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden), measure)
+            memory = _memory(experiment, world).eval()
+            layout = agents.layout(world, memory, tuple(config.inputs or world.spec.controller_inputs), config.hidden)
+            rng = np.random.default_rng(0)
+            params = rng.normal(0, 0.1, (config.population, layout.size)).astype(np.float32)
+            first = torch.zeros(1, memory.z_size)
+            dream = Dream(
+                memory,
+                (first, first),
+                world,
+                layout,
+                tuple(config.inputs or world.spec.controller_inputs),
+                tau=1.0,
+                max_steps=128,
+                threads=config.workers,
+                device=config.device,
+            )
+            dream.scores(params, [0])
+            began = time.perf_counter()
+            _, lengths = dream.scores(params, list(range(config.episodes)))
+            return lengths.sum() / (time.perf_counter() - began)
+
+        return self._once(("dream", world.spec.name, config), measure)
+
+    def _drive(self, experiment, world, slots: int, drawing: str, shard: Shard | None) -> float:
+        vae = VAE(experiment.train_vae.model).eval()
+        memory = _memory(experiment, world).eval()
+        inputs = tuple(experiment.evolve.inputs or world.spec.controller_inputs)
+        layout = agents.layout(world, memory, inputs, experiment.evolve.hidden)
+        agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
+        driver = rollout.AgentDriver(agent, np.zeros((1, layout.size), np.float32), slots, experiment.evolve.sampled)
+        return _play_rate(world, driver, slots, drawing, shard)
 
     def train_vae(self, config) -> float:
         """Optimiser steps a second."""
@@ -222,21 +290,24 @@ def _repeat(work: Callable[[], object]) -> float:
 
 
 def _play_rate(world, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> float:
-    """Steps a second over whole episodes: from two short plays, what a reset costs and what a step costs."""
+    """Steps a second over whole episodes: from a play of some seconds, what a step costs beside the resets."""
     pairs = [(0, seed) for seed in range(slots)]
     envs = rollout.environments(world, drawing, slots)
-    envs[0].reset(seed=0)
+    reset = _seconds(lambda: [env.reset(seed=seed) for seed, env in enumerate(envs)])
 
-    def seconds(limit: int) -> float:
-        began = time.perf_counter()
-        rollout.play(world, driver, pairs, slots, drawing=drawing, shard=shard, limit=limit)
-        return (time.perf_counter() - began) / slots
+    def play(limit: int) -> float:
+        return _seconds(lambda: rollout.play(world, driver, pairs, slots, drawing=drawing, shard=shard, limit=limit))
 
-    few, many = 4, 24
-    short = seconds(few)
-    step = max(1e-6, (seconds(many) - short) / (many - few))
-    reset = max(0.0, short - few * step)
-    return world.spec.max_steps / (reset + world.spec.max_steps * step)
+    few = 6
+    many = int(np.clip(few * 2 * PATIENCE / play(few), 2 * few, world.spec.max_steps // 2))
+    step = max(1e-3 * reset, play(many) - reset) / many
+    return slots * world.spec.max_steps / (reset + world.spec.max_steps * step)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _clock(seconds: float) -> str:

@@ -243,7 +243,10 @@ def evolution(
         ax.plot(*series(lines, mean), color=BLUE, label="population mean")
         steps, values = series(lines, rescored)
         if len(steps):
-            ax.plot(steps, values, color=RED, marker="o", markersize=4, label="distribution's mean, re-scored")
+            ax.plot(steps, values, color=RED, marker="o", markersize=4, label="distribution's mean, in the world")
+        steps, values = series(lines, f"{rescored}_dream")
+        if len(steps):
+            ax.plot(steps, values, color=PURPLE, marker="s", markersize=4, label="distribution's mean, in the dream")
         if reference:
             _reference(ax, *reference)
         _finish(ax, "Score", xlabel, "linear", legend=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,10 +18,10 @@ from pydantic import Field
 from wm import agent as agents
 from wm import figures, journal, models, rollout, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
-from wm.controller import load_controller, save_controller
+from wm.controller import Layout, load_controller, save_controller
 from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
-from wm.mdnrnn import load_mdnrnn
+from wm.mdnrnn import MDNRNN, load_mdnrnn
 from wm.workspace import Workspace
 
 
@@ -46,6 +45,9 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     )
     rescore_episodes: int = Field(24, ge=1, description="selection episodes (released code: 1,024)")
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
+    select: Literal["world", "dream"] = Field(
+        "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
+    )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the dream runs: cpu, cuda or cuda:N")
 
 
@@ -59,6 +61,10 @@ class _Job:
     sampled: bool
     slots: int
     stall: int
+
+
+VIRTUAL_EPISODES = 100
+"""Dreamed episodes on which the kept controller's virtual score is measured (paper, section 4.4)."""
 
 
 @dataclass
@@ -101,25 +107,18 @@ def evolve(
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
     with Cluster(config.workers) as cluster:
-        models_files = agents.AgentFiles.read(workspace.out)
-        player = _player(config, world, tau, memory, mdnrnn, layout, inputs, cluster, models_files)
-
-        def score(params: np.ndarray) -> np.ndarray:
-            """Scores [P, E] on whole selection episodes of the real world; they last about equally long."""
-            full = config.model_copy(update={"episodes_per_job": config.slots})
-            return real_scores(full, world, layout, inputs, cluster, models_files, params, selection, stall=0)[0]
-
+        scorer = _Scorer(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out, selection)
         if kept is None:
             kept = _Kept(start)
             if start.any():  # what it inherits has to be beaten
-                kept.score = _finite(score(start[None])[0].mean())
+                kept.score = _finite(scorer.chosen(scorer.looks(start[None]))[0].mean())
                 print(f"the controller that it starts from scores {kept.score:.1f} on the selection episodes")
                 _save(search, kept, workspace, 0)
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = search.ask()
             numbers = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
-            scores, lengths = player(candidates, numbers)  # [P, E]
+            scores, lengths = scorer.fitness(candidates, numbers)  # [P, E]
             fitness = scores.mean(1)
             if not np.isfinite(fitness).any():
                 raise UserError(
@@ -137,7 +136,7 @@ def evolve(
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 best = candidates[int(np.nanargmax(fitness))]
-                line |= _rescore(score, search.mean, best, generation, kept)
+                line |= _rescore(scorer, search.mean, best, generation, kept, _last_look(workspace))
             seconds = time.perf_counter() - began
             workspace.journal.log(
                 generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds, "seconds": seconds}
@@ -145,6 +144,7 @@ def evolve(
             progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{kept.score:.1f}", refresh=False)
             progress.update()
             _save(search, kept, workspace, generation + 1)
+        virtual = scorer.virtual(kept.params) if config.dream else {}
     progress.close()
     if not math.isfinite(kept.score):
         raise UserError(
@@ -169,7 +169,7 @@ def evolve(
         lines,
         workspace.out / "figures" / "curves.png",
         reference=("solved", spec.solved),
-        title="Evolution in the dream" if config.dream else "Evolution in the world",
+        title=f"Evolution in the dream, tau {tau:g}" if config.dream else "Evolution in the world",
     )
     return {
         "selection_score": kept.score,
@@ -179,31 +179,62 @@ def evolve(
         "episodes": config.generations * config.population * config.episodes,
         "steps": int(sum(line["steps"] for line in lines)),
         "nan": int(sum(line["nan"] for line in lines)),
+        **virtual,
     }
 
 
-def _player(
-    config: EvolveConfig,
-    world: str,
-    tau: float,
-    memory,
-    mdnrnn: Path,
-    layout,
-    inputs: tuple[str, ...],
-    cluster: Cluster,
-    shared: agents.AgentFiles,
-):
-    """candidates [P, N], seeds [E] -> scores, lengths, each [P, E]: in the world or in the dream."""
-    if config.dream:
-        from wm.dream import Dream
+class _Scorer:
+    """Plays candidates where fitness comes from, and where they are looked at again."""
 
-        models.load(mdnrnn, models.STARTS_KIND)  # whole, or a sentence that says what is not
-        return Dream.from_folder(
-            mdnrnn, memory, worlds.get(world), layout, inputs, tau, threads=config.workers, device=config.device
-        ).scores
-    return lambda params, numbers: real_scores(
-        config, world, layout, inputs, cluster, shared, params, numbers, config.stall
-    )
+    def __init__(
+        self,
+        config: EvolveConfig,
+        world: str,
+        tau: float,
+        memory: MDNRNN,
+        mdnrnn: Path,
+        layout: Layout,
+        inputs: tuple[str, ...],
+        cluster: Cluster,
+        agent: Path,
+        selection: list[int],
+    ):
+        self.config, self.world, self.layout, self.inputs = config, world, layout, inputs
+        self.cluster, self.shared, self.selection = cluster, agents.AgentFiles.read(agent), selection
+        self.dream = None
+        if config.dream:
+            from wm.dream import Dream
+
+            models.load(mdnrnn, models.STARTS_KIND)  # whole, or a sentence that says what is not
+            options = {"threads": config.workers, "device": config.device}
+            self.dream = Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau, **options)
+
+    def fitness(self, params: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates [P, N] on the episodes `numbers` [E] -> scores, lengths, each [P, E]."""
+        if self.dream:
+            return self.dream.scores(params, numbers)
+        return self._real(self.config, params, numbers, self.config.stall)
+
+    def looks(self, params: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores [P, E] on whole selection episodes: {"world": …, "dream": … where fitness comes from there}."""
+        full = self.config.model_copy(update={"episodes_per_job": self.config.slots})  # they last about equally long
+        found = {"world": self._real(full, params, self.selection, stall=0)[0]}
+        return found | ({"dream": self.dream.scores(params, self.selection)[0]} if self.dream else {})
+
+    def chosen(self, looks: dict[str, np.ndarray]) -> np.ndarray:
+        """Those of the looks that decide which controller is kept."""
+        return looks["dream" if self.dream and self.config.select == "dream" else "world"]
+
+    def virtual(self, params: np.ndarray) -> dict[str, float]:
+        """The score in the dream, on episodes of its own."""
+        numbers = seeds.episodes(0, seeds.Purpose.TEST, count=VIRTUAL_EPISODES)
+        scores, _ = self.dream.scores(params[None], numbers)
+        return {"virtual_score": float(scores.mean()), "virtual_std": float(scores.std())}
+
+    def _real(self, config: EvolveConfig, params: np.ndarray, numbers: list[int], stall: int):
+        return real_scores(
+            config, self.world, self.layout, self.inputs, self.cluster, self.shared, params, numbers, stall
+        )
 
 
 def real_scores(
@@ -257,20 +288,48 @@ def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
 
 
 def _rescore(
-    score: Callable[[np.ndarray], np.ndarray], mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept
+    scorer: _Scorer, mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept, before: dict[str, float]
 ) -> dict[str, float]:
-    """Scores the mean and the best candidate in the world on whole selection episodes; updates `kept`."""
-    scores = score(np.stack([mean, best]))
-    means = scores.mean(1)
-    for source, params, value in (("mean", mean, means[0]), ("best", best, means[1])):
-        if np.isfinite(value) and value > kept.score:
+    """Looks at the mean and the best candidate on whole selection episodes; updates `kept`.
+
+    Args:
+        before: the line of the journal with the last look.
+    """
+    looks = scorer.looks(np.stack([mean, best]))
+    for source, params, scores in zip(("mean", "best"), (mean, best), scorer.chosen(looks), strict=True):
+        if np.isfinite(value := scores.mean()) and value > kept.score:
             kept.params, kept.score, kept.generation, kept.source = params, float(value), generation + 1, source
-    return {
-        "rescored": float(means[0]),
-        "rescored_std": float(scores[0].std()),
-        "rescored_best": float(means[1]),
-        "kept": kept.score,
-    }
+    line: dict[str, float] = {}
+    for name, scores in looks.items():
+        suffix = "" if name == "world" else f"_{name}"
+        line |= {
+            f"rescored{suffix}": float(scores[0].mean()),
+            f"rescored_std{suffix}": float(scores[0].std()),
+            f"rescored_best{suffix}": float(scores[1].mean()),
+        }
+    if "dream" in looks:
+        line["dream_reality_gap"] = line["rescored_dream"] - line["rescored"]
+        line["gap_alarm"] = float(_exploits(line, before, len(scorer.selection)))
+        if line["gap_alarm"]:
+            print(
+                f"alarm: since the last look the dream's score went from {before['rescored_dream']:.0f} to "
+                f"{line['rescored_dream']:.0f} and the world's from {before['rescored']:.0f} to "
+                f"{line['rescored']:.0f}: the controller exploits the model; a higher tau makes that harder"
+            )
+    return line | {"kept": kept.score}
+
+
+def _exploits(line: dict[str, float], before: dict[str, float], episodes: int) -> bool:
+    """Whether the dream's score rose and the world's fell, both by more than their standard errors."""
+    if "rescored_dream" not in before:
+        return False
+    rise, fall = line["rescored_dream"] - before["rescored_dream"], before["rescored"] - line["rescored"]
+    return bool(rise > line["rescored_std_dream"] / episodes**0.5 and fall > line["rescored_std"] / episodes**0.5)
+
+
+def _last_look(workspace: Workspace) -> dict[str, float]:
+    path = workspace.journal.path
+    return next((line for line in reversed(journal.read(path) if path.exists() else []) if "rescored" in line), {})
 
 
 def _start(previous: Path, layout) -> tuple[np.ndarray, int]:
