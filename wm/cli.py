@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
+    text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
+    command = _add(commands, "sweep", text, _sweep)
+    command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
@@ -136,6 +139,12 @@ def _agent(name: str) -> AgentEntry:
     if name not in (known := params.load().agents):
         raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
     return known[name]
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from wm import params, sweep
+
+    print(sweep.report(params.load(), args.name))
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -255,6 +255,23 @@ def evolution(
         _save(figure, path)
 
 
+def temperatures(
+    taus: Sequence[float], virtual: Sequence[tuple[float, float]], actual: Sequence[tuple[float, float]], path: Path
+) -> None:
+    """Scores in the dream and in the world over the dream's temperature, each (mean, standard deviation)."""
+    with _style():
+        figure, (ax,) = _panels(1, "Temperature of the dream")
+        for scores, colour, marker, label in (
+            (virtual, PURPLE, "s", "in the dream"),
+            (actual, RED, "o", "in the world"),
+        ):
+            mean, std = np.array(scores, np.float64).T
+            ax.fill_between(taus, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+            ax.plot(taus, mean, color=colour, marker=marker, markersize=5, label=label)
+        _finish(ax, "Score (band: standard deviation)", "tau", "linear", legend=True)
+        _save(figure, path)
+
+
 def series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of the lines that have a finite number for `metric`, float64, the same length."""
     found = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]

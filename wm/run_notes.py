@@ -12,6 +12,7 @@ STAGES = {
     "train_mdn": "**M**, the mixture density LSTM: z, action and memory give a mixture over the next z.",
     "evolve": "**C**, the controller: a linear layer on z and M's memory, found by CMA-ES.",
     "evaluate": "The whole agent on test episodes that no stage has seen, drawn as the world's makers do.",
+    "sweep": "Agents of one model, evolved in dreams of different temperatures: virtual beside actual scores.",
     "pipeline": "A run of the whole line, from nothing to a scored agent. Its stages are the runs below it.",
 }
 MODELS = {

@@ -1,0 +1,47 @@
+"""The temperature sweep in one command: `python -m flows.sweep MODEL`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from wm.errors import UserError
+
+EPILOG = """\
+Runs the pipeline of every agent in params.yaml whose `model` is MODEL and whose experiment has `dream: true` (they
+share V, M and their data: only evolve and evaluate differ), then writes table and plot to results/MODEL_tau/ and to
+MLflow. What has been made is not made again, and a sweep that was stopped goes on.
+
+  python -m flows.sweep take_cover     the paper's table of temperatures
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the agents one after another, then the table; the first failure's exit code ends it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.sweep",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
+        description="Run every agent that dreams in a model, and compare their temperatures.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an entry of `models` in params.yaml")
+    model = parser.parse_args(argv).model
+    from wm import params, sweep
+
+    try:
+        names = sweep.agents(params.load(), model)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name in names:
+        if code := subprocess.run([sys.executable, "-m", "flows.pipeline", name]).returncode:
+            return code
+    return subprocess.run([sys.executable, "-m", "wm", "sweep", model]).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

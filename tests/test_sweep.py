@@ -1,0 +1,72 @@
+"""The temperature sweep's table: the right agents, their scores, and what is missing in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_world
+from conftest import make_project
+
+from wm import files, params, sweep
+from wm.cli import main
+from wm.errors import UserError
+
+VARIANTS = "".join(
+    f"  tiny-tau{tau}: {{experiment: dreaming, model: tiny, after: zero, tau: {tau / 100}}}\n" for tau in (130, 10, 115)
+)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    folder = make_project(tmp_path)
+    text = tiny_world.PARAMS
+    first = text.index("  tiny:\n")
+    section = text[first : text.index("models:")]
+    dreaming = section.replace("  tiny:", "  dreaming:").replace("evolve: {", "evolve: {dream: true, ")
+    text = text.replace("models:\n", dreaming + "models:\n", 1) + VARIANTS
+    (folder / "params.yaml").write_text(text)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WM_TRACKING", "off")
+    return folder
+
+
+def put(name: str, virtual: float, actual: float) -> None:
+    for stage in ("evolve", "evaluate"):
+        (Path("runs") / name / stage).mkdir(parents=True)
+    files.write_json(Path("runs") / name / "evolve/summary.json", {"virtual_score": virtual, "virtual_std": 2.0})
+    scores = {"mean": actual, "std": 3.0, "ci95_low": actual - 1, "ci95_high": actual + 1}
+    files.write_json(Path("runs") / name / "evaluate/scores.json", scores)
+
+
+def test_it_compares_the_agents_that_dream_in_the_model_coldest_first(project, capsys):
+    for name, virtual, actual in (("tiny-tau10", 30, 5), ("tiny-tau115", 20, 15), ("tiny-tau130", 10, 12)):
+        put(name, virtual, actual)
+    assert main(["sweep", "tiny"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[2:] == [
+        "| 0.10 | 30 ± 2 | 5 ± 3 | 4 to 6 | tiny-tau10 |",
+        "| 1.15 | 20 ± 2 | 15 ± 3 | 14 to 16 | tiny-tau115 |",
+        "| 1.30 | 10 ± 2 | 12 ± 3 | 11 to 13 | tiny-tau130 |",
+    ]
+    out = Path("results/tiny_tau")
+    assert (out / "figures/tau.png").stat().st_size > 5000 and lines[2] in (out / "table.md").read_text()
+    assert files.read_json(out / "summary.json")["actual/tau_1.15"] == 15
+
+
+def test_an_agent_without_a_score_is_named_with_what_to_do(project, capsys):
+    put("tiny-tau10", 30, 5)
+    assert main(["sweep", "tiny"]) == 2
+    assert "tiny-tau115 has no score yet: run `python -m flows.sweep tiny`" in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_a_model_in_which_nobody_dreams_has_no_sweep(project):
+    with pytest.raises(UserError, match="model 'tiny-2' has 0 agents with `dream: true`"):
+        sweep.agents(params.load(), "tiny-2")
+
+
+def test_the_papers_scores_stand_beside_those_of_its_world_alone():
+    rows = [sweep.Row(1.15, "x", (900.0, 1.0), (1000.0, 1.0), (990.0, 1010.0))]
+    assert "| 1.15 | 900 ± 1 | 1000 ± 1 | 990 to 1010 | x | 918 ± 546 | 1092 ± 556 |" in sweep.table(rows, "take_cover")
+    assert "paper" not in sweep.table(rows, "car_racing")
