@@ -54,6 +54,7 @@ MADE = {
         "metrics.jsonl",
         "figures/curves.png",
         "figures/dream_strip.png",
+        "videos/dream.mp4",
     },
     "evolve": {
         "controller.json",

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from wm import figures, journal, models, seeds, worlds
+from wm import figures, journal, models, seeds, videos, worlds
 from wm.checkpoints import Tensors
 from wm.episodes import EpisodeSet
 from wm.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
@@ -23,7 +23,8 @@ from wm.vae import load_vae
 from wm.workspace import Workspace
 
 HELD_OUT_WINDOWS = 4
-STRIP_STEPS, STRIP_WARM_UP = 40, 60
+WARM_UP, STRIP_STEPS, FILM_STEPS = 60, 40, 200
+"""Steps that M sees before it dreams, and dreamed steps of the still and of the moving picture."""
 
 
 class TrainMDNConfig(TrainConfig):
@@ -211,8 +212,11 @@ def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, worksp
         present = {title: names for title, names in panels.items() if any(names[0] in line for line in lines)}
         figures.curves(lines, folder / "curves.png", present, title="M")
     episode = data.read(data.held_out[0])
-    real, dream = dream_beside_reality(model, episode, STRIP_WARM_UP, STRIP_STEPS, seed)
-    figures.strip(eyes.decode(real).numpy(), eyes.decode(dream).numpy(), folder / "dream_strip.png", every=4, fps=fps)
+    latents = dream_beside_reality(model, episode, WARM_UP, FILM_STEPS, seed)
+    real, dream = (eyes.decode(z).numpy() for z in latents)
+    figures.strip(real[:STRIP_STEPS], dream[:STRIP_STEPS], folder / "dream_strip.png", every=4, fps=fps)
+    caption = "the world, and M's dream of it"
+    videos.video(np.concatenate([real, dream], axis=2), workspace.out / "videos" / "dream.mp4", fps, caption)
 
 
 @torch.inference_mode()
