@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         command = _add(commands, stage, explanations[stage], _run_stage)
         command.set_defaults(stage=stage)
         command.add_argument("name", metavar="NAME", help="an entry of `models` or `agents` in params.yaml")
+        if stage == "evaluate":
+            _pretrained(command, "score the agent that comes with the repository, and compare with what is recorded")
     command = _add(
         commands, "estimate", "measure this machine and say how long each stage of an agent will take", _estimate
     )
@@ -90,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
+        _pretrained(command, "the agent that comes with the repository (pretrained/NAME)")
+    command = _add(commands, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
+    command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    command.add_argument("--commit", default=None, help="that made it; default: the one checked out")
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = _add(commands, "sweep", text, _sweep)
     command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
@@ -106,7 +112,16 @@ def _add(commands, name: str, text: str, function: Callable[[argparse.Namespace]
     return command
 
 
+def _pretrained(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--pretrained", action="store_true", help=text)
+
+
 def _run_stage(args: argparse.Namespace) -> None:
+    if getattr(args, "pretrained", False):
+        from wm import pretrained
+
+        print(pretrained.score(args.name))
+        return
     from wm.stages.run import run_stage
 
     run_stage(args.stage, args.name)
@@ -121,16 +136,32 @@ def _estimate(args: argparse.Namespace) -> None:
 def _watch(args: argparse.Namespace) -> None:
     from wm import watch
 
-    tau = args.tau or _agent(args.name).tau
-    print(watch.watch(RUNS / args.name / "evolve", args.seed, args.out, args.steps, tau))
+    folder, _, tau = _whole_agent(args)
+    print(watch.watch(folder, args.seed, args.out, args.steps, tau))
 
 
 def _dream(args: argparse.Namespace) -> None:
     from wm import watch
 
-    agent = _agent(args.name)
-    model = RUNS / agent.model / "train_mdn"
-    print(watch.dream(RUNS / args.name / "evolve", model, args.seed, args.out, args.steps, args.tau or agent.tau))
+    folder, starts, tau = _whole_agent(args)
+    print(watch.dream(folder, starts, args.seed, args.out, args.steps, tau))
+
+
+def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
+    """Where the agent lies, where the first frames of its dreams do, and the dream's temperature."""
+    if args.pretrained:
+        from wm import files, pretrained
+
+        folder = pretrained.folder(args.name)
+        return folder, folder, args.tau or files.read_record(folder / "made.json")["tau"]
+    entry = _agent(args.name)
+    return RUNS / args.name / "evolve", RUNS / entry.model / "train_mdn", args.tau or entry.tau
+
+
+def _keep(args: argparse.Namespace) -> None:
+    from wm import params, pretrained, tracking
+
+    print(pretrained.keep(params.load(), args.name, args.commit or tracking.commit()))
 
 
 def _agent(name: str) -> AgentEntry:

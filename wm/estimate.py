@@ -113,7 +113,7 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
         steps = episodes * _length(everything, stage, name) + driven
         rate = rates.drive(experiment, world, config.slots, world.spec.drawings[0])
         return _played(steps, rate, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
-    rate = rates.drive(experiment, world, config.slots, world.spec.drawings[-1])
+    rate = rates.drive(experiment, world, config.slots, config.drawing or world.spec.drawings[-1])
     steps = config.episodes * LENGTHS.get(todo.world, {}).get("driven", longest)
     return _played(steps, rate, config.workers), f"{config.episodes} episodes"
 

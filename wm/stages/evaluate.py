@@ -13,6 +13,7 @@ from wm import agent as agents
 from wm import figures, files, rollout, seeds, videos, worlds
 from wm.checkpoints import Checkpoints
 from wm.cluster import Cluster, ClusterConfig
+from wm.errors import UserError
 from wm.journal import bar
 from wm.workspace import Workspace
 
@@ -25,6 +26,10 @@ class EvaluateConfig(ClusterConfig):
     """How the agent is scored."""
 
     episodes: int = Field(100, ge=1, description="test episodes (paper: 100)")
+    drawing: str | None = Field(
+        None,
+        description="which of the world's drawings; null is the one of the world's makers, in which scores are told",
+    )
     videos: bool = Field(True, description="write an mp4 of the best, the median and the worst episode")
 
 
@@ -49,13 +54,17 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
 
     Raises:
         DamagedData: the agent is not whole.
+        UserError: the world has no such drawing.
     """
     agents.load(agent)  # before any work: whole, or a sentence that says what is not
     spec = worlds.get(world).spec
+    drawing = config.drawing or spec.drawings[-1]
+    if drawing not in spec.drawings:
+        raise UserError(f"evaluate.drawing is {drawing!r}: {world} has {', '.join(spec.drawings)}")
     numbers = seeds.episodes(0, seeds.Purpose.TEST, count=config.episodes)
     with Cluster(config.workers) as cluster:
         scores, lengths, acts = play_agent(
-            config, world, agent, numbers, cluster, spec.drawings[-1], workspace.title, workspace.checkpoints
+            config, world, agent, numbers, cluster, drawing, workspace.title, workspace.checkpoints
         )
         if config.videos:
             _films(world, numbers, scores, acts, cluster, workspace)
@@ -72,7 +81,7 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
         workspace.out / "scores.json",
         {
             "world": world,
-            "drawing": spec.drawings[-1],
+            "drawing": drawing,
             **result,
             "seeds": numbers,
             "scores": scores.tolist(),
