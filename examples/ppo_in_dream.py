@@ -3,7 +3,7 @@
     pip install stable-baselines3
     python examples/ppo_in_dream.py [MODEL] [--steps 20000] [--limit 500] [--tau 1.0] [--seeds 0 1 2]
 
-MODEL is the folder of a model, with train_vae/ and train_mdn/. For each seed it prints the mean score of the
+MODEL is the folder of a model: runs/NAME, or pretrained/NAME. For each seed it prints the mean score of the
 first 20 episodes and of the last 20, in the order in which they began (in the order of their ends, short ones
 would come first and flatter the progress). It fails where a seed has not gained two standard errors.
 """
@@ -97,11 +97,9 @@ def main() -> int:
     parser.add_argument("--tau", type=float, default=1.0, help="temperature")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    found = [Path(name) for name in MODELS if (Path(name) / "train_mdn").is_dir()]
+    found = [Path(name) for name in MODELS if list(Path(name).glob("**/mdnrnn.json"))]
     if not (options.model or found):
-        print(
-            "no model yet: name a folder with train_vae/ and train_mdn/, or run `dvc repro train_mdn@take_cover_smoke`"
-        )
+        print("no model yet: name a folder such as runs/NAME, or run `dvc repro train_mdn@take_cover_smoke`")
         return 2
     learned = []
     for seed in options.seeds:

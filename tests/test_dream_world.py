@@ -134,7 +134,6 @@ def test_vector_render(model):
 
 def test_ppo_learns_in_the_dream(model):
     """stable-baselines3 takes the vector environment as it is, and survives longer and longer."""
-    pytest.importorskip("stable_baselines3")
     from examples.ppo_in_dream import learn
 
     scores = learn(model, steps=8_000, limit=200, tau=1.0, seed=0)

@@ -35,7 +35,7 @@ class Dreams:
     """B dreams of a saved model, side by side.
 
     Args:
-        model: folder of a model, with train_vae/ and train_mdn/.
+        model: folder of a model: runs/NAME, or pretrained/NAME.
         tau: temperature.
         count: B.
         observation: "features" for [z, h] float32 [Z + H], or "frame" for V's decoding, uint8 [64, 64, 3].
@@ -64,10 +64,10 @@ class Dreams:
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"unknown render mode {render_mode!r} of a dream: expected 'rgb_array'")
         folder = Path(model)
-        self.mdnrnn, self.starts = load_mdnrnn(folder / "train_mdn"), load_starts(folder / "train_mdn")
+        self.mdnrnn, self.starts = load_mdnrnn(_at(folder, "train_mdn")), load_starts(_at(folder, "train_mdn"))
         draws = observation == "frame" or render_mode is not None
-        self.vae = load_vae(folder / "train_vae") if draws else None
-        about = files.read_record(folder / "train_mdn" / f"{models.MDNRNN_KIND}.json")
+        self.vae = load_vae(_at(folder, "train_vae")) if draws else None
+        about = files.read_record(_at(folder, "train_mdn") / f"{models.MDNRNN_KIND}.json")
         self.world = worlds.get(about["world"])
         self.reward = default_reward(self.mdnrnn, reward)
         self.tau, self.observation, self.render_mode = float(tau), observation, render_mode
@@ -259,11 +259,16 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         return None if self.render_mode is None else tuple(self.dreams.frames())
 
 
+def _at(model: Path, stage: str) -> Path:
+    """Where a stage's files lie: runs/NAME has a folder a stage, pretrained/NAME has all in one."""
+    return model / stage if (model / stage).is_dir() else model
+
+
 class DreamWorld(World):
     """A model's dream with the interface of the world that it was learned from: its actions, V's frames."""
 
     def __init__(self, model: str | Path, tau: float = 1.0, max_steps: int | None = None):
-        about = files.read_record(Path(model) / "train_mdn" / f"{models.MDNRNN_KIND}.json")
+        about = files.read_record(_at(Path(model), "train_mdn") / f"{models.MDNRNN_KIND}.json")
         self.real, self.model, self.tau = worlds.get(about["world"]), Path(model), tau
         spec = self.real.spec
         self.spec = dataclasses.replace(
