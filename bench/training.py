@@ -2,10 +2,11 @@
 
     python -m bench.training [--json] [--threads 2] [--steps 12] [--length 999] [--processor-time]
 
-The real training loop (`wm.training.fit`) on a small data set of made-up episodes. Around every step the rate of a
+The real training loop (`wm.training.fit`) on a small data set of made-up episodes. Around every few steps the rate of a
 large matrix product is measured with the same threads; a step's fraction is that of its own minute, and the median
-counts. FLOPs are PyTorch's own count of a whole step. With `--processor-time` one thread is measured in seconds of
-its processor, so that other programs on the machine count less.
+counts. The step after a product is left out: the product's threads still spin on the cores for a while. FLOPs are
+PyTorch's own count of a whole step. With `--processor-time` one thread is measured in seconds of its processor, so that
+other programs on the machine count less.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from wm.vae import VAE, VAEConfig
 PEAK_SIZE = 2048
 EPISODES, LENGTH = 40, 1000
 BATCH, POOL = 100, 16
-WARM_UP = 2
+WARM_UP, BLOCK = 2, 4
 ACTIONS, Z = 3, 32
 
 
@@ -56,7 +57,7 @@ def measure(threads: int = 2, steps: int = 12, length: int = 999, processor_time
     clock = time.thread_time if processor_time else time.perf_counter
     torch.set_num_threads(threads)
     common = {
-        "steps": steps + WARM_UP,
+        "steps": BLOCK * -(-steps // (BLOCK - 1)) + BLOCK + 1,  # one of each block is left out, and the first block
         "batch": BATCH,
         "held_out_every": 10**9,
         "report_every": 10**9,
@@ -95,31 +96,34 @@ class _VAEIdle(nn.Module):
 
 
 class _Timed:
-    """A task that looks at the clock, and at the rate of a matrix product, between the training loop's steps."""
+    """A task that looks at the clock between the training loop's steps, and at a matrix product's rate every few."""
 
     def __init__(self, task, clock: Callable[[], float]):
         self.task, self.model, self.clock, self.threads = task, task.model, clock, torch.get_num_threads()
-        self.seconds: list[float] = []
+        self.blocks: list[list[float]] = []  # seconds of the steps between two products
         self.peaks: list[float] = []
-        self.flops = 0
+        self.flops = self.steps = 0
         self._left, self._right = torch.randn(2, PEAK_SIZE, PEAK_SIZE)
         self._product = torch.empty(PEAK_SIZE, PEAK_SIZE)
-        self._began: float | None = None
+        self._began = 0.0
         self._counter: FlopCounterMode | None = None
 
     def step(self) -> tuple:
-        if self._began is not None:
-            self.seconds.append(self.clock() - self._began)
+        place = (self.steps - 1) % BLOCK  # of the step that has just ended, behind a product
+        if self.steps > WARM_UP and place:
+            self.blocks[-1].append(self.clock() - self._began)
         if self._counter:
             self._counter.__exit__(None, None, None)
             torch.set_num_threads(self.threads)
             self.flops, self._counter = self._counter.get_total_flops(), None
-        self.peaks.append(self._peak())
-        if not self.seconds:  # the first step is counted and warms up
-            self._counter = FlopCounterMode(display=False) if self._began is None else None
-            if self._counter:
-                torch.set_num_threads(1)  # it sees only what this thread does
-                self._counter.__enter__()
+        if self.steps % BLOCK == 0:
+            self.peaks.append(self._peak())
+            self.blocks.append([])
+        if self.steps == 0:  # the first step is counted, and warms up
+            self._counter = FlopCounterMode(display=False)
+            torch.set_num_threads(1)  # it sees only what this thread does
+            self._counter.__enter__()
+        self.steps += 1
         self._began = self.clock()
         return self.task.step()
 
@@ -127,21 +131,24 @@ class _Timed:
         return {}
 
     def _peak(self) -> float:
-        began = self.clock()
-        for _ in range(3):
+        def rate() -> float:
+            began = self.clock()
             torch.mm(self._left, self._right, out=self._product)
-        return 3 * 2 * PEAK_SIZE**3 / (self.clock() - began)
+            return 2 * PEAK_SIZE**3 / (self.clock() - began)
+
+        return max(rate() for _ in range(4))
 
 
 def _measure(task, config, frames: int, input_seconds: float, clock: Callable[[], float]) -> dict[str, float]:
     timed = _Timed(task, clock)
     with tempfile.TemporaryDirectory() as folder:
         fit(timed, config, Checkpoints(Path(folder) / "checkpoints"), Journal(Path(folder) / "metrics.jsonl"), "bench")
-    seconds = timed.seconds[WARM_UP - 1 :]
-    # The product before a step and the one after it bracket it.
-    peaks = [(before + after) / 2 for before, after in zip(timed.peaks[1:], timed.peaks[2:], strict=False)]
-    fractions = [timed.flops / s / peak for s, peak in zip(seconds, peaks, strict=True)]
-    step = median(seconds)
+    # The product before a block of steps and the one after it bracket it.
+    brackets = list(zip(timed.blocks, timed.peaks, timed.peaks[1:], strict=False))
+    pairs = [(second, (before + after) / 2) for block, before, after in brackets for second in block]
+    fractions = [timed.flops / second / peak for second, peak in pairs]
+    peaks = [peak for _, peak in pairs]
+    step = median(second for second, _ in pairs)
     return {
         "frames_per_s": frames / step,
         "steps_per_s": 1 / step,
