@@ -319,6 +319,16 @@ def test_ablations_and_dreams_are_one_number_away(copy, capsys):
     assert "starts.safetensors is damaged" in capsys.readouterr().err
 
 
+def test_an_untrained_memory_is_one_number_away(copy):
+    change(("evolve: {", "evolve: {untrained: true, "))
+    assert main(["evolve", "tiny"]) == 0
+    trained, used = (models.load(Path("runs/tiny") / stage, "mdnrnn")[1] for stage in ("train_mdn", "evolve"))
+    assert all(used[name].shape == tensor.shape for name, tensor in trained.items())
+    assert not torch.equal(used["lstm.weight_h"], trained["lstm.weight_h"])
+    vae = [hashes(Path("runs/tiny") / stage)["vae.safetensors"] for stage in ("train_vae", "evolve")]
+    assert vae[0] == vae[1]
+
+
 def test_a_dream_is_looked_at_beside_the_world_and_may_choose_alone(copy, capsys):
     change(("evolve: {", "evolve: {dream: true, select: dream, "))
     assert main(["evolve", "tiny"]) == 0

@@ -85,12 +85,17 @@ def stages(everything: Params, name: str) -> list[tuple[str, str]]:
 def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[float, str]:
     todo = plan(everything, stage, name)
     config, world = todo.config, worlds.get(todo.world)
-    experiment = everything.experiments[todo.experiment]
+    model = name if stage in OF_MODEL else everything.agents[name].model
+    experiment = everything.experiments[everything.models[model].experiment]  # whose V and M these are
     longest = world.spec.max_steps
     if stage == "collect":
         steps = config.episodes * _length(everything, stage, name)
         driven = everything.models[name].actor != ZERO
-        rate = rates.film(experiment, world, config.slots) if driven else rates.explore(world, config.slots)
+        rate = (
+            rates.film(experiment, _search(everything, everything.models[name].actor), world, config.slots)
+            if driven
+            else rates.explore(world, config.slots)
+        )
         return _played(steps, rate, config.workers), f"{config.episodes:,} episodes"
     if stage == "train_vae":
         rate = rates.train_vae(config)
@@ -107,13 +112,15 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
         scored = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
         driven = scored * LENGTHS.get(todo.world, {}).get("driven", longest)
         if config.dream:
-            rate = rates.drive(experiment, world, config.slots, world.spec.drawings[0])
-            dreamed = episodes * _length(everything, stage, name) / rates.dream(experiment, world)
+            rate = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])
+            dreamed = episodes * _length(everything, stage, name) / rates.dream(experiment, config, world)
             return dreamed + _played(driven, rate, config.workers), f"{episodes:,} dreamed episodes, {scored:,} real"
         steps = episodes * _length(everything, stage, name) + driven
-        rate = rates.drive(experiment, world, config.slots, world.spec.drawings[0])
+        rate = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])
         return _played(steps, rate, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
-    rate = rates.drive(experiment, world, config.slots, config.drawing or world.spec.drawings[-1])
+    rate = rates.drive(
+        experiment, _search(everything, name), world, config.slots, config.drawing or world.spec.drawings[-1]
+    )
     steps = config.episodes * LENGTHS.get(todo.world, {}).get("driven", longest)
     return _played(steps, rate, config.workers), f"{config.episodes} episodes"
 
@@ -138,6 +145,11 @@ def _length(everything: Params, stage: str, name: str) -> float:
         return known["driven"]
     going_on = entry.after != ZERO
     return known["later" if going_on else "first"] if config.stall or experiment.world != "car_racing" else longest
+
+
+def _search(everything: Params, agent: str):
+    """The `evolve` section of an agent."""
+    return everything.experiments[everything.agents[agent].experiment].evolve
 
 
 def _lineage(everything: Params, name: str) -> Iterator[str]:
@@ -171,20 +183,19 @@ class _Rates:
 
         return self._once(("explore", world.spec.name, slots), measure)
 
-    def drive(self, experiment, world, slots: int, drawing: str) -> float:
-        """Steps a second of one process with V, M and C."""
-        key = ("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden)
-        return self._once(key, lambda: self._drive(experiment, world, slots, drawing, None))
+    def drive(self, experiment, search, world, slots: int, drawing: str) -> float:
+        """Steps a second of one process with V and M as the experiment has them and C as its search has it."""
+        key = ("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden, search.hidden)
+        return self._once(key, lambda: self._drive(experiment, search, world, slots, drawing, None))
 
-    def film(self, experiment, world, slots: int) -> float:
+    def film(self, experiment, search, world, slots: int) -> float:
         """The same, frames kept and compressed."""
-        key = ("film", world.spec.name, slots, experiment.train_mdn.model.hidden)
+        key = ("film", world.spec.name, slots, experiment.train_mdn.model.hidden, search.hidden)
         shard = Shard(frame_columns(world.spec.action_size))
-        return self._once(key, lambda: self._drive(experiment, world, slots, world.spec.drawings[0], shard))
+        return self._once(key, lambda: self._drive(experiment, search, world, slots, world.spec.drawings[0], shard))
 
-    def dream(self, experiment, world) -> float:
+    def dream(self, experiment, config, world) -> float:
         """Dreamed steps a second of the whole population."""
-        config = experiment.evolve
 
         def measure() -> float:
             from wm.dream import Dream
@@ -212,13 +223,13 @@ class _Rates:
 
         return self._once(("dream", world.spec.name, config), measure)
 
-    def _drive(self, experiment, world, slots: int, drawing: str, shard: Shard | None) -> float:
+    def _drive(self, experiment, search, world, slots: int, drawing: str, shard: Shard | None) -> float:
         vae = VAE(experiment.train_vae.model).eval()
         memory = _memory(experiment, world).eval()
-        inputs = tuple(experiment.evolve.inputs or world.spec.controller_inputs)
-        layout = agents.layout(world, memory, inputs, experiment.evolve.hidden)
+        inputs = tuple(search.inputs or world.spec.controller_inputs)
+        layout = agents.layout(world, memory, inputs, search.hidden)
         agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
-        driver = rollout.AgentDriver(agent, np.zeros((1, layout.size), np.float32), slots, experiment.evolve.sampled)
+        driver = rollout.AgentDriver(agent, np.zeros((1, layout.size), np.float32), slots, search.sampled)
         return _play_rate(world, driver, slots, drawing, shard)
 
     def train_vae(self, config) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -23,20 +23,22 @@ from wm.stages.train_vae import TrainVAEConfig
 FILE = Path("params.yaml")
 ZERO = "zero"
 """The predecessor of every first round: runs/zero holds no data, no model and no controller."""
+MODEL_SECTIONS = ("collect", "train_vae", "encode", "train_mdn")
+AGENT_SECTIONS = ("evolve", "evaluate")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class Experiment(Config):
-    """A world and its numbers, a section a stage."""
+    """A world and its numbers, a section a stage; those of models alone or agents alone lack the rest."""
 
     world: str = Field(description="which world: car_racing or take_cover")
     seed: int = Field(0, ge=0, description="every random number of the experiment comes from it")
-    collect: CollectConfig = Field(description="episodes of the world")
-    train_vae: TrainVAEConfig = Field(description="V")
-    encode: EncodeConfig = Field(description="V's view of every frame")
-    train_mdn: TrainMDNConfig = Field(description="M")
-    evolve: EvolveConfig = Field(description="C")
-    evaluate: EvaluateConfig = Field(description="the score that is reported")
+    collect: CollectConfig | None = Field(None, description="episodes of the world")
+    train_vae: TrainVAEConfig | None = Field(None, description="V")
+    encode: EncodeConfig | None = Field(None, description="V's view of every frame")
+    train_mdn: TrainMDNConfig | None = Field(None, description="M")
+    evolve: EvolveConfig | None = Field(None, description="C")
+    evaluate: EvaluateConfig | None = Field(None, description="the score that is reported")
 
     @field_validator("world")
     @classmethod
@@ -89,6 +91,13 @@ class Params(Config):
             _known(f"agents.{name}.experiment", agent.experiment, self.experiments)
             _known(f"agents.{name}.model", agent.model, self.models)
             _known(f"agents.{name}.after", agent.after, self.agents, ZERO)
+        for kind, sections in (("models", MODEL_SECTIONS), ("agents", AGENT_SECTIONS)):
+            for name, entry in getattr(self, kind).items():
+                for section in sections:
+                    if getattr(self.experiments[entry.experiment], section) is None:
+                        raise ValueError(
+                            f"experiments.{entry.experiment}.{section} is missing, which {kind}.{name} needs"
+                        )
         self._one_world()
         self._no_circles()
         return self
@@ -205,8 +214,9 @@ def describe() -> list[str]:
 def _describe(prefix: str, config: type[Config]) -> list[str]:
     lines = []
     for name, field in config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            lines += _describe(f"{prefix}.{name}", field.annotation)
+        section = next(iter(get_args(field.annotation)), field.annotation)  # a Config, or Config | None
+        if isinstance(section, type) and issubclass(section, Config):
+            lines += _describe(f"{prefix}.{name}", section)
             continue
         kind = getattr(field.annotation, "__name__", str(field.annotation))
         default = "required" if field.is_required() else f"default {field.default!r}"

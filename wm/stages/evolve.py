@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from wm import agent as agents
@@ -21,7 +22,7 @@ from wm.cluster import Cluster, ClusterConfig
 from wm.controller import Layout, load_controller, save_controller
 from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
-from wm.mdnrnn import MDNRNN, load_mdnrnn
+from wm.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
 from wm.workspace import Workspace
 
 
@@ -37,6 +38,9 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     )
     inputs: list[Literal["z", "h", "c"]] | None = Field(
         None, description="states that C reads; null is the world's own choice, [z] is the paper's ablation without M"
+    )
+    untrained: bool = Field(
+        False, description="C remembers with an M of the same shape that was never trained (ablation)"
     )
     hidden: int = Field(0, ge=0, description="tanh units between (paper's ablation: 40); 0 is the linear controller")
     sampled: bool = Field(True, description="C reads a sample of z (paper) rather than V's mean")
@@ -98,6 +102,8 @@ def evolve(
     """
     agents.save(vae, mdnrnn, workspace.out)
     spec = worlds.get(world).spec
+    if config.untrained:
+        save_mdnrnn(_untrained(load_mdnrnn(workspace.out), seed), world, workspace.out)
     memory = load_mdnrnn(workspace.out)
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
@@ -330,6 +336,11 @@ def _exploits(line: dict[str, float], before: dict[str, float], episodes: int) -
 def _last_look(workspace: Workspace) -> dict[str, float]:
     path = workspace.journal.path
     return next((line for line in reversed(journal.read(path) if path.exists() else []) if "rescored" in line), {})
+
+
+def _untrained(trained: MDNRNN, seed: int) -> MDNRNN:
+    torch.manual_seed(seeds.sequence(seed, seeds.Purpose.CMA, 1).generate_state(1)[0])
+    return MDNRNN(trained.config, trained.z_size, trained.action_size, trained.reads_restart)
 
 
 def _start(previous: Path, layout) -> tuple[np.ndarray, int]:
