@@ -89,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
+    command = _add(commands, "lineage", "what made a model, from data to score, and how to make it again", _lineage)
+    command.add_argument("name", metavar="MODEL", help="an entry of `agents` or `models`, or a registered NAME/VERSION")
+    command = _add(commands, "why", "what differs between two scores, and whether the difference is real", _why)
+    for side in ("A", "B"):
+        command.add_argument(side.lower(), metavar=side, help="an agent, here or at a commit: smoke, HEAD~3:smoke")
+    command = _add(commands, "report", "one HTML page about an agent, with its pictures and films inside", _report)
+    command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    command.add_argument("--out", type=Path, default=None, help="the page to write; default: NAME.html")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
@@ -127,6 +135,24 @@ def _dream(args: argparse.Namespace) -> None:
     agent = _agent(args.name)
     model = RUNS / agent.model / "train_mdn"
     print(watch.dream(RUNS / args.name / "evolve", model, args.seed, args.out, args.steps, args.tau or agent.tau))
+
+
+def _lineage(args: argparse.Namespace) -> None:
+    from wm import lineage
+
+    print(lineage.text(lineage.of(args.name)))
+
+
+def _why(args: argparse.Namespace) -> None:
+    from wm import why
+
+    print(why.why(args.a, args.b))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from wm import report
+
+    print(report.write(args.name, args.out or Path(f"{args.name}.html")))
 
 
 def _agent(name: str) -> AgentEntry:
