@@ -70,7 +70,7 @@ def lines(
     ys += [y for pair in band for border in pair for _, y in border] + ([reference[1]] if reference else [])
     if not xs:
         return ""
-    log = min(ys) > 0 and max(ys) > 12 * min(ys) and not band
+    log = min(ys) > 0 and max(ys) > 8 * min(ys) and not band
     x = _Scale(0 if rounds else min(xs), max(max(xs), min(xs) + 1), _LEFT, WIDTH - _RIGHT)
     low, high, ticks = _ticks(min(ys), max(ys), log)
     y = _Scale(low, high, HEIGHT - _BOTTOM, _TOP, log)

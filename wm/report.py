@@ -89,7 +89,6 @@ def html(name: str) -> str:
         charts=_charts(rounds, scores, solved),
         pictures=_pictures(rounds),
         stages=[_stage(one) for one in made.steps],
-        total=_total(made),
         numbers=_numbers(made),
         lineage=made,
         text=lineage,
@@ -259,15 +258,15 @@ def _films(made: Made) -> list[Picture]:
 
 
 def _film(path: Path) -> Picture:
-    alt = f"Film of the {path.stem} test episode"
+    alt = f"The {path.stem} of the test episodes"
     size = path.stat().st_size
     if size > BIGGEST_FILM:
         return Picture(alt, poster=_poster(path), missing=f"The film is in {path} ({size / 1e6:.0f} MB).")
     return Picture(alt, source=_uri(path.read_bytes(), "video/mp4"), poster=_poster(path))
 
 
-def _poster(path: Path, number: int = 60) -> str:
-    """A frame of a film as a JPEG: the 60th, or the last of a shorter one."""
+def _poster(path: Path, number: int = 250) -> str:
+    """A frame of a film as a JPEG: that one, or the last of a shorter film."""
     from PIL import Image
 
     from wm import videos
@@ -306,12 +305,6 @@ def _figure(value: float) -> str:
     if isinstance(value, int) or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
-
-
-def _total(made: Lineage) -> str:
-    """All seconds, if every stage has some."""
-    seconds = [one.run["seconds"] for one in made.steps if one.run]
-    return lineage.duration(sum(seconds)) if len(seconds) == len(made.steps) else ""
 
 
 def _numbers(made: Lineage) -> dict[str, Any]:
