@@ -107,7 +107,8 @@ def _figures(summary: dict[str, float]) -> str:
     if score(summary) and {"episodes", "ci95_low", "ci95_high", "min", "max"} <= figures.keys():
         return (
             f"**{score(summary)}** over {figures['episodes']} episodes, 95% interval of the mean "
-            f"{figures['ci95_low']:.1f} to {figures['ci95_high']:.1f}, worst {figures['min']:.1f}, best {figures['max']:.1f}"
+            f"{figures['ci95_low']:.1f} to {figures['ci95_high']:.1f}, worst {figures['min']:.1f}, "
+            f"best {figures['max']:.1f}"
         )
     return " · ".join(f"{name.replace('_', ' ')} **{_figure(value)}**" for name, value in summary.items())
 

@@ -29,6 +29,8 @@ from wm.spool import Entry
 PATIENCE = 20.0
 """Seconds that the end of a run waits for MLflow; 3 if that was unreachable or the run was interrupted."""
 PARENT = "WM_PARENT_RUN"
+_SILENT: set[str] = set()
+"""Where MLflow did not answer this process: each question would cost its time limit again."""
 _CALM = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -182,11 +184,12 @@ def find_version(name: str, version: str, root: Path | None = None) -> dict[str,
 def _ask(root: Path, question: Any) -> Any:
     """The answer of a function of a client; None where MLflow holds nothing or does not answer."""
     local = not os.environ.get("MLFLOW_TRACKING_URI")
-    if _off() or (local and not (root / "mlflow.db").exists()):
+    if _off() or uri(root) in _SILENT or (local and not (root / "mlflow.db").exists()):
         return None
     try:
         return question(connect(root))
     except Exception as error:  # MLflow's are of many kinds
+        _SILENT.add(uri(root))
         _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({_sentence(error)})")
         return None
 
