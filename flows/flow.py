@@ -16,9 +16,9 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import claim, graph
+from flows import claim, graph, pages
 from flows.repro import repro
-from wm import tracking
+from wm import run_notes, tracking
 
 STAGES_AT_ONCE = 1
 """A stage uses all cores; side by side they would only be slower, and DVC commits one at a time anyway."""
@@ -91,10 +91,11 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
     wait(list(runs.values()))
     states = {address: run.state for address, run in runs.items()}
     results = {address: state.result() for address, state in states.items() if state.is_completed()}
+    folders = [path for result in results.values() for path in result["outputs"] if path.startswith("runs/")]
     text = summary(agent, results, [a for a in states if a not in results])
     create_markdown_artifact(
         key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()),
-        markdown=text,
+        markdown="\n\n".join(filter(None, [text, pages.links(folders), pages.pictures(folders)])),
         description=f"The stages of {agent} and its score",
     )
     page.add(note=text)
@@ -133,17 +134,22 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:
     """A page about a run, in Markdown."""
-    lines = [f"# {agent}", "", "| stage | verdict | seconds | outputs (md5) |", "| --- | --- | ---: | --- |"]
+    lines = [f"# {agent}", ""]
+    score = {} if missing else metrics(agent)
+    if headline := run_notes.score(score):
+        lines += [f"**{headline}**, mean and standard deviation of the score", ""]
+    lines += ["| stage | verdict | seconds | outputs (md5) |", "| --- | --- | ---: | --- |"]
     for address, result in results.items():
-        hashes = "<br>".join(f"`{path}` {md5}" for path, md5 in result["outputs"].items())
+        hashes = "<br>".join(f"`{path}` {md5[:12]}" for path, md5 in result["outputs"].items())
         lines.append(f"| {address} | {result['verdict']} | {result['seconds']} | {hashes} |")
     lines += [f"| {address} | not done | | |" for address in missing]
     if not missing:
         lines += ["", "| metric | value |", "| --- | ---: |"]
-        lines += [f"| {key} | {value} |" for key, value in metrics(agent).items()]
+        lines += [f"| {key} | {value} |" for key, value in score.items()]
         lines += [
             "",
             f"The score is in `metrics/{agent}.json`, pictures and videos in "
-            f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow.",
+            f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow, and "
+            f"`python -m wm report {agent}` makes one page of all of it.",
         ]
     return "\n".join(lines)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm import agent, figures, files, rollout, spool, tracking, worlds
+from wm import agent, figures, files, lineage, rollout, run_notes, spool, tracking, worlds
 from wm.controller import save_controller
+from wm.errors import UserError
 from wm.journal import Journal
 from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.vae import VAE, VAEConfig, save_vae
@@ -129,10 +130,63 @@ def test_a_pipeline_with_a_stage_is_told_whole_and_its_model_registered_once(roo
     assert first.data.tags[f"wm.input.{data}"] == tracking.digest(root / data)
     assert tracking.find_run(tracking.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
     assert tracking.find_run("0" * 64, root) is None
+    assert "![Frames of the episodes](get-artifact?run_uuid=" in first.data.tags["mlflow.note.content"]
 
     (version,) = client.search_model_versions("name = 'car_racing-vae'")
     assert version.tags["wm.data"] == tracking.digest(root / data) and version.run_id == first.info.run_id
     assert second.data.tags["wm.version"] == "car_racing-vae/1"
+
+
+def test_lineage_of_a_registered_model_is_mlflows_alone(root, tmp_path, monkeypatch):
+    data = Path("runs/b/collect")
+    with track(root, "collect"):
+        made = work(root, "collect")
+    (root / data).parent.mkdir(parents=True)
+    made.rename(root / data)  # an output is known by what is in it, wherever it lies
+    with track(root, inputs=[data]):
+        save_vae(VAE(VAEConfig(z_size=3)), "car_racing", work(root))
+    newest = max(tracking.connect(root).search_model_versions("name = 'car_racing-vae'"), key=lambda v: int(v.version))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri(root))
+    monkeypatch.chdir(tmp_path)  # where there is nothing else
+    found = lineage.of(f"models:/car_racing-vae/{newest.version}")
+    assert [one.step.address for one in found.steps] == ["collect@a", "train_vae@a"]
+    assert found.steps[1].step.inputs == {str(data): found.steps[0].step.output}
+    assert found.steps[0].step.output == tracking.digest(root / data)
+    commit = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    assert found.again == f"git checkout {commit[:12]} && dvc repro train_vae@a"
+    assert "learning_rate 0.001, steps 3" in lineage.text(found)
+    with pytest.raises(UserError, match="has no model 'car_racing-vae' @champion"):
+        lineage.of("car_racing-vae@champion")
+
+
+def test_a_server_that_does_not_answer_is_asked_once(root, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking.find_run("0" * 64, root) is tracking.find_run("1" * 64, root) is None
+    assert capfd.readouterr().err.count("could not be asked") == 1
+
+
+def test_notes_say_the_score_first_and_show_what_was_made():
+    summary = {"mean": 853.71, "std": 61.32, "ci95_low": 841.0, "ci95_high": 865.3, "min": 628.1, "max": 914.4}
+    run = {
+        "stage": "evaluate",
+        "name": "a",
+        "commit": "c" * 40,
+        "dirty": False,
+        "inputs": {},
+        "output": "runs/a/evaluate",
+    }
+    note = run_notes.of_run(
+        run,
+        {"summary": summary | {"episodes": 100, "steps": 9}},
+        [("figures/scores.png", "get-artifact?run_uuid=1&path=figures/scores.png")],
+        [("best", "#/films/best.mp4")],
+    )
+    assert "**853.7 ± 61.3** over 100 episodes, 95% interval of the mean 841.0 to 865.3" in note
+    assert "![Scores of the test episodes](get-artifact?run_uuid=1&path=figures/scores.png)" in note
+    assert "Films: [best](#/films/best.mp4)" in note and "git checkout cccccccccccc\ndvc repro evaluate@a" in note
+    assert run_notes.score({"score.mean": 1.0, "score.std": 2.0}) == "1.0 ± 2.0" and run_notes.score({"kl": 1}) == ""
 
 
 def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):

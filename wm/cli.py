@@ -99,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = _add(commands, "sweep", text, _sweep)
     command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
+    command = _add(commands, "lineage", "what made a model, from data to score, and how to make it again", _lineage)
+    command.add_argument("name", metavar="MODEL", help="an entry of `agents` or `models`, or a registered NAME/VERSION")
+    command = _add(commands, "why", "what differs between two scores, and whether the difference is real", _why)
+    for side in ("A", "B"):
+        command.add_argument(side.lower(), metavar=side, help="an agent, here or at a commit: smoke, HEAD~3:smoke")
+    command = _add(commands, "report", "one HTML page about an agent, with its pictures and films inside", _report)
+    command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    command.add_argument("--out", type=Path, default=None, help="the page to write; default: NAME.html")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
@@ -162,6 +170,24 @@ def _keep(args: argparse.Namespace) -> None:
     from wm import params, pretrained, tracking
 
     print(pretrained.keep(params.load(), args.name, args.commit or tracking.commit()))
+
+
+def _lineage(args: argparse.Namespace) -> None:
+    from wm import lineage
+
+    print(lineage.text(lineage.of(args.name)))
+
+
+def _why(args: argparse.Namespace) -> None:
+    from wm import why
+
+    print(why.why(args.a, args.b))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from wm import report
+
+    print(report.write(args.name, args.out or Path(f"{args.name}.html")))
 
 
 def _agent(name: str) -> AgentEntry:

@@ -24,12 +24,31 @@ MODELS = {
 }
 
 
-def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (), picture_url: str = "") -> str:
+PICTURES = {
+    "figures/scores.png": "Scores of the test episodes",
+    "figures/curves.png": "Learning curves",
+    "figures/reconstructions.png": "Frames above, what V makes of them below",
+    "figures/traversal.png": "A row a latent dimension, from low to high",
+    "figures/dream_strip.png": "The world above, M's dream below, with the same actions",
+    "figures/episodes.png": "Frames of the episodes",
+}
+"""Artifact path -> what it shows, for people who do not see it."""
+SHOWN = {"vae": "figures/reconstructions.png", "mdnrnn": "figures/dream_strip.png", "agent": "figures/scores.png"}
+"""Kind of model -> the picture on its version's page."""
+
+
+def of_run(
+    run: dict[str, Any],
+    end: dict[str, Any],
+    pictures: Sequence[tuple[str, str]] = (),
+    films: Sequence[tuple[str, str]] = (),
+) -> str:
     """The note of a run.
 
     Args:
         run, end: a spool entry's run.json and end.json.
-        pictures: artifact paths of pictures to show in place, below `picture_url` + path.
+        pictures: (artifact path, address) of what is shown in place.
+        films: (name, address) of what is linked.
     """
     stage = run["stage"]
     lines = [STAGES.get(stage, ""), ""]
@@ -39,8 +58,10 @@ def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (
         lines += [_figures(end["summary"]), ""]
     if end.get("note"):
         lines += [end["note"], ""]
-    for path in pictures:
-        lines += [f"![{path}]({picture_url}{path})", ""]
+    if films:
+        lines += ["Films: " + " · ".join(f"[{name}]({address})" for name, address in films), ""]
+    for path, address in pictures:
+        lines += [f"![{PICTURES.get(path, path)}]({address})", ""]
     lines += ["**Make it again**", "```", *again(run), "```", ""]
     if run["inputs"] or end.get("output_digest"):
         lines += ["| | sha256 |", "|---|---|"]
@@ -50,8 +71,8 @@ def of_run(run: dict[str, Any], end: dict[str, Any], pictures: Sequence[str] = (
     return "\n".join(lines)
 
 
-def of_version(run: dict[str, Any], end: dict[str, Any], data: str) -> str:
-    """The description of a model's version."""
+def of_version(run: dict[str, Any], end: dict[str, Any], data: str, picture: str = "") -> str:
+    """The description of a model's version; `picture` is the address of one to show in place."""
     return "\n".join(
         [
             f"`{run['stage']}@{run['name']}` at commit `{(run['commit'] or 'unknown')[:12]}`"
@@ -60,6 +81,7 @@ def of_version(run: dict[str, Any], end: dict[str, Any], data: str) -> str:
             "",
             _figures(end.get("summary", {})),
             "",
+            *([f"![what it does]({picture})", ""] if picture else []),
             "```",
             *again(run),
             "```",
@@ -75,7 +97,20 @@ def again(run: dict[str, Any]) -> list[str]:
     return [*checkout, f"dvc repro {target}"]
 
 
+def score(summary: dict[str, float]) -> str:
+    """`853.7 ± 61.3` of the figures of an evaluation, or of a pipeline's; empty for others."""
+    figures = {name.removeprefix("score."): value for name, value in summary.items()}
+    return f"{figures['mean']:.1f} ± {figures['std']:.1f}" if {"mean", "std"} <= figures.keys() else ""
+
+
 def _figures(summary: dict[str, float]) -> str:
+    figures = {name.removeprefix("score."): value for name, value in summary.items()}
+    if score(summary) and {"episodes", "ci95_low", "ci95_high", "min", "max"} <= figures.keys():
+        return (
+            f"**{score(summary)}** over {figures['episodes']} episodes, 95% interval of the mean "
+            f"{figures['ci95_low']:.1f} to {figures['ci95_high']:.1f}, worst {figures['min']:.1f}, "
+            f"best {figures['max']:.1f}"
+        )
     return " · ".join(f"{name.replace('_', ' ')} **{_figure(value)}**" for name, value in summary.items())
 
 

@@ -238,7 +238,7 @@ class Sender:
     def finish(self, end: dict[str, Any]) -> None:
         """Figures, pictures, models, the note; then the run is over and the entry is deleted."""
         run_id, output, entities = self.run_id, self.entry.output, self.mlflow.entities
-        tags, pictures = {}, []
+        tags, pictures, films = {}, [], []
         if end["status"] == spool.FINISHED:
             tags["wm.output"] = end.get("output_digest", "")
             for path in sorted(output.glob("*")) + sorted(output.glob("*/*")):
@@ -249,6 +249,7 @@ class Sender:
                     folder = relative.parent.as_posix()
                     self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
                     pictures += [relative.as_posix()] if path.suffix == ".png" else []
+                    films += [relative.as_posix()] if path.suffix == ".mp4" else []
             model_id = self._register(end)
             self.client.log_batch(
                 run_id,
@@ -260,12 +261,26 @@ class Sender:
             )
         if end.get("message"):
             tags["wm.message"] = end["message"]
-        address = f"get-artifact?run_uuid={run_id}&path="  # of MLflow's server, whose page shows the note
-        tags["mlflow.note.content"] = run_notes.of_run(self.run, end, pictures, address)
+        shown = [(path, _address(run_id, path)) for path in pictures] or self._of_stages()
+        page = f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts/"  # of MLflow's server, which plays them
+        linked = [(Path(path).stem, page + path) for path in films]
+        tags["mlflow.note.content"] = run_notes.of_run(self.run, end, shown, linked)
         told = [entities.RunTag(name, value[:5000]) for name, value in tags.items() if value]
         self.client.log_batch(run_id, tags=told)
         self.client.set_terminated(run_id, end["status"], end["end_ms"])
         self.entry.delete()
+
+    def _of_stages(self) -> list[tuple[str, str]]:
+        """Of a pipeline, which makes no picture itself: those of its agent's stages, whichever run made them."""
+        found = []
+        wanted = {"evaluate": "scores", "evolve": "curves", "train_mdn": "dream_strip"}
+        for stage, picture in wanted.items() if self.run["kind"] == "pipeline" else ():
+            asked = f"tags.`wm.stage` = '{stage}' and tags.`wm.name` = '{self.run['name']}' and status = 'FINISHED'"
+            newest = ["attributes.start_time DESC"]
+            runs = self.client.search_runs([self._experiment()], asked, max_results=1, order_by=newest)
+            path = f"figures/{picture}.png"
+            found += [(path, _address(run.info.run_id, path)) for run in runs]
+        return found
 
     def _register(self, end: dict[str, Any]) -> str | None:
         """V, M or the agent as a version of its registered model; the logged model's id."""
@@ -284,14 +299,21 @@ class Sender:
             )
         info = self._log_model(kind, folder)
         data = self._data()
-        tags = {"wm.weights": weights, "wm.data": data, "wm.name": self.run["name"], "wm.commit": self.run["commit"]}
+        score = run_notes.score(end.get("summary", {}))
+        tags = {
+            "wm.weights": weights,
+            "wm.data": data,
+            "wm.name": self.run["name"],
+            "wm.commit": self.run["commit"],
+            "wm.score": score,
+        }
         version = self.client.create_model_version(
             name,
             info.model_uri,
             run_id=self.run_id,
             model_id=info.model_id,
             tags={tag: value for tag, value in tags.items() if value},
-            description=run_notes.of_version(self.run, end, data),
+            description=run_notes.of_version(self.run, end, data, self._picture(kind)),
         )
         self.client.set_tag(self.run_id, "wm.version", f"{name}/{version.version}")
         link = json.dumps([{"name": name, "version": version.version}])  # shown on the logged model's page
@@ -299,6 +321,10 @@ class Sender:
             info.model_id, {"mlflow.modelVersions": link, "mlflow.note.content": version.description}
         )
         return info.model_id
+
+    def _picture(self, kind: str) -> str:
+        path = run_notes.SHOWN[kind]
+        return _address(self.run_id, path) if (self.entry.output / path).exists() else ""
 
     def _log_model(self, kind: str, folder: Path) -> Any:
         """The weights and their JSON, with the code that reads them, as a pyfunc without a pickle."""
@@ -333,6 +359,11 @@ class Sender:
         """Registered versions with these weights, the newest first."""
         asked = f"name = '{self._model_name(kind)}' and tags.`wm.weights` = '{weights}'"
         return self.client.search_model_versions(asked, order_by=["version_number DESC"])
+
+
+def _address(run_id: str, path: str) -> str:
+    """Where MLflow's server, on whose page it is shown, has an artifact."""
+    return f"get-artifact?run_uuid={run_id}&path={path}"
 
 
 def _model_id(version: Any) -> str:

@@ -29,6 +29,8 @@ from wm.spool import Entry
 PATIENCE = 20.0
 """Seconds that the end of a run waits for MLflow; 3 if that was unreachable or the run was interrupted."""
 PARENT = "WM_PARENT_RUN"
+_SILENT: set[str] = set()
+"""Where MLflow did not answer this process: each question would cost its time limit again."""
 _CALM = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -137,32 +139,76 @@ def digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | None:
-    """The last finished run that wrote an output with this `digest`: what to show for a restored stage.
+def find_run(output_digest: str, root: Path | None = None) -> dict[str, Any] | None:
+    """The last finished run that wrote an output with this `digest`: who made a folder, and when.
 
     Returns:
-        {"run_id", "experiment_id", "url" (empty without a server)}, or None where there is no such run or
-        MLflow did not answer.
+        {"run_id", "experiment_id", "url" (empty without a server), "stage", "name", "version" (of a registered model,
+        or empty), "commit", "dirty" (whether the code had changes on top), "start_ms", "seconds", "inputs": {folder:
+        digest}, "output": digest, "params": {key: text}, "metrics": {key: last value}}, or None where there is no
+        such run or MLflow did not answer.
     """
     root = find_root() if root is None else Path(root)
-    if _off():
-        return None
-    try:
-        client = connect(root)
+
+    def ask(client: Any) -> dict[str, Any] | None:
         everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
         asked = f"tags.`wm.output` = '{output_digest}' and attributes.status = 'FINISHED'"
         found = client.search_runs(everywhere, asked, max_results=1, order_by=["attributes.start_time DESC"])
-    except Exception as error:
+        return _about(found[0], root) if found else None
+
+    return _ask(root, ask)
+
+
+def find_version(name: str, version: str, root: Path | None = None) -> dict[str, Any] | None:
+    """The run that made a registered model, as `find_run` gives it.
+
+    Args:
+        version: a number, or an alias after `@`: "3", "@champion".
+    """
+    root = find_root() if root is None else Path(root)
+
+    def ask(client: Any) -> dict[str, Any] | None:
+        alias = version.startswith("@")
+        get = client.get_model_version_by_alias if alias else client.get_model_version
+        try:
+            found = get(name, version.removeprefix("@"))
+        except sys.modules["mlflow"].exceptions.MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+        return {**_about(client.get_run(found.run_id), root), "version": f"{found.name}/{found.version}"}
+
+    return _ask(root, ask)
+
+
+def _ask(root: Path, question: Any) -> Any:
+    """The answer of a function of a client; None where MLflow holds nothing or does not answer."""
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    if _off() or uri(root) in _SILENT or (local and not (root / "mlflow.db").exists()):
+        return None
+    try:
+        return question(connect(root))
+    except Exception as error:  # MLflow's are of many kinds
+        _SILENT.add(uri(root))
         _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({_sentence(error)})")
         return None
-    if not found:
-        return None
-    info, server = found[0].info, uri(root)
+
+
+def _about(run: Any, root: Path) -> dict[str, Any]:
+    info, tags, server = run.info, run.data.tags, uri(root)
     page = f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
     return {
         "run_id": info.run_id,
         "experiment_id": info.experiment_id,
         "url": page if server.startswith("http") else "",
+        **{field: tags.get(f"wm.{field}", "") for field in ("stage", "name", "output", "version")},
+        "commit": tags.get("mlflow.source.git.commit", ""),
+        "dirty": tags.get("wm.dirty") == "true",
+        "start_ms": info.start_time,
+        "seconds": ((info.end_time or info.start_time) - info.start_time) / 1000,
+        "inputs": {key.removeprefix("wm.input."): text for key, text in tags.items() if key.startswith("wm.input.")},
+        "params": dict(run.data.params),
+        "metrics": dict(run.data.metrics),
     }
 
 

@@ -1,0 +1,191 @@
+"""The report: one file with everything inside, whatever is missing."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import STAGES, make_project
+
+from wm import charts, files, paper, report
+from wm.cli import main
+
+ADDRESSES = {"src", "href", "poster", "srcset", "data", "action", "xlink:href"}
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory) -> Path:
+    """A project in which every stage of `tiny` has run."""
+    folder = make_project(tmp_path_factory.mktemp("line"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WM_TRACKING", "off")
+        patch.chdir(folder)
+        assert [main([stage, "tiny"]) for stage in STAGES] == [0] * 6
+    return folder
+
+
+@pytest.fixture
+def copy(line, tmp_path, monkeypatch) -> Path:
+    """A copy of `line` that a test may spoil; the current folder."""
+    monkeypatch.setenv("WM_TRACKING", "off")
+    monkeypatch.chdir(shutil.copytree(line, tmp_path / "copy"))
+    return tmp_path / "copy"
+
+
+def page() -> Page:
+    assert main(["report", "tiny"]) == 0
+    return Page(Path("tiny.html").read_text())
+
+
+def test_nothing_on_the_page_asks_for_anything_outside_it(copy):
+    found = page()
+    assert not found.open  # every element is closed
+    addresses = [value for _, attributes in found.tags for key, value in attributes.items() if key in ADDRESSES]
+    assert len(addresses) > 6 and all(address.startswith("data:") for address in addresses)
+    html = Path("tiny.html").read_text()
+    without_data = re.sub(r"data:[a-z]+/[a-z0-9]+;base64,[A-Za-z0-9+/=]+", "", html)
+    assert not re.findall(r"https?:|//[a-z]|url\(|@import", without_data)
+
+
+def test_pictures_and_films_are_those_of_the_stages(copy):
+    found = page()
+    inside = {base64.b64decode(image["src"].split(",")[1]) for image in found.all("img")}
+    made = (
+        "train_vae/figures/reconstructions.png",
+        "train_vae/figures/traversal.png",
+        "train_mdn/figures/dream_strip.png",
+    )
+    assert inside == {Path("runs/tiny", path).read_bytes() for path in made}
+    assert all(image["alt"] for image in found.all("img"))
+    films = [base64.b64decode(film["src"].split(",")[1]) for film in found.all("video")]
+    assert films == [
+        Path(f"runs/tiny/evaluate/videos/{which}.mp4").read_bytes() for which in ("best", "median", "worst")
+    ]
+    assert all(film["poster"].startswith("data:image/jpeg;base64,") for film in found.all("video"))
+    assert all(svg["aria-label"] and svg["role"] == "img" for svg in found.all("svg")) and len(found.all("svg")) == 6
+
+
+def test_the_page_says_the_score_the_numbers_and_how_to_make_it_again(copy):
+    found = page()
+    score = files.read_json(Path("runs/tiny/evaluate/scores.json"))
+    assert f"{score['mean']:.0f}± {score['std']:.0f}" in found.text
+    assert f"{score['ci95_low']:.0f} to {score['ci95_high']:.0f}" in " ".join(found.text.split())
+    assert "dvc repro evaluate@tiny" in found.text and "rescore_episodes" in found.text
+    assert "Beside the paper" not in found.text  # which has no such world
+
+
+@pytest.mark.parametrize("gone", STAGES)
+def test_a_missing_stage_is_a_sentence(copy, gone):
+    shutil.rmtree(Path("runs/tiny", gone))
+    found = page()
+    assert f"dvc repro {gone}@tiny" in found.text and "not made yet" in found.text
+    assert len(found.all("video")) == (0 if gone == "evaluate" else 3)
+    assert len(found.all("img")) == {"train_vae": 1, "train_mdn": 2}.get(gone, 3)
+    if gone == "evaluate":
+        assert "Not scored yet" in found.text
+
+
+def test_a_large_film_is_a_frame_and_a_sentence(copy, monkeypatch):
+    monkeypatch.setattr(report, "BIGGEST_FILM", 100)
+    found = page()
+    assert not found.all("video") and len(found.all("img")) == 3 + 3
+    assert "The film is in runs/tiny/evaluate/videos/best.mp4" in found.text
+
+
+def test_names_and_folders_that_are_not_there_are_one_sentence(copy, capsys):
+    assert main(["report", "nobody"]) == 2
+    assert "'nobody' is not in `agents`" in capsys.readouterr().err
+    assert main(["report", "tiny", "--out", "nowhere/page.html"]) == 2
+    assert "nowhere is no folder" in capsys.readouterr().err
+
+
+def test_text_from_files_is_escaped(copy):
+    made = Path("runs/tiny/evolve/summary.json")
+    files.write_json(made, {"<script>alert(1)</script>": 1.0})
+    page()
+    assert "<script>alert(1)" not in Path("tiny.html").read_text()
+
+
+def test_the_table_has_the_paper_and_this_agent_in_order(copy):
+    scores = {"mean": 853.7, "std": 61.3}
+    rows = report._table("car_racing", scores)["rows"]
+    assert [row["mean"] for row in rows] == sorted((row["mean"] for row in rows), reverse=True)
+    assert [row["method"] for row in rows[:2]] == ["World Models", "this agent"]
+    assert max(row["low"] + row["span"] for row in rows) == pytest.approx(100)
+    assert paper.SCORES["take_cover"][0].mean == 1092
+    assert "this agent" not in {row["method"] for row in report._table("car_racing", {})["rows"]}
+
+
+# ---------------------------------------------------------------- charts
+
+
+def numbers(svg: str, pattern: str) -> list[float]:
+    return [float(number) for number in re.findall(pattern, svg)]
+
+
+def test_a_curve_goes_from_corner_to_corner_and_higher_is_higher():
+    svg = charts.lines("t", "a", [charts.Line("l", [[(0, 0.0), (50, 3.0), (100, 10.0)]], "a")], xlabel="step")
+    (path,) = re.findall(r'class="line a" d="M([^"]+)"', svg)
+    xs, ys = zip(*((float(n) for n in pair.split(",")) for pair in path.split("L")), strict=True)
+    assert xs[0] < xs[1] < xs[2] and ys[0] > ys[1] > ys[2]
+    assert (xs[1] - xs[0]) == pytest.approx(xs[2] - xs[1], abs=0.2)
+    assert (ys[0] - ys[1]) / (ys[0] - ys[2]) == pytest.approx(0.3, abs=0.01)
+
+
+def test_rounds_follow_one_another_and_are_not_joined():
+    parts = [[(1, 5.0), (4, 6.0)], [(5, 1.0), (8, 2.0)]]
+    svg = charts.lines(
+        "t", "a", [charts.Line("l", parts, "b")], xlabel="x", rounds=[(0, 4, "round 1"), (4, 8, "round 2")]
+    )
+    assert len(re.findall('class="line b"', svg)) == 2 and "round 1" in svg and svg.count("rule round") == 1
+
+
+def test_a_histogram_counts_every_score():
+    values = np.random.default_rng(0).normal(850, 60, 100)
+    svg = charts.histogram("t", "a", values, interval=(840, 860), reference=("solved", 900))
+    heights = numbers(svg, r'class="bar"[^>]*height="([0-9.]+)"')
+    counts, _ = np.histogram(values, bins=20)
+    counts = counts[counts > 0]
+    np.testing.assert_allclose(np.array(heights) / max(heights), counts / counts.max(), atol=0.01)
+
+
+@pytest.mark.parametrize("low, high", [(0, 1), (-3, 900), (0.001, 0.0012), (17, 17.5), (0, 1e6)])
+def test_ticks_are_few_round_and_inside(low, high):
+    first, last, ticks = charts._ticks(low, high, log=False)
+    assert first <= low and high <= last and 2 <= len(ticks) <= 7
+    assert all(first <= tick <= last for tick in ticks)
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
