@@ -105,6 +105,16 @@ def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in stages[address].get("outs", [])}
 
 
+def upstream(address: str) -> list[str]:
+    """The stages that one reads from.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    with project() as repo:
+        return sorted(other.addressing for other in repo.index.graph.successors(_find(repo, address)))
+
+
 def kept_by_git(address: str) -> list[str]:
     """The outputs of a stage that DVC hashes but does not cache, e.g. metrics."""
     with project() as repo:
@@ -138,7 +148,10 @@ def check_remote() -> None:
 
 
 def _find(repo, address: str):
-    return next(stage for stage in repo.index.stages if stage.addressing == address)
+    for stage in repo.index.stages:
+        if stage.addressing == address:
+            return stage
+    raise UserError(f"{repo.root_dir} has no stage {address!r}: name one of dvc.yaml's")
 
 
 def _needed(repo, agent: str) -> list:

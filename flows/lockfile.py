@@ -22,13 +22,6 @@ def entries(addresses: Iterable[str]) -> str:
     return dumps_yaml({address: found[address] for address in addresses if address in found})
 
 
-def named(text: str) -> list[str]:
-    """The stages that `text`, as `entries` gives it, has entries of."""
-    from dvc.utils.serialize import loads_yaml
-
-    return list(loads_yaml(text) or {})
-
-
 def put(addresses: Iterable[str], text: str) -> None:
     """Makes `text` the entries of these stages: a stage that it does not name has none from now on.
 

@@ -126,16 +126,16 @@ def run_stage(address: str, lock: str, code: checkout.Checkout, tracked_under: s
             _answer(address, outcome.state)
     except UserError as error:
         return Failed(name="Refused", message=str(error))
-    return Completed(name=outcome.state, message=str(graph.outputs(address)))
+    return Completed(name=outcome.state, message=f"in {Path.cwd()}")
 
 
 def _bring(address: str, lock: str, say: Callable[[str], None]) -> Outcome:
     """Fetch, repro, push."""
-    known = lockfile.named(lock)
-    lockfile.put([address, *known], lock)
+    upstream = graph.upstream(address)
+    lockfile.put([address, *upstream], lock)
     if not all(Path(path).exists() for path in graph.kept_by_git(address)):
         lockfile.put([address], "")  # unchanged for DVC, which has no copy: the run-cache may have one
-    if upstream := [each for each in known if each != address]:  # also where an older version of them is here
+    if upstream:  # also where an older version of them is here
         done = transfer(address, ["pull", "--force", *upstream], say)
         if done.state != "Completed":
             missing = f"what {' and '.join(upstream)} made could not be fetched from the DVC remote"

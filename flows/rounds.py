@@ -7,6 +7,7 @@ import io
 import re
 
 from ruamel.yaml import YAML
+from ruamel.yaml.tokens import CommentToken
 
 
 def last(text: str, agent: str) -> str:
@@ -41,10 +42,26 @@ def add(text: str, agent: str, actor: str | None = None) -> tuple[str, str]:
 
 
 def _insert(section, before: str, name: str, **changes: str) -> None:
-    """A copy of the entry `before`, but for `changes`, below it."""
+    """A copy of the entry `before`, but for `changes`, below it; its comment is not copied."""
     entry = copy.deepcopy(section[before])
+    entry.ca.comment = None
+    entry.ca.items.clear()
     entry.update(changes)
     section.insert(list(section).index(before) + 1, name, entry)
+    _pass_on(section, before, section, name)
+    final = list(section[before])[-1]
+    _pass_on(section[before], final, entry, final)
+
+
+def _pass_on(mapping, key: str, other, last: str) -> None:
+    """What comes below an entry, a blank line or a comment, belongs to what follows; ruamel keeps it with the entry."""
+    token = (mapping.ca.items.get(key) or [None] * 3)[2]
+    if token is None or "\n" not in token.value:
+        return
+    own, _, below = token.value.partition("\n")
+    token.value = own + "\n"
+    if below:
+        other.ca.items[last] = [None, None, CommentToken(f"\n{below}", token.start_mark), None]
 
 
 def _numbers(params, agent: str) -> list[int]:
