@@ -34,9 +34,9 @@ class Dask:
     def __init__(self, folder: Path):
         self.file = folder / "scheduler.json"
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        self.workers = [
-            self._start("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--preload", "tiny_world")
-            for _ in range(2)
+        self.workers = [  # one of them with threads that would share its environments
+            self._start("worker", "--nthreads", threads, "--no-nanny", "--no-dashboard", "--preload", "tiny_world")
+            for threads in ("1", "3")
         ]
         deadline = time.monotonic() + 120
         while not self.file.exists():
