@@ -13,8 +13,6 @@ from ruamel.yaml import YAML
 from wm import files
 from wm.errors import UserError
 
-VARIABLE = "WM_CHECKOUT"
-"""The environment variable in which a worker tells its runs where its checkout is."""
 PARAMS = "params.yaml"
 RESULTS = ("dvc.lock", "metrics")
 """What git keeps and a pipeline writes: no part of what a stage is made from."""

@@ -21,6 +21,7 @@ from pydantic import Field
 from flows import claim, graph, remote, rounds, worktree
 from flows.repro import repro
 from wm import files, tracking
+from wm.errors import UserError
 
 PARAMS = Path("params.yaml")
 STAGES_AT_ONCE = 1
@@ -144,21 +145,28 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
         agent: a name under `agents` in params.yaml.
         actor: the agent that collects the round's episodes; the last round's where none is named.
     """
-    graph.check(agent)
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.uri(Path.cwd()))  # of this folder, not of the worktree
-    with worktree.inside(f"improve/{agent}"), claim.workspace(f"improve {agent}"):
-        params = PARAMS.read_text()
-        name = rounds.last(params, agent)
-        if name == rounds.last(worktree.committed(str(PARAMS)), agent):
-            name, params = rounds.add(params, agent, actor)
-            files.write_bytes(PARAMS, params.encode())
-        state = pipeline(name, return_state=True)
-        if not state.is_completed():
-            return Failed(message=f"{name}: {state.message}; the next run goes on with it")
-        score = ", ".join(f"{key} {value}" for key, value in metrics(name).items())
-        commit = worktree.commit(f"{name}: {score}\n\n`dvc repro evaluate@{name}` brings it back.")
-        message = f"{name}: {score}; commit {commit[:12]} on improve/{agent}"
-        return Completed(message=message, data={"round": name, "commit": commit, **state.result()})
+    try:
+        graph.check(agent)
+        with worktree.inside(f"improve/{agent}"), claim.workspace(f"improve {agent}"):
+            return _round(agent, actor)
+    except UserError as error:
+        return Failed(message=str(error))
+
+
+def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:
+    params = PARAMS.read_text()
+    name = rounds.last(params, agent)
+    if name == rounds.last(worktree.committed(str(PARAMS)), agent):  # or the last run was not finished
+        name, params = rounds.add(params, agent, actor)
+        files.write_bytes(PARAMS, params.encode())
+    state = pipeline(name, return_state=True)
+    if not state.is_completed():
+        return Failed(message=f"{name}: {state.message}; the next run goes on with it")
+    score = ", ".join(f"{key} {value}" for key, value in metrics(name).items())
+    commit = worktree.commit(f"{name}: {score}\n\n`dvc repro evaluate@{name}` brings it back.")
+    message = f"{name}: {score}; commit {commit[:12]} on improve/{agent}"
+    return Completed(message=message, data={"round": name, "commit": commit, **state.result()})
 
 
 def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:

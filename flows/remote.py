@@ -111,7 +111,6 @@ def run_stage(address: str, lock: str, code: checkout.Checkout, tracked_under: s
         code: the commit, the changed files and the parameters of the pipeline's checkout; another one is refused.
         tracked_under: the key of the pipeline's run in MLflow.
     """
-    os.chdir(os.environ.get(checkout.VARIABLE) or Path(__file__).parents[1])
     if tracked_under:
         os.environ[tracking.PARENT] = tracked_under
     say = get_run_logger().info

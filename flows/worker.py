@@ -7,11 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from flows import checkout, graph
+from flows import graph
 from flows.pipeline import check_folder
 from wm.errors import UserError
 
-MODULE = "flows.remote"
 EPILOG = """\
 POOL is a name that a stage's `meta` in dvc.yaml gives, such as cpu-pool or gpu-pool; the pool and its deployment
 run-stage/POOL are made on the server if they are not there. A pool may have any number of workers.
@@ -50,23 +49,16 @@ def main(argv: list[str] | None = None) -> int:
         if not os.environ.get("PREFECT_API_URL"):
             raise UserError("a worker needs the Prefect server that has the work pools: set PREFECT_API_URL to it")
         graph.check_remote()
-        _register(pool)
+        register(pool)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect would, but for the folder above
-    # The flow's code is this checkout's, wherever the environment has it installed from.
-    package = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     words = ["-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
-    os.execve(
-        sys.executable,
-        [sys.executable, *words],
-        {**os.environ, checkout.VARIABLE: str(Path.cwd()), "PYTHONPATH": path},
-    )
+    os.execv(sys.executable, [sys.executable, *words])
 
 
-def _register(pool: str) -> None:
+def register(pool: str) -> None:
     """Makes the pool and its deployment known to the server; as often as you like.
 
     Raises:
@@ -93,7 +85,8 @@ def _register(pool: str) -> None:
                 pool,
                 description="One stage of a pipeline that runs with `place: pools`; started by it, not by hand.",
                 work_pool_name=pool,
-                entrypoint=f"{MODULE}.{run_stage.fn.__name__}",
+                entrypoint=f"{run_stage.fn.__module__}.{run_stage.fn.__name__}",
+                job_variables={"working_dir": "."},  # the worker's own folder
                 parameter_openapi_schema=parameter_schema(run_stage).model_dump_for_openapi(),
                 enforce_parameter_schema=True,
             )
