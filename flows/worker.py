@@ -86,7 +86,8 @@ def register(pool: str) -> None:
                 description="One stage of a pipeline that runs with `place: pools`; started by it, not by hand.",
                 work_pool_name=pool,
                 entrypoint=f"{run_stage.fn.__module__}.{run_stage.fn.__name__}",
-                job_variables={"working_dir": "."},  # the worker's own folder
+                job_variables={"working_dir": "."},  # the worker's own folder, and no copy of it:
+                pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": "."}}],
                 parameter_openapi_schema=parameter_schema(run_stage).model_dump_for_openapi(),
                 enforce_parameter_schema=True,
             )
