@@ -52,7 +52,7 @@ def server(tmp_path_factory):
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/api"
-    for _ in range(600):
+    for _ in range(3000):
         time.sleep(0.1)
         try:
             urllib.request.urlopen(f"{address}/health", timeout=5).close()

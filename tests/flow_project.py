@@ -169,5 +169,5 @@ class Project:
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
     """Waits for the end: exit code and all that it printed."""
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, output
