@@ -155,6 +155,7 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
 
 
 def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:
+    graph.check(agent)  # the branch's params.yaml may be older than the one that the agent was found in
     params = PARAMS.read_text()
     name = rounds.last(params, agent)
     if name == rounds.last(worktree.committed(str(PARAMS)), agent):  # or the last run was not finished
