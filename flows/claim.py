@@ -1,4 +1,4 @@
-"""One pipeline at a time in a workspace: the second waits, and says for whom."""
+"""One at a time in a folder, pipelines and stages of a worker alike: the second waits, and says for whom."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from filelock import FileLock, Timeout
 from flows import SCRATCH, guard
 from wm import watchdog
 
-LOCK = SCRATCH / "pipeline.lock"
-HOLDER = SCRATCH / "pipeline.json"
 RWLOCK = Path(".dvc/tmp/rwlock")
 
 _held: FileLock | None = None
@@ -25,68 +23,78 @@ _guard: subprocess.Popen | None = None
 
 
 @contextlib.contextmanager
-def workspace(name: str) -> Iterator[None]:
-    """Holds the workspace for a run of the pipeline; inside a run that already does, it does nothing.
+def workspace(name: str, kind: str = "pipeline") -> Iterator[None]:
+    """Holds the current folder for a run; inside a run that already does, it does nothing.
 
     What an earlier run left behind when it was killed is ended first, and every process that is started inside
     ends with this process (see flows/guard.py).
+
+    Args:
+        name: of the run, for those who wait.
+        kind: runs of another kind do not wait: a pipeline waits for its stages on workers, which may be here.
     """
     global _held
     if _held:
         yield
         return
     SCRATCH.mkdir(exist_ok=True)
-    lock = FileLock(LOCK, thread_local=False)
-    _wait(lock)
+    lock, note = FileLock((SCRATCH / f"{kind}.lock").absolute(), thread_local=False), _note(kind)
+    _wait(lock, kind)
     try:
         _held = lock
-        _clear_up()
-        _watch_over(name)
+        _clear_up(kind)
+        _watch_over(name, kind)
         yield
     finally:
-        HOLDER.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
         _held = None
         lock.release()
 
 
-def _wait(lock: FileLock) -> None:
+def _note(kind: str) -> Path:
+    """Who holds the folder."""
+    return (SCRATCH / f"{kind}.json").absolute()
+
+
+def _wait(lock: FileLock, kind: str) -> None:
     told = None
     while True:
         try:
             return lock.acquire(timeout=0 if told is None else 1)
         except Timeout:
-            holder = _holder()
+            holder = _holder(kind)
             if holder and holder != told:
                 print(
-                    f"Waiting for the pipeline {holder['name']} (process {holder['pid']}, "
+                    f"Waiting for the {kind} {holder['name']} (process {holder['pid']}, "
                     f"since {holder['since']}), which runs in this folder.",
                     flush=True,
                 )
             told = holder or {}
 
 
-def _holder() -> dict | None:
+def _holder(kind: str) -> dict | None:
     try:
-        return json.loads(HOLDER.read_text())
+        return json.loads(_note(kind).read_text())
     except (OSError, ValueError):  # none, or it is being written
         return None
 
 
-def _watch_over(name: str) -> None:
+def _watch_over(name: str, kind: str) -> None:
     global _guard
     ticket = watchdog.ticket()
     os.environ[watchdog.VARIABLE] = ticket
-    HOLDER.write_text(json.dumps({"name": name, "pid": os.getpid(), "ticket": ticket, "since": time.strftime("%F %T")}))
+    about = {"name": name, "pid": os.getpid(), "ticket": ticket, "since": time.strftime("%F %T")}
+    _note(kind).write_text(json.dumps(about))
     _guard = _guard or guard.start(ticket)
 
 
-def _clear_up() -> None:
+def _clear_up(kind: str) -> None:
     """After a kill: ends what is left of the last run, and removes DVC's read-write lock if its writers are dead.
 
     DVC drops the entries of dead processes itself, but not those whose pid belongs to somebody else by now, and
     a file that was cut off while it was written stops every later command.
     """
-    if last := _holder():
+    if last := _holder(kind):
         guard.sweep(last["ticket"])
     if not RWLOCK.exists():
         return

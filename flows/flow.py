@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -15,13 +16,24 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
-from flows import claim, graph, pages
+from flows import claim, graph, pages, remote, rounds, worktree
 from flows.repro import repro
-from wm import run_notes, tracking
+from wm import files, run_notes, tracking
+from wm.errors import UserError
 
+PARAMS = Path("params.yaml")
 STAGES_AT_ONCE = 1
 """A stage uses all cores; side by side they would only be slower, and DVC commits one at a time anyway."""
+
+Place = Annotated[
+    Literal["here", "pools"],
+    Field(
+        description="Where stages run: `here`, in the folder and on the machine of this run; or `pools`, each on a "
+        "worker of the work pool that its `meta` in dvc.yaml names"
+    ),
+]
 
 
 def _is_transient(task, run, state: State) -> bool:
@@ -35,7 +47,9 @@ def _is_transient(task, run, state: State) -> bool:
     retry_delay_seconds=[5, 15, 60, 180],
     retry_condition_fn=_is_transient,
 )
-def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
+def run_stage(
+    address: str, unchanged: bool, upstream: tuple[str, ...] = (), pool: str | None = None
+) -> State[dict[str, Any]]:
     """Brings one stage up to date.
 
     The state's name is DVC's verdict: Cached, Restored or Completed. Its data are {"verdict", "seconds",
@@ -44,11 +58,18 @@ def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
     Args:
         address: of the stage in dvc.yaml, e.g. "train_vae@smoke".
         unchanged: DVC has already found that nothing changed (see flows/graph.py); it is not started again.
+        upstream: the stages that it reads from.
+        pool: the work pool whose worker runs it; here if None.
     """
     log, start = get_run_logger(), time.monotonic()
     if unchanged:
         verdict = "Cached"
         log.info("Stage '%s' didn't change, skipping", address)
+    elif pool:
+        outcome = remote.ask(address, upstream, pool, log.info)
+        verdict = outcome.state
+        if verdict in ("Failed", "Transient"):
+            return Failed(name=verdict, message=outcome.message)
     else:
         result = repro(address, log.info)
         verdict = result.state
@@ -69,24 +90,31 @@ def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
     persist_result=False,
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),
 )
-def pipeline(agent: str) -> State[dict[str, Any]]:
+def pipeline(agent: str, place: Place = "here") -> State[dict[str, Any]]:
     """Everything that an agent needs, from the first episode to its score.
 
     Args:
         agent: a name under `agents` in params.yaml.
+        place: where stages run.
     """
     with claim.workspace(agent):
-        stages = graph.plan(agent)
+        if place == "pools":
+            graph.check_remote()
+        stages = graph.plan(agent, remote=place == "pools")
         with _tracked(agent, stages) as page:
-            return _stages(agent, stages, page)
+            return _stages(agent, stages, place, page)
 
 
-def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[dict[str, Any]]:
+def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run) -> State[dict[str, Any]]:
     runs: dict[str, PrefectFuture] = {}
     for stage in stages:
-        here = run_stage.with_options(name=stage.name, task_run_name=stage.address)
-        runs[stage.address] = here.submit(
-            stage.address, stage.outlook == "unchanged", wait_for=[runs[upstream] for upstream in stage.upstream]
+        named = run_stage.with_options(name=stage.name, task_run_name=stage.address)
+        runs[stage.address] = named.submit(
+            stage.address,
+            stage.outlook == "unchanged",
+            stage.upstream,
+            stage.pool if place == "pools" else None,
+            wait_for=[runs[upstream] for upstream in stage.upstream],
         )
     wait(list(runs.values()))
     states = {address: run.state for address, run in runs.items()}
@@ -106,6 +134,41 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
     verdicts = [result["verdict"] for result in results.values()]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
     return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+
+
+@flow(name="improve", flow_run_name="improve {agent}", persist_result=False)
+def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
+    """One more round of an agent, on a branch of its own: its entries in params.yaml, its pipeline, its commit.
+
+    A round that was killed or failed is finished first, instead of another one being added.
+
+    Args:
+        agent: a name under `agents` in params.yaml.
+        actor: the agent that collects the round's episodes; the last round's where none is named.
+    """
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.uri(Path.cwd()))  # of this folder, not of the worktree
+    try:
+        graph.check(agent)
+        with worktree.inside(f"improve/{agent}"), claim.workspace(f"improve {agent}"):
+            return _round(agent, actor)
+    except UserError as error:
+        return Failed(message=str(error))
+
+
+def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:
+    graph.check(agent)  # the branch's params.yaml may be older than the one that the agent was found in
+    params = PARAMS.read_text()
+    name = rounds.last(params, agent)
+    if name == rounds.last(worktree.committed(str(PARAMS)), agent):  # or the last run was not finished
+        name, params = rounds.add(params, agent, actor)
+        files.write_bytes(PARAMS, params.encode())
+    state = pipeline(name, return_state=True)
+    if not state.is_completed():
+        return Failed(message=f"{name}: {state.message}; the next run goes on with it")
+    score = ", ".join(f"{key} {value}" for key, value in metrics(name).items())
+    commit = worktree.commit(f"{name}: {score}\n\n`dvc repro evaluate@{name}` brings it back.")
+    message = f"{name}: {score}; commit {commit[:12]} on improve/{agent}"
+    return Completed(message=message, data={"round": name, "commit": commit, **state.result()})
 
 
 def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:

@@ -41,9 +41,15 @@ class Stage:
 
 def agents() -> list[str]:
     """The names that a pipeline can be run for."""
-    with _repo() as repo:
+    with project() as repo:
         names = (stage.addressing.partition("@") for stage in repo.index.stages)
         return [name for stage, _, name in names if stage == TARGET]
+
+
+def pools() -> list[str]:
+    """The work pools that stages name."""
+    with project() as repo:
+        return sorted({stage.meta["pool"] for stage in repo.index.stages if (stage.meta or {}).get("pool")})
 
 
 def check(agent: str) -> None:
@@ -55,7 +61,7 @@ def check(agent: str) -> None:
     """
     from dvc.dependency.param import ParamsDependency
 
-    with _repo() as repo:
+    with project() as repo:
         needed = _needed(repo, agent)
         made = [out for stage in needed for out in stage.outs]
         for stage in needed:
@@ -67,24 +73,28 @@ def check(agent: str) -> None:
                     raise UserError(f"there is no {dep}, which {stage.addressing} reads")
 
 
-def plan(agent: str) -> list[Stage]:
+def plan(agent: str, remote: bool = False) -> list[Stage]:
     """The stages that an agent needs, each after those that it reads from, as DVC sees them now.
 
+    Args:
+        remote: what dvc.lock names may be in the DVC remote alone; in place, it has to be in this folder.
     Raises:
         UserError: as `check` says.
     """
     check(agent)
-    with _repo() as repo:
+    outlook = _outlook_remote if remote else _outlook
+    with project() as repo:
         graph = repo.index.graph
         stages: dict[str, Stage] = {}
         for stage in _needed(repo, agent):
-            upstream = sorted(other.addressing for other in graph.successors(stage))
+            before = sorted(graph.successors(stage), key=lambda other: other.addressing)
+            upstream = tuple(other.addressing for other in before)
             settled = all(stages[address].outlook == "unchanged" for address in upstream)
             stages[stage.addressing] = Stage(
                 address=stage.addressing,
-                upstream=tuple(upstream),
+                upstream=upstream,
                 pool=(stage.meta or {}).get("pool"),
-                outlook=_outlook(stage) if settled else "depends",
+                outlook=outlook(stage, before) if settled else "depends",
             )
         return list(stages.values())
 
@@ -93,6 +103,55 @@ def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """The hashes that dvc.lock holds for a stage's outputs: {path: md5}."""
     stages = YAML(typ="safe").load(lock)["stages"]
     return {out["path"]: out["md5"] for out in stages[address].get("outs", [])}
+
+
+def upstream(address: str) -> list[str]:
+    """The stages that one reads from.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    with project() as repo:
+        return sorted(other.addressing for other in repo.index.graph.successors(_find(repo, address)))
+
+
+def kept_by_git(address: str) -> list[str]:
+    """The outputs of a stage that DVC hashes but does not cache, e.g. metrics."""
+    with project() as repo:
+        return [out.def_path for out in _find(repo, address).outs if not out.use_cache]
+
+
+def push_kept_by_git(address: str) -> None:
+    """Sends the same to the DVC remote: `dvc push` leaves them out, and without them no other checkout can restore
+    the stage from the run-cache."""
+    with project() as repo:
+        objects = [out.hash_info for out in _find(repo, address).outs if not out.use_cache]
+        repo.cloud.push([each for each in objects if repo.cache.local.exists(each.value)])
+
+
+def check_remote() -> None:
+    """Stages on workers hand their outputs on through a DVC remote.
+
+    Raises:
+        UserError: this checkout has none.
+    """
+    from dvc.config import NoRemoteError
+
+    with project() as repo:
+        try:
+            repo.cloud.get_remote()
+        except NoRemoteError:
+            raise UserError(
+                f"the checkout {repo.root_dir} has no DVC remote, through which stages hand on what they made: "
+                "run `dvc remote add --local --default storage ADDRESS` in it"
+            ) from None
+
+
+def _find(repo, address: str):
+    for stage in repo.index.stages:
+        if stage.addressing == address:
+            return stage
+    raise UserError(f"{repo.root_dir} has no stage {address!r}: name one of dvc.yaml's")
 
 
 def _needed(repo, agent: str) -> list:
@@ -108,7 +167,7 @@ def _needed(repo, agent: str) -> list:
     return list(networkx.dfs_postorder_nodes(repo.index.graph, stages[target]))
 
 
-def _outlook(stage) -> str:
+def _outlook(stage, upstream: list) -> str:
     """DVC's own judgement: what `dvc repro -s` asks before it runs anything."""
     from dvc.lock import LockError
     from dvc.stage.cache import RunCacheNotFoundError
@@ -123,8 +182,23 @@ def _outlook(stage) -> str:
     return "in the cache"
 
 
+def _outlook_remote(stage, upstream: list) -> str:
+    """The same where data need not be here, as long as the remote has them: files that git keeps do."""
+    from dvc.lock import LockError
+
+    remote = stage.repo.cloud.get_remote_odb(command="repro")
+    try:
+        if stage.changed(allow_missing=True, upstream=upstream):
+            return "depends"  # on what the run-cache of the remote knows: a worker finds out
+    except LockError:
+        return "depends"
+    # DVC sends the list of a folder's files after the files.
+    there = all(remote.exists(out.hash_info.value) if out.use_cache else out.exists for out in stage.outs)
+    return "unchanged" if there else "depends"
+
+
 @contextmanager
-def _repo() -> Iterator:
+def project() -> Iterator:
     """The DVC project in the current folder, locked; what is wrong with it is one sentence."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo

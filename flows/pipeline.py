@@ -32,6 +32,9 @@ examples:
   PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline smoke
                                                      on a server, whose pages show it; without one, a
                                                      temporary server is started (about ten seconds)
+  PREFECT_API_URL=… python -m flows.pipeline car_racing --place pools
+                                                     each stage on a worker of the pool that dvc.yaml names
+                                                     for it; `python -m flows.worker --help` says how
 
 Ctrl-C or a kill leave no process behind, and the same command goes on from the last checkpoint.
 exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130 stopped by Ctrl-C
@@ -53,21 +56,31 @@ def main(argv: list[str] | None = None) -> int:
         description="Run every stage that an agent needs, from the first episode to its score.",
     )
     parser.add_argument("agent", nargs="?", metavar="NAME", help="an entry of `agents` in params.yaml")
-    agent = parser.parse_args(argv).agent
-    signal.signal(signal.SIGINT, _stop)
+    parser.add_argument(
+        "--place",
+        choices=("here", "pools"),
+        default="here",
+        help="where stages run: in this folder, or on workers of Prefect work pools (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    agent, place = args.agent, args.place
+    signal.signal(signal.SIGINT, stop)
     try:
-        _check()
+        check_folder()
+        _check_params()
         if agent is None:
             return _list()
         graph.check(agent)
+        if place == "pools":
+            _check_pools()
         with claim.workspace(agent):
-            return _run(agent)
+            return _run(agent, place)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _check() -> None:
+def check_folder() -> None:
     """Raises UserError where no pipeline can run; writes nothing."""
     if not Path("dvc.yaml").exists():
         raise UserError("there is no dvc.yaml here: run this in the repository's top folder")
@@ -75,10 +88,19 @@ def _check() -> None:
         raise UserError("this folder is no git repository: clone it, or run `git init` first")
     if not Path(".dvc/config").exists():
         raise UserError("this folder is no DVC project: restore it with `git checkout .dvc`, or run `dvc init`")
+
+
+def _check_params() -> None:
     check = subprocess.run([sys.executable, "-m", "wm", "check"], stderr=subprocess.PIPE, text=True)
     if check.returncode:
         reason = check.stderr.strip().splitlines() or [f"`wm check` ended with {check.returncode}"]
         raise UserError(reason[-1].removeprefix("error: "))
+
+
+def _check_pools() -> None:
+    if not os.environ.get("PREFECT_API_URL"):
+        raise UserError("--place pools needs the Prefect server that has the work pools: set PREFECT_API_URL to it")
+    graph.check_remote()
 
 
 def _list() -> int:
@@ -89,9 +111,9 @@ def _list() -> int:
     return 0
 
 
-def _run(agent: str) -> int:
+def _run(agent: str, place: str) -> int:
     server = Server()
-    stages = graph.plan(agent)
+    stages = graph.plan(agent, remote=place == "pools")
     width = max(len(stage.address) for stage in stages)
     print(f"The pipeline of {agent}:")
     for stage in stages:
@@ -106,7 +128,7 @@ def _run(agent: str) -> int:
     from flows.flow import metrics, pipeline  # Prefect takes seconds to import, and makes its folder
 
     server.wait()
-    state = pipeline(agent, return_state=True)
+    state = pipeline(agent, place, return_state=True)
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         return 1
@@ -116,7 +138,7 @@ def _run(agent: str) -> int:
     return 0
 
 
-def _stop(*_) -> None:
+def stop(*_) -> None:
     """Ctrl-C: ends what the run started, says so in one sentence, and leaves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable()  # what is ended now will be reported as failed

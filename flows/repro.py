@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows import SCRATCH
 
@@ -39,17 +41,53 @@ class Verdict:
     log: Path
 
 
-def repro(address: str, say: Callable[[str], None]) -> Verdict:
-    """Runs a stage if DVC finds it changed, and returns DVC's verdict; say() gets every line as it comes."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    path = LOGS / f"{address}.log"
-    ran, verdict, transient = False, "Completed", False
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", address]
+def repro(address: str, say: Callable[[str], None], pull: bool = False) -> Verdict:
+    """Runs a stage if DVC finds it changed, and returns DVC's verdict; say() gets every line as it comes.
+
+    Args:
+        pull: what is not here is looked for in the DVC remote, its run-cache included.
+    """
+    words = ["repro", *(["--pull"] if pull else []), "-s", address]
+    ran, verdict = False, "Completed"
+
+    def hear(line: str) -> None:
+        nonlocal ran, verdict
+        if not HINT.match(line):
+            say(line)
+        if line == f"Running stage '{address}':":
+            ran, verdict = True, "Completed"
+        if not ran and line == f"Stage '{address}' didn't change, skipping":
+            verdict = "Cached"
+        if not ran and line.startswith(
+            (f"Stage '{address}' is cached - skipping run", f"Pulling data for stage: '{address}'")
+        ):
+            verdict = "Restored"
+
+    path = _log(address)
+    failure = dvc(words, path, hear)
+    if failure:
+        verdict = "Failed" if ran else failure
+    return Verdict(verdict, path)
+
+
+def transfer(address: str, words: list[str], say: Callable[[str], None]) -> Verdict:
+    """A `dvc pull` or `dvc push` on behalf of a stage: Completed, Failed or Transient."""
+    path = _log(f"{address}.{words[0]}")
+    return Verdict(dvc(words, path, lambda line: HINT.match(line) or say(line)) or "Completed", path)
+
+
+def dvc(words: list[str], log: Path, hear: Callable[[str], Any]) -> str | None:
+    """Runs a DVC command to its end; hear() gets every line as it comes, and the file `log` too.
+
+    Returns:
+        None, or how it failed: "Failed" or "Transient".
+    """
+    transient = False
     # A session of its own: Ctrl-C reaches the flow alone, which ends its processes in order.
     with (
-        open(path, "w") as log,
+        open(log, "w") as file,
         subprocess.Popen(
-            command,
+            [sys.executable, "-m", "dvc", "--wait-for-lock", *words],
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -59,21 +97,23 @@ def repro(address: str, say: Callable[[str], None]) -> Verdict:
             start_new_session=True,
         ) as process,
     ):
-        for line in process.stdout:  # text mode ends a line at a carriage return too, as progress bars need
-            if not (line := ANSI.sub("", line).rstrip()):
-                continue
-            print(line, file=log, flush=True)
-            if not HINT.match(line):
-                say(line)
-            ran = ran or line == f"Running stage '{address}':"
-            if not ran and line == f"Stage '{address}' didn't change, skipping":
-                verdict = "Cached"
-            if not ran and line.startswith(f"Stage '{address}' is cached - skipping run"):
-                verdict = "Restored"
-            transient = transient or bool(TRANSIENT.search(line))
+        try:
+            for line in process.stdout:  # text mode ends a line at a carriage return too, as progress bars need
+                if line := ANSI.sub("", line).rstrip():
+                    print(line, file=file, flush=True)
+                    hear(line)
+                    transient = transient or bool(TRANSIENT.search(line))
+        except BaseException:  # a worker is told to stop: the stage with it, or leaving here would wait for its end
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
     if process.returncode:
-        verdict = "Transient" if transient and not ran else "Failed"
-    return Verdict(verdict, path)
+        return "Transient" if transient else "Failed"
+    return None
+
+
+def _log(name: str) -> Path:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    return LOGS / f"{name}.log"
 
 
 def environment() -> dict[str, str]:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -29,3 +35,30 @@ def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("WM_TRACKING", "off")
     monkeypatch.chdir(tmp_path)
     return make_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A Prefect server, so that most tests need not start one each; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "DO_NOT_TRACK": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/api"
+    for _ in range(3000):
+        time.sleep(0.1)
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None
+    yield address
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -66,12 +67,17 @@ __path__ = extend_path(__path__, __name__)
 """
 
 SCHEMA = """\
+from pathlib import Path
 from types import SimpleNamespace
+
+from ruamel.yaml import YAML
 
 
 def load():
-    tiny = SimpleNamespace(experiment="tiny", world="none")
-    return SimpleNamespace(agents={"tiny": tiny}, experiments={"tiny": tiny})
+    sections = YAML(typ="safe").load(Path("params.yaml"))
+    return SimpleNamespace(
+        **{key: {name: SimpleNamespace(**entry) for name, entry in sections[key].items()} for key in sections}
+    )
 """
 
 
@@ -84,8 +90,8 @@ class Project:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.env |= {"PYTHONPATH": str(ROOT), "PATH": path, "WM_TRACKING": "off", **env}
         self._write()
-        for words in ("init -q", "add -A", "-c user.name=t -c user.email=t@t commit -q -m tiny"):
-            subprocess.run(["git", *words.split()], cwd=folder, check=True, env=self.env)
+        for words in ("init -q", "add -A", "commit -q -m tiny"):
+            self.git(*words.split())
 
     def _write(self) -> None:
         (self.folder / "wm").mkdir(parents=True)
@@ -106,9 +112,22 @@ class Project:
             (self.folder / "runs/zero" / stage).mkdir(parents=True)
             (self.folder / "runs/zero" / stage / "empty.json").write_text("{}\n")
 
-    def set(self, stage: str, **numbers: int) -> None:
+    def clone(self, folder: Path) -> Project:
+        """Another checkout of the same commit."""
+        subprocess.run(["git", "clone", "-q", str(self.folder), str(folder)], check=True, env=self.env)
+        other = copy.copy(self)
+        other.folder = folder
+        return other
+
+    def git(self, *words: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.env, check=True, text=True, stdout=subprocess.PIPE
+        ).stdout
+
+    def set(self, stage: str, folder: str = ".", **numbers: int) -> None:
         """Changes numbers of a stage in params.yaml."""
-        path = self.folder / "params.yaml"
+        path = self.folder / folder / "params.yaml"
         params = YAML(typ="safe").load(path)
         params["experiments"]["tiny"][stage].update(numbers)
         YAML().dump(params, path)
@@ -129,6 +148,13 @@ class Project:
         """Runs `python -m …` to its end: exit code and all that it printed."""
         return finish(self.start(*words))
 
+    def run_script(self, script: str) -> tuple[int, str]:
+        """Runs a Python program: exit code and all that it printed."""
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=self.folder, env=self.env, text=True, capture_output=True
+        )
+        return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+
     def pipeline(self, name: str = "tiny") -> tuple[int, str]:
         return self.run("flows.pipeline", name)
 
@@ -143,5 +169,5 @@ class Project:
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
     """Waits for the end: exit code and all that it printed."""
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, output

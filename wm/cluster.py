@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from wm.errors import UserError
 
 MOST_FAILURES = 10
 """Workers that may die on the same job before the job is held to blame."""
+_ALONE = threading.Lock()
+"""One job at a time in a process, however many threads its worker has: the next job uses its environments again."""
 PATIENCE = "20s"
 """How long a scheduler may take to answer."""
 
@@ -77,7 +80,7 @@ class Cluster:
         if shared is not None and shared is not self._sent[0]:  # a task, not a scatter: it outlives the workers
             self._sent = shared, client.submit(_same, shared, pure=False)
         handle = self._sent[1] if shared is not None else None
-        futures = [client.submit(function, job, handle, pure=False, retries=2) for job in jobs]
+        futures = [client.submit(_alone, function, job, handle, pure=False, retries=2) for job in jobs]
         place = {future.key: index for index, future in enumerate(futures)}
         results: dict[int, Any] = {}
         following = 0
@@ -117,6 +120,8 @@ class Cluster:
                     f"no Dask scheduler answers at {self.address}: start one with `dask scheduler`, "
                     "or unset WM_DASK to use this machine's cores"
                 ) from None
+            if not self._client.nthreads():
+                print(f"waiting for workers: `dask worker {self.address}` starts one", flush=True)
         else:
             self._cluster = LocalCluster(
                 n_workers=self.workers,
@@ -140,6 +145,11 @@ class Cluster:
                 part.close()
         self._client = self._cluster = None
         self._sent = None, None
+
+
+def _alone(function: Callable[..., Any], job: Any, shared: Any) -> Any:
+    with _ALONE:
+        return function(job, shared)
 
 
 def _same(shared: Any) -> Any:

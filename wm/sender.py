@@ -174,9 +174,10 @@ class Sender:
         found = self.client.get_experiment_by_name(self.experiment_name)
         if found:
             return found.experiment_id
-        here = None
-        if not os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
-            here = (self.entry.root / "mlartifacts" / self.experiment_name).as_uri()
+        here, server = None, os.environ["MLFLOW_TRACKING_URI"]
+        if not server.startswith("http"):  # beside the database, which may be another folder's
+            top = Path(server.removeprefix("sqlite:///")).parent if server.startswith("sqlite:///") else self.entry.root
+            here = (top.absolute() / "mlartifacts" / self.experiment_name).as_uri()
         about = "Trials with tiny numbers." if self.smoke else "A world, learned, dreamed and driven in."
         return self.client.create_experiment(
             self.experiment_name,
