@@ -19,6 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import claim, graph
 from flows.repro import repro
 from wm import tracking
+from wm.errors import UserError
 
 STAGES_AT_ONCE = 1
 """A stage uses all cores; side by side they would only be slower, and DVC commits one at a time anyway."""
@@ -70,15 +71,18 @@ def run_stage(address: str, unchanged: bool) -> State[dict[str, Any]]:
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),
 )
 def pipeline(agent: str) -> State[dict[str, Any]]:
-    """Everything that an agent needs, from the first episode to its score.
+    """Everything that an agent needs, from the first episode to its score; only what changed runs.
 
     Args:
-        agent: a name under `agents` in params.yaml.
+        agent: The agent to bring up to date: a name under `agents` in params.yaml, such as smoke or car_racing.
     """
-    with claim.workspace(agent):
-        stages = graph.plan(agent)
-        with _tracked(agent, stages) as page:
-            return _stages(agent, stages, page)
+    try:
+        with claim.workspace(agent):
+            stages = graph.plan(agent)
+            with _tracked(agent, stages) as page:
+                return _stages(agent, stages, page)
+    except UserError as error:
+        return Failed(message=str(error))
 
 
 def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[dict[str, Any]]:
