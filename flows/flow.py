@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -96,12 +97,8 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
     states = {address: run.state for address, run in runs.items()}
     results = {address: state.result() for address, state in states.items() if state.is_completed()}
     text = summary(agent, results, [a for a in states if a not in results])
-    create_markdown_artifact(
-        key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()),
-        markdown=text,
-        description=f"The stages of {agent} and its score",
-    )
     page.add(note=text)
+    _keep_page(agent, text)
     for state in states.values():
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
@@ -109,6 +106,17 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
     verdicts = [result["verdict"] for result in results.values()]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
     return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+
+
+def _keep_page(agent: str, text: str) -> None:
+    try:
+        create_markdown_artifact(
+            key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()),
+            markdown=text,
+            description=f"The stages of {agent} and its score",
+        )
+    except httpx.TransportError as error:  # of a server that is gone; the stages have done their work
+        get_run_logger().warning("Prefect's server did not take the page about this run (%s)", error)
 
 
 def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:

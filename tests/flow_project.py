@@ -43,6 +43,9 @@ if stage == "check":
         sys.exit("error: params.yaml: unknown key 'typo'")
 elif stage == "estimate":
     print("a moment")
+elif stage == "ui":
+    from wm import tracking
+    tracking.ui(int(sys.argv[3]))
 else:
     numbers = params["experiments"]["tiny"][stage]
     if numbers["number"] == 13:
