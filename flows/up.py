@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 
 from flows import SCRATCH
@@ -84,23 +85,24 @@ def start(ports: dict[str, int]) -> int:
     ports = ports | {name: up.recorded()[name]["port"] for name in SERVERS if up.alive(name)}
     os.environ.update(_environment(ports))
     print("Starting Prefect, MLflow and the workers: a minute the first time, half of it later.", flush=True)
-    started: list[Service] = []
-
-    def start_all(services: list[Service]) -> None:
-        started.extend(service for service in services if up.start(service))
-        for service in services:
-            up.wait(service, PATIENCE)
-
+    dead = [name for name in (*SERVERS, *POOLS) if not up.alive(name)]
+    up.stop(dead)  # what they may have left
     try:
-        start_all(_servers(ports))
-        if "prefect" in [service.name for service in started]:
-            _end_runs("Crashed", "The machine or the worker went down during this run.")
+        _start(up, _servers(ports))
         register()
-        start_all([_worker(pool) for pool in POOLS])
+        _end_runs([pool for pool in POOLS if pool in dead], "Crashed", "The machine or its worker went down.")
+        _start(up, [_worker(pool) for pool in POOLS])
     except BaseException:
-        up.stop([service.name for service in started])
+        up.stop(dead)
         raise
     return status()
+
+
+def _start(up: Services, services: list[Service]) -> None:
+    for service in services:
+        up.start(service)
+    for service in services:
+        up.wait(service, PATIENCE)
 
 
 def register() -> None:
@@ -137,7 +139,7 @@ def stop() -> int:
     up.stop(POOLS)
     if up.alive("prefect"):
         os.environ.update(_environment({name: record["port"] for name, record in recorded.items() if record["port"]}))
-        _end_runs("Cancelled", "Stopped by `make down`; the next run goes on from the last checkpoint.")
+        _end_runs(POOLS, "Cancelled", "Stopped by `make down`; the next run goes on from the last checkpoint.")
     up.stop(recorded)
     print("Stopped:", ", ".join(recorded))
     return 0
@@ -149,8 +151,8 @@ def status() -> int:
     recorded = up.recorded()
     alive = {name: up.alive(name) for name in (*SERVERS, *POOLS)}
     for name, is_alive in alive.items():
-        word = "up" if is_alive else f"down, its log is {up.log(name)}" if name in recorded else "down"
-        print(f"  {name:10} {word}", (recorded[name]["address"] or "") if is_alive else "")
+        died = f"down, its log is {up.log(name)}" if name in recorded else "down"
+        print(f"  {name:10}", f"up    {recorded[name]['address'] or ''}".rstrip() if is_alive else died)
     if alive["prefect"]:
         print(f"For `prefect` commands: export PREFECT_API_URL={recorded['prefect']['address']}/api")
     return 0 if all(alive.values()) else 3
@@ -170,7 +172,7 @@ def _addresses(ports: dict[str, int]) -> dict[str, str]:
 
 
 def _environment(ports: dict[str, int]) -> dict[str, str]:
-    """For this process, before it imports Prefect, and for all services."""
+    """For this process, before it imports Prefect, and so for all services."""
     return {
         **_addresses(ports),
         "PREFECT_HOME": str((FOLDER / "prefect").absolute()),  # not the caller's: profiles, database, logs
@@ -234,26 +236,23 @@ def _has_reported(pool: str, since: float) -> bool:
     return any(beat and beat.timestamp() > since for beat in beats)
 
 
-def _end_runs(name: str, message: str) -> None:
-    """Records runs of deployments that have no process any more as what became of them."""
+def _end_runs(pools: Iterable[str], name: str, message: str) -> None:
+    """Records runs of these pools, whose processes are gone, as what became of them."""
+    import httpx
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterDeploymentId,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
+    from prefect.client.schemas import filters
     from prefect.states import Cancelled, Crashed, StateType
 
     ended = {"Cancelled": Cancelled, "Crashed": Crashed}[name]
-    under_way = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
-    # Those without a deployment were started by hand, and may live on.
-    ours = FlowRunFilter(
-        state=FlowRunFilterState(type=under_way), deployment_id=FlowRunFilterDeploymentId(is_null_=False)
-    )
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=ours):
-            client.set_flow_run_state(run.id, ended(message=message), force=True)
+    types = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    under_way = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types))
+    ours = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=list(pools)))
+    try:
+        with get_client(sync_client=True) as client:
+            for run in client.read_flow_runs(flow_run_filter=under_way, work_pool_filter=ours):
+                client.set_flow_run_state(run.id, ended(message=message), force=True)
+    except httpx.HTTPError as error:
+        print(f"warning: Prefect still shows runs as running that are not ({error})", file=sys.stderr)
 
 
 if __name__ == "__main__":
