@@ -5,6 +5,8 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update && apt-get install --yes --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 wm
 USER wm
+# Where compose.yaml mounts volumes: they take their owner from here.
+RUN mkdir -p /home/wm/mlartifacts /home/wm/world-models/.dvc/cache /home/wm/world-models/.wm
 WORKDIR /home/wm/world-models
 
 # Packages first: they change less often than the code.
@@ -13,7 +15,7 @@ ENV PATH=/home/wm/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISAB
 COPY --chown=wm pyproject.toml constraints.txt LICENSE ./
 COPY --chown=wm wm/__init__.py wm/
 COPY --chown=wm flows/__init__.py flows/
-RUN pip install --progress-bar off -c constraints.txt -e .
+RUN pip install --progress-bar off -c constraints.txt -e '.[servers]'
 
 COPY --chown=wm . .
 

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint ui bench clean
+.PHONY: help install run up down test lint ui bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ install: $(INSTALLED)  ## the environment in .venv, with the pinned packages
 run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=car_racing; NAME=smoke is tiny)
 	@python -m flows.pipeline $(NAME)
 
+up: $(INSTALLED)  ## what schedules need, on this machine: Prefect, MLflow, workers, the deployments of prefect.yaml
+	@python -m flows.up start
+
+down: $(INSTALLED)  ## end all that `make up` started
+	@python -m flows.up stop
+
 test: $(INSTALLED)  ## all tests
 	@python -m pytest
 
@@ -38,5 +44,6 @@ bench: $(INSTALLED)  ## how fast every part is, next to its peers
 	@python -m bench
 
 clean:  ## remove the environment and the scratch folder (never runs/, the cache or the tracking database)
+	@test ! -e .wm/up/state.json || { echo "the servers are up: \`make down\` first"; exit 2; }
 	rm -rf $(VENV) .wm build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

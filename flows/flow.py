@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -91,18 +92,21 @@ def run_stage(
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),
 )
 def pipeline(agent: str, place: Place = "here") -> State[dict[str, Any]]:
-    """Everything that an agent needs, from the first episode to its score.
+    """Everything that an agent needs, from the first episode to its score; only what changed runs.
 
     Args:
-        agent: a name under `agents` in params.yaml.
-        place: where stages run.
+        agent: The agent to bring up to date: a name under `agents` in params.yaml, such as smoke or car_racing.
+        place: Where stages run: in this folder, or each on a worker of the pool that dvc.yaml names for it.
     """
-    with claim.workspace(agent):
-        if place == "pools":
-            graph.check_remote()
-        stages = graph.plan(agent, remote=place == "pools")
-        with _tracked(agent, stages) as page:
-            return _stages(agent, stages, place, page)
+    try:
+        with claim.workspace(agent):
+            if place == "pools":
+                graph.check_remote()
+            stages = graph.plan(agent, remote=place == "pools")
+            with _tracked(agent, stages) as page:
+                return _stages(agent, stages, place, page)
+    except UserError as error:
+        return Failed(message=str(error))
 
 
 def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run) -> State[dict[str, Any]]:
@@ -121,12 +125,8 @@ def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.
     results = {address: state.result() for address, state in states.items() if state.is_completed()}
     folders = [path for result in results.values() for path in result["outputs"] if path.startswith("runs/")]
     text = summary(agent, results, [a for a in states if a not in results])
-    create_markdown_artifact(
-        key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()),
-        markdown="\n\n".join(filter(None, [text, pages.links(folders), pages.pictures(folders)])),
-        description=f"The stages of {agent} and its score",
-    )
     page.add(note=text)
+    _keep_page(agent, "\n\n".join(filter(None, [text, pages.links(folders), pages.pictures(folders)])))
     for state in states.values():
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
@@ -169,6 +169,17 @@ def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:
     commit = worktree.commit(f"{name}: {score}\n\n`dvc repro evaluate@{name}` brings it back.")
     message = f"{name}: {score}; commit {commit[:12]} on improve/{agent}"
     return Completed(message=message, data={"round": name, "commit": commit, **state.result()})
+
+
+def _keep_page(agent: str, text: str) -> None:
+    try:
+        create_markdown_artifact(
+            key=re.sub("[^a-z0-9]+", "-", f"pipeline-{agent}".lower()),
+            markdown=text,
+            description=f"The stages of {agent} and its score",
+        )
+    except httpx.TransportError as error:  # of a server that is gone; the stages have done their work
+        get_run_logger().warning("Prefect's server did not take the page about this run (%s)", error)
 
 
 def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:

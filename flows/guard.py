@@ -13,10 +13,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Container
 
 import psutil
 
 from flows import SCRATCH
+from wm import watchdog
 
 PATIENCE = 5.0
 """Seconds between asking (SIGTERM) and killing (SIGKILL)."""
@@ -24,17 +26,17 @@ PATIENCE = 5.0
 
 def start(ticket: str) -> subprocess.Popen:
     """Starts a guard over this process; it holds for as long as this process lives."""
-    env = {key: value for key, value in os.environ.items() if key != "WM_WATCH"}  # it must not find itself
+    env = {key: value for key, value in os.environ.items() if key != watchdog.VARIABLE}  # it must not find itself
     return subprocess.Popen(
         [sys.executable, "-m", "flows.guard", ticket], stdin=subprocess.PIPE, env=env, start_new_session=True
     )  # Ctrl-C is not for the guard
 
 
-def sweep(ticket: str, patience: float = PATIENCE) -> int:
-    """Ends all processes with this ticket and waits until they are gone; returns how many there were."""
+def sweep(*tickets: str, patience: float = PATIENCE, variable: str = watchdog.VARIABLE) -> int:
+    """Ends all processes with one of these tickets and waits until they are gone; returns how many there were."""
     found: set[int] = set()
     deadline = time.monotonic() + patience
-    while processes := _with_ticket(ticket):
+    while processes := _with_ticket(tickets, variable):
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 if time.monotonic() > deadline:
@@ -46,11 +48,11 @@ def sweep(ticket: str, patience: float = PATIENCE) -> int:
     return len(found)
 
 
-def _with_ticket(ticket: str) -> list[psutil.Process]:
+def _with_ticket(tickets: Container[str], variable: str) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["environ", "status"])
-        if (process.info["environ"] or {}).get("WM_WATCH") == ticket
+        if (process.info["environ"] or {}).get(variable) in tickets
         and process.info["status"] != psutil.STATUS_ZOMBIE
         and process.pid != os.getpid()
     ]

@@ -30,8 +30,8 @@ examples:
   python -m flows.pipeline smoke                     the whole pipeline with tiny numbers
   dvc repro -f evaluate@smoke                        the same, and everything anew
   PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline smoke
-                                                     on a server, whose pages show it; without one, a
-                                                     temporary server is started (about ten seconds)
+                                                     on a server, whose pages show it; that of `make up` is
+                                                     found; without one, a temporary server is started
   PREFECT_API_URL=… python -m flows.pipeline car_racing --place pools
                                                      each stage on a worker of the pool that dvc.yaml names
                                                      for it; `python -m flows.worker --help` says how
@@ -125,10 +125,21 @@ def _run(agent: str, place: str) -> int:
         estimate = subprocess.run(command, start_new_session=True)
         if estimate.returncode:
             print("warning: no estimate of the time it takes; going on without", file=sys.stderr)
+    import httpx
+
     from flows.flow import metrics, pipeline  # Prefect takes seconds to import, and makes its folder
 
     server.wait()
-    state = pipeline(agent, place, return_state=True)
+    try:
+        state = pipeline(agent, place, return_state=True)
+    except httpx.TransportError as error:  # after a minute of further tries
+        address = os.environ["PREFECT_API_URL"]
+        print(
+            f"error: Prefect's server at {address} went away during the run ({error}); what the stages made is whole, "
+            "and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 1
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         return 1

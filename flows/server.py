@@ -1,4 +1,4 @@
-"""A Prefect server for one run on this machine, where PREFECT_API_URL names none."""
+"""The Prefect server of a run: the one that PREFECT_API_URL names, that of `make up`, or one of the run's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from flows import up
 from wm.errors import UserError
 
 PATIENCE = 120
@@ -25,6 +26,9 @@ class Server:
 
     def __init__(self) -> None:
         self.process = None
+        if not os.environ.get("PREFECT_API_URL"):
+            for name, address in up.addresses().items():
+                os.environ.setdefault(name, address)
         if os.environ.get("PREFECT_API_URL"):
             return
         with socket.socket() as free:

@@ -44,6 +44,9 @@ if stage == "check":
         sys.exit("error: params.yaml: unknown key 'typo'")
 elif stage == "estimate":
     print("a moment")
+elif stage == "ui":
+    from wm import tracking
+    tracking.ui(int(sys.argv[3]))
 else:
     numbers = params["experiments"]["tiny"][stage]
     if numbers["number"] == 13:
@@ -167,7 +170,7 @@ class Project:
         return found
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: subprocess.Popen, patience: float = 120) -> tuple[int, str]:
     """Waits for the end: exit code and all that it printed."""
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=patience)
     return process.returncode, output

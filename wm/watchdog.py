@@ -34,7 +34,7 @@ def started(pid: int) -> str:
 def alive(what: str) -> bool:
     """Whether the process of a ticket is still there."""
     pid, _, start = what.partition(":")
-    return started(int(pid)) == start
+    return start != "" and started(int(pid)) == start
 
 
 def start() -> None:
