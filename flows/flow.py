@@ -16,7 +16,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import claim, graph
+from flows import claim, gate, graph
 from flows.repro import repro
 from wm import tracking
 
@@ -82,6 +82,8 @@ def pipeline(agent: str) -> State[dict[str, Any]]:
 
 
 def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[dict[str, Any]]:
+    if any(stage.outlook != "unchanged" for stage in stages):
+        gate.expect(agent)
     runs: dict[str, PrefectFuture] = {}
     for stage in stages:
         here = run_stage.with_options(name=stage.name, task_run_name=stage.address)
@@ -102,9 +104,13 @@ def _stages(agent: str, stages: list[graph.Stage], page: tracking.Run) -> State[
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
+    decided = gate.decide(agent)
+    if not decided.is_completed():
+        return Failed(message=decided.message)
+    page.add(note=decided.result())
     verdicts = [result["verdict"] for result in results.values()]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+    return Completed(message=counts, data={"stages": results, "metrics": metrics(agent), "gate": decided.result()})
 
 
 def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:

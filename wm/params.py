@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from wm import worlds
 from wm.config import Config
 from wm.errors import UserError
+from wm.gate import GateConfig
 from wm.stages.collect import CollectConfig
 from wm.stages.encode import EncodeConfig
 from wm.stages.evaluate import EvaluateConfig
@@ -37,6 +38,7 @@ class Experiment(Config):
     train_mdn: TrainMDNConfig = Field(description="M")
     evolve: EvolveConfig = Field(description="C")
     evaluate: EvaluateConfig = Field(description="the score that is reported")
+    gate: GateConfig = Field(GateConfig(), description="whether the agent becomes champion (no stage)")
 
     @field_validator("world")
     @classmethod

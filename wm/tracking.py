@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow; the only importer of mlflow.
+"""What a run leaves in MLflow; it alone imports mlflow, beside `wm.registry`.
 
 The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.spool`),
 and a process beside it (`python -m wm.tracking`) sends that: the stage's journal in batches while it runs,
@@ -145,7 +145,7 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | N
         MLflow did not answer.
     """
     root = find_root() if root is None else Path(root)
-    if _off():
+    if off():
         return None
     try:
         client = connect(root)
@@ -153,7 +153,7 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | N
         asked = f"tags.`wm.output` = '{output_digest}' and attributes.status = 'FINISHED'"
         found = client.search_runs(everywhere, asked, max_results=1, order_by=["attributes.start_time DESC"])
     except Exception as error:
-        _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({_sentence(error)})")
+        _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({sentence(error)})")
         return None
     if not found:
         return None
@@ -164,6 +164,18 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | N
         "experiment_id": info.experiment_id,
         "url": page if server.startswith("http") else "",
     }
+
+
+def send_left_behind(root: Path) -> None:
+    """Sends what earlier runs could not, and waits for it, a minute a run at most."""
+    for entry in spool.left_behind(root):
+        if entry.end:
+            sender = _start_sender(entry)
+            try:
+                sender.wait(60.0)
+            except subprocess.TimeoutExpired:
+                sender.kill()
+                sender.wait()
 
 
 def ui(port: int = 5000, root: Path | None = None) -> None:
@@ -238,20 +250,20 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
     """An entry in the spool and a sender beside this process while the block runs."""
     run = Run()
     entry = sender = None
-    if not _off():
+    if not off():
         try:
             spool.adopt(root)
             entry = spool.open_entry(root, {**about, **_provenance(root)})
             run.key = entry.run["key"]
             sender = _start_sender(entry)
         except OSError as error:
-            _warn(f"this run is not tracked: {_sentence(error)}")
+            _warn(f"this run is not tracked: {sentence(error)}")
     try:
         yield run
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         if entry:
-            entry.close(spool.KILLED if stopped else spool.FAILED, message=_sentence(error), **run.extra)
+            entry.close(spool.KILLED if stopped else spool.FAILED, message=sentence(error), **run.extra)
             _hand_over(entry, sender, min(PATIENCE, 3.0) if stopped else PATIENCE)
         raise
     if entry:
@@ -336,14 +348,19 @@ def _provenance(root: Path) -> dict[str, Any]:
 
     # dvc.lock and metrics/ change while a pipeline runs: they are its results, not its code.
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!metrics")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user()}
+
+
+def user() -> str:
+    """Who runs this."""
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user}
+        return str(os.getuid())
 
 
-def _off() -> bool:
+def off() -> bool:
+    """Whether WM_TRACKING says that nothing is to be told to MLflow."""
     return os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "no", "false")
 
 
@@ -351,7 +368,8 @@ def _local(root: Path) -> str:
     return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """An error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
 
