@@ -129,7 +129,7 @@ def test_the_first_agent_is_champion_and_stays_it(root, capsys):
     assert capsys.readouterr().out == "gate tiny: promoted: version 1 is the first champion\n"
     again = gate(PUSHES)
     assert (again["decision"], again["why"]) == ("kept", "version 1 is the champion already")
-    assert champion(root) == PUSHES
+    assert champion(root) == PUSHES and version_tags(root, PUSHES)["wm.gate.decision"] == "promoted"
 
 
 def test_a_better_challenger_becomes_champion(root):

@@ -108,6 +108,8 @@ def gate(name: str, config: GateConfig, world: str, experiment: str, root: Path)
         if result:
             pages.append(out / "differences.png")
             picture(result, decision, pages[1])
+        elif decision["decision"] == "kept":  # nobody has played: the version's page stays as it is
+            return decision
         with registry.connected(root, model) as versions:
             if versions.champion() != champion:  # from another folder, by hand perhaps
                 raise UserError(f"the champion of {model} changed while {name} was compared with it: gate {name} again")

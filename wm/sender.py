@@ -44,6 +44,8 @@ REQUIREMENTS = (
     "filelock",
     "gymnasium",
     "opencv-python-headless",
+    "box2d",  # CarRacing's: the agent knows its world, for the range of its actions
+    "pygame-ce",
 )
 """What the code inside a registered model imports; pinned to what made it."""
 
