@@ -143,8 +143,6 @@ def test_a_failing_stage_is_one_sentence_and_is_not_retried(project):
 def test_a_new_agent_is_gated_once_and_later_where_mlflow_was_away(project):
     assert "gate: skipped: nothing is tracked (WM_TRACKING=off)" in project.pipeline()[1]
     project.env |= {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    assert project.pipeline()[1].splitlines()[-2] == "gate: skipped: nothing new was evaluated"
-
     project.set("evolve", number=2)
     project.set("gate", number=2)
     code, output = project.pipeline()

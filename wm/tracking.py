@@ -167,12 +167,12 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, str] | N
 
 
 def send_left_behind(root: Path) -> None:
-    """Sends what earlier runs could not, and waits for it, a minute a run at most."""
+    """Sends what earlier runs could not, and waits for it: ten minutes a run at most, on a busy machine."""
     for entry in spool.left_behind(root):
         if entry.end:
             sender = _start_sender(entry)
             try:
-                sender.wait(60.0)
+                sender.wait(600.0)
             except subprocess.TimeoutExpired:
                 sender.kill()
                 sender.wait()
