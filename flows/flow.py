@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import claim, graph, pages, remote, rounds, worktree
+from flows import claim, gate, graph, pages, remote, rounds, worktree
 from flows.repro import repro
 from wm import files, run_notes, tracking
 from wm.errors import UserError
@@ -110,6 +110,8 @@ def pipeline(agent: str, place: Place = "here") -> State[dict[str, Any]]:
 
 
 def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run) -> State[dict[str, Any]]:
+    if any(stage.outlook != "unchanged" for stage in stages):
+        gate.expect(agent)
     runs: dict[str, PrefectFuture] = {}
     for stage in stages:
         named = run_stage.with_options(name=stage.name, task_run_name=stage.address)
@@ -131,9 +133,13 @@ def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
+    decided = gate.decide(agent)
+    if not decided.is_completed():
+        return Failed(message=decided.message)
+    page.add(note=decided.result())
     verdicts = [result["verdict"] for result in results.values()]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    return Completed(message=counts, data={"stages": results, "metrics": metrics(agent)})
+    return Completed(message=counts, data={"stages": results, "metrics": metrics(agent), "gate": decided.result()})
 
 
 @flow(name="improve", flow_run_name="improve {agent}", persist_result=False)

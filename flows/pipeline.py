@@ -145,6 +145,7 @@ def _run(agent: str, place: str) -> int:
         return 1
     for address, result in state.result()["stages"].items():
         print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s")
+    print(state.result()["gate"])
     print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in metrics(agent).items()))
     return 0
 

@@ -26,6 +26,7 @@ experiments:
     train_mdn: {seconds: 0, number: 1}
     evolve: {seconds: 0, number: 1}
     evaluate: {seconds: 0, number: 1}
+    gate: {number: 1}
 models:
   tiny: {experiment: tiny, after: zero, actor: zero}
 agents:
@@ -51,6 +52,13 @@ else:
     numbers = params["experiments"]["tiny"][stage]
     if numbers["number"] == 13:
         sys.exit("error: thirteen")
+    if stage == "gate":
+        if numbers["number"] == 2:
+            print("error: nobody answers", file=sys.stderr)
+            sys.exit(2)
+        decision = {"decision": "promoted", "why": "it is better", "model": "tiny-agent"}
+        Path(".wm/gate", name, "decision.json").write_text(json.dumps(decision))
+        sys.exit(0)
     if numbers["seconds"] > 30:  # a worker in a session of its own, as hard to find as they come
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     print("working", flush=True)

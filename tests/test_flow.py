@@ -111,6 +111,25 @@ def test_a_failing_stage_is_one_sentence_and_is_not_retried(project):
     assert verdicts(output)["encode"] == "Failed" and verdicts(output)["train_mdn"] == "NotReady"
 
 
+def test_a_new_agent_is_gated_once_and_later_where_mlflow_was_away(project):
+    assert "gate: skipped: nothing is tracked (WM_TRACKING=off)" in project.pipeline()[1]
+    project.env |= {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    project.set("evolve", number=2)
+    project.set("gate", number=2)
+    code, output = project.pipeline()
+    assert code == 0 and "gate: undecided: the next run asks again, since nobody answers" in output
+    project.set("gate", number=1)
+    code, output = project.pipeline()
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached") | {"gate": "Promoted"}
+    assert output.splitlines()[-2] == "gate: promoted: it is better"
+    assert "gate: skipped: nothing new was evaluated" in project.pipeline()[1]
+
+    project.set("evolve", number=3)
+    project.set("gate", number=13)
+    code, output = project.pipeline()
+    assert code == 1 and output.splitlines()[-1] == "error: the gate of tiny failed: error: thirteen"
+
+
 def test_two_pipelines_take_turns(project):
     project.set("collect", seconds=4)
     first = project.start("flows.pipeline", "tiny")

@@ -87,6 +87,7 @@ experiments:
     evolve: {population: 4, generations: 5, episodes: 2, rescore_every: 2, rescore_episodes: 2, episodes_per_job: 4,
              slots: 2, workers: 1}
     evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1}
+    gate: {workers: 1}
 models:
   tiny: {experiment: tiny, after: zero, actor: zero}
   tiny-2: {experiment: tiny, after: tiny, actor: tiny}

@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wm.errors import DamagedData, UserError
 
 if TYPE_CHECKING:
-    from wm.params import AgentEntry
+    from wm.params import AgentEntry, Experiment
 
 RUNS = Path("runs")
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
@@ -107,6 +107,17 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "report", "one HTML page about an agent, with its pictures and films inside", _report)
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
     command.add_argument("--out", type=Path, default=None, help="the page to write; default: NAME.html")
+    command = _add(commands, "gate", "make an agent champion if it drives better than the champion does", _gate)
+    command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml, evaluated")
+    for name, text, function in (
+        ("promote", "make an agent champion by hand", _promote),
+        ("rollback", "make the champion what it was before", _rollback),
+    ):
+        command = _add(commands, name, text, function)
+        command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+        command.add_argument("--reason", type=_reason, required=True, help="why; kept in MLflow with date and user")
+        if name == "promote":
+            command.add_argument("--version", type=str, help="of the registered agent; default: the newest of NAME")
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
@@ -191,11 +202,58 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _agent(name: str) -> AgentEntry:
+    return _found(name)[0]
+
+
+def _found(name: str) -> tuple[AgentEntry, Experiment]:
     from wm import params
 
-    if name not in (known := params.load().agents):
+    everything = params.load()
+    if name not in (known := everything.agents):
         raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
-    return known[name]
+    return known[name], everything.experiments[known[name].experiment]
+
+
+def _gate(args: argparse.Namespace) -> None:
+    from wm import gate, tracking
+
+    entry, experiment = _found(args.name)
+    if tracking.off():
+        raise UserError("WM_TRACKING is off, and without MLflow there is no champion: unset it")
+    decision = gate.gate(args.name, experiment.gate, experiment.world, entry.experiment, tracking.find_root())
+    print(f"gate {args.name}: {decision['decision']}: {decision['why']}")
+
+
+def _promote(args: argparse.Namespace) -> None:
+    from wm import registry, tracking
+
+    model = _registered(args.name)
+    move = registry.by_hand(tracking.find_root(), model, args.name, args.version, args.reason)
+    print(_moved(model, move))
+
+
+def _rollback(args: argparse.Namespace) -> None:
+    from wm import registry, tracking
+
+    model = _registered(args.name)
+    print(_moved(model, registry.roll_back(tracking.find_root(), model, args.reason)))
+
+
+def _registered(name: str) -> str:
+    from wm.sender import model_name
+
+    entry, experiment = _found(name)
+    return model_name(experiment.world, entry.experiment, "agent")
+
+
+def _moved(model: str, move: dict[str, Any]) -> str:
+    return f"{model}: version {move['version']} is champion, before it was version {move['before'] or '(none)'}"
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("say why")
+    return text.strip()
 
 
 def _sweep(args: argparse.Namespace) -> None:

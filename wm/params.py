@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from wm import worlds
 from wm.config import Config
 from wm.errors import UserError
+from wm.gate import GateConfig
 from wm.stages.collect import CollectConfig
 from wm.stages.encode import EncodeConfig
 from wm.stages.evaluate import EvaluateConfig
@@ -39,6 +40,7 @@ class Experiment(Config):
     train_mdn: TrainMDNConfig | None = Field(None, description="M")
     evolve: EvolveConfig | None = Field(None, description="C")
     evaluate: EvaluateConfig | None = Field(None, description="the score that is reported")
+    gate: GateConfig = Field(GateConfig(), description="whether the agent becomes champion (no stage)")
 
     @field_validator("world")
     @classmethod

@@ -89,6 +89,15 @@ def of_version(run: dict[str, Any], end: dict[str, Any], data: str, picture: str
     )
 
 
+def of_gate(decision: dict[str, Any], picture: str) -> str:
+    """What the gate decided and why, as a paragraph, with the picture at that address where the agents played."""
+    lines = [f"{decision['decision']}: {decision['why']}."]
+    if "difference" in decision:
+        numbers = {name: value for name, value in decision.items() if isinstance(value, (int, float))}
+        lines += ["", _figures(numbers), "", f"![paired differences]({picture})"]
+    return "\n".join(lines)
+
+
 def again(run: dict[str, Any]) -> list[str]:
     """The commands that reproduce a run."""
     target = f"evaluate@{run['name']}" if run["stage"] == "pipeline" else f"{run['stage']}@{run['name']}"

@@ -1,7 +1,7 @@
 """Tells MLflow what a spool entry holds: the process beside a run (`python -m wm.tracking` starts it).
 
 Every step can be repeated: the run is found again by its key, metrics that MLflow has are not stored twice, a
-model whose weights it has is not registered twice. The mlflow module is imported by wm.tracking alone.
+model whose weights it has is not registered twice. The mlflow module is imported by wm.tracking.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ REQUIREMENTS = (
     "filelock",
     "gymnasium",
     "opencv-python-headless",
+    "box2d",  # CarRacing's: the agent knows its world, for the range of its actions
+    "pygame-ce",
 )
 """What the code inside a registered model imports; pinned to what made it."""
 
@@ -106,13 +108,8 @@ class Sender:
     def __init__(self, entry: Entry, client: Any):
         self.entry, self.run, self.client = entry, entry.run, client
         self.mlflow = sys.modules["mlflow"]  # imported by wm.tracking.connect
-        suffix = "-smoke" if self.smoke else ""
-        self.experiment_name = self.run["world"] + suffix
-
-    @property
-    def smoke(self) -> bool:
-        """Whether the run is a trial that must stay out of the real experiments."""
-        return self.run["experiment"].endswith("smoke")
+        self.trial = is_trial(self.run["experiment"])
+        self.experiment_name = self.run["world"] + ("-smoke" if self.trial else "")
 
     @property
     def run_id(self) -> str:
@@ -132,7 +129,7 @@ class Sender:
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
         datasets = self._datasets()
-        models = [entities.LoggedModelInput(_model_id(version)) for version in self._input_models()]
+        models = [entities.LoggedModelInput(model_id(version)) for version in self._input_models()]
         if datasets or models:
             self.client.log_inputs(run_id, datasets=datasets, models=models)
         self.client.set_tag(run_id, "mlflow.note.content", run_notes.of_run(self.run, {}))
@@ -178,7 +175,7 @@ class Sender:
         if not server.startswith("http"):  # beside the database, which may be another folder's
             top = Path(server.removeprefix("sqlite:///")).parent if server.startswith("sqlite:///") else self.entry.root
             here = (top.absolute() / "mlartifacts" / self.experiment_name).as_uri()
-        about = "Trials with tiny numbers." if self.smoke else "A world, learned, dreamed and driven in."
+        about = "Trials with tiny numbers." if self.trial else "A world, learned, dreamed and driven in."
         return self.client.create_experiment(
             self.experiment_name,
             artifact_location=here,
@@ -288,11 +285,11 @@ class Sender:
         kind, folder = MODELS.get(self.run["stage"]), self.entry.model
         if kind is None or not all((folder / f"{part}.json").exists() for part in PARTS[kind]):
             return None
-        weights = _weights(kind, folder)
-        same = self._versions(kind, weights)
+        digest = weights(kind, folder)
+        same = self._versions(kind, digest)
         if same:
             self.client.set_tag(self.run_id, "wm.version", f"{same[0].name}/{same[0].version}")
-            return _model_id(same[0])
+            return model_id(same[0])
         name = self._model_name(kind)
         with suppress(self.mlflow.exceptions.MlflowException):  # it is there already
             self.client.create_registered_model(
@@ -302,7 +299,7 @@ class Sender:
         data = self._data()
         score = run_notes.score(end.get("summary", {}))
         tags = {
-            "wm.weights": weights,
+            "wm.weights": digest,
             "wm.data": data,
             "wm.name": self.run["name"],
             "wm.commit": self.run["commit"],
@@ -354,7 +351,7 @@ class Sender:
         return (datasets + [version.tags.get("wm.data", "") for version in self._input_models()] + [""])[0]
 
     def _model_name(self, kind: str) -> str:
-        return f"{'smoke-' if self.smoke else ''}{self.run['world']}-{kind}"
+        return model_name(self.run["world"], self.run["experiment"], kind)
 
     def _versions(self, kind: str, weights: str) -> list[Any]:
         """Registered versions with these weights, the newest first."""
@@ -367,12 +364,22 @@ def _address(run_id: str, path: str) -> str:
     return f"get-artifact?run_uuid={run_id}&path={path}"
 
 
-def _model_id(version: Any) -> str:
+def is_trial(experiment: str) -> bool:
+    """Whether an experiment's runs must stay out of the real ones' pages."""
+    return experiment.endswith("smoke")
+
+
+def model_name(world: str, experiment: str, kind: str) -> str:
+    """Of the registered model of a kind (see PARTS)."""
+    return f"{'smoke-' if is_trial(experiment) else ''}{world}-{kind}"
+
+
+def model_id(version: Any) -> str:
     """The logged model of a registered version, whose source is `models:/<id>`."""
     return version.source.removeprefix("models:/")
 
 
-def _weights(kind: str, folder: Path) -> str:
+def weights(kind: str, folder: Path) -> str:
     """The sha256 of one model's weights, or of the list of them where there are several."""
     digests = [files.sha256(folder / f"{part}.safetensors") for part in PARTS[kind]]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

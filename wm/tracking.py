@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow; the only importer of mlflow.
+"""What a run leaves in MLflow; it alone imports mlflow, beside `wm.registry`.
 
 The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.spool`),
 and a process beside it (`python -m wm.tracking`) sends that: the stage's journal in batches while it runs,
@@ -184,13 +184,13 @@ def find_version(name: str, version: str, root: Path | None = None) -> dict[str,
 def _ask(root: Path, question: Any) -> Any:
     """The answer of a function of a client; None where MLflow holds nothing or does not answer."""
     local = not os.environ.get("MLFLOW_TRACKING_URI")
-    if _off() or uri(root) in _SILENT or (local and not (root / "mlflow.db").exists()):
+    if off() or uri(root) in _SILENT or (local and not (root / "mlflow.db").exists()):
         return None
     try:
         return question(connect(root))
     except Exception as error:  # MLflow's are of many kinds
         _SILENT.add(uri(root))
-        _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({_sentence(error)})")
+        _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({sentence(error)})")
         return None
 
 
@@ -210,6 +210,18 @@ def _about(run: Any, root: Path) -> dict[str, Any]:
         "params": dict(run.data.params),
         "metrics": dict(run.data.metrics),
     }
+
+
+def send_left_behind(root: Path) -> None:
+    """Sends what earlier runs could not, and waits for it: ten minutes a run at most, on a busy machine."""
+    for entry in spool.left_behind(root):
+        if entry.end:
+            sender = _start_sender(entry)
+            try:
+                sender.wait(600.0)
+            except subprocess.TimeoutExpired:
+                sender.kill()
+                sender.wait()
 
 
 def ui(port: int = 5000, root: Path | None = None) -> None:
@@ -289,20 +301,20 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
     """An entry in the spool and a sender beside this process while the block runs."""
     run = Run()
     entry = sender = None
-    if not _off():
+    if not off():
         try:
             spool.adopt(root)
             entry = spool.open_entry(root, {**about, **_provenance(root)})
             run.key = entry.run["key"]
             sender = _start_sender(entry)
         except OSError as error:
-            _warn(f"this run is not tracked: {_sentence(error)}")
+            _warn(f"this run is not tracked: {sentence(error)}")
     try:
         yield run
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         if entry:
-            entry.close(spool.KILLED if stopped else spool.FAILED, message=_sentence(error), **run.extra)
+            entry.close(spool.KILLED if stopped else spool.FAILED, message=sentence(error), **run.extra)
             _hand_over(entry, sender, min(PATIENCE, 3.0) if stopped else PATIENCE)
         raise
     if entry:
@@ -387,14 +399,19 @@ def _provenance(root: Path) -> dict[str, Any]:
 
     # dvc.lock and metrics/ change while a pipeline runs: they are its results, not its code.
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!metrics")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user()}
+
+
+def user() -> str:
+    """Who runs this."""
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user}
+        return str(os.getuid())
 
 
-def _off() -> bool:
+def off() -> bool:
+    """Whether WM_TRACKING says that nothing is to be told to MLflow."""
     return os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "no", "false")
 
 
@@ -402,7 +419,8 @@ def _local(root: Path) -> str:
     return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """An error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
 
