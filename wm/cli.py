@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = _add(commands, "sweep", text, _sweep)
     command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
+    command = _add(commands, "table", "scored agents side by side, each compared with the first in pairs", _table)
+    command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
     command = _add(commands, "lineage", "what made a model, from data to score, and how to make it again", _lineage)
     command.add_argument("name", metavar="MODEL", help="an entry of `agents` or `models`, or a registered NAME/VERSION")
     command = _add(commands, "why", "what differs between two scores, and whether the difference is real", _why)
@@ -260,6 +262,12 @@ def _sweep(args: argparse.Namespace) -> None:
     from wm import params, sweep
 
     print(sweep.report(params.load(), args.name))
+
+
+def _table(args: argparse.Namespace) -> None:
+    from wm import table
+
+    print(table.table(args.names))
 
 
 def _params(args: argparse.Namespace) -> None:

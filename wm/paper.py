@@ -42,3 +42,14 @@ SCORES = {
     ),
 }
 """World -> the paper's tables 1 and 2, the paper's own method first."""
+
+TEMPERATURES = {
+    "take_cover": {
+        0.10: ((2086, 140), (193, 58)),
+        0.50: ((2060, 277), (196, 50)),
+        1.00: ((1145, 690), (868, 511)),
+        1.15: ((918, 546), (1092, 556)),
+        1.30: ((732, 269), (753, 139)),
+    }
+}
+"""World -> tau -> virtual and actual score, each (mean, standard deviation): the paper's table 2."""

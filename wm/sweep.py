@@ -7,17 +7,10 @@ from pathlib import Path
 
 from wm import figures, files, tracking
 from wm.errors import UserError
+from wm.paper import TEMPERATURES
 from wm.params import Params
 
 RUNS, RESULTS = Path("runs"), Path("results")
-PAPER = {
-    0.10: ((2086, 140), (193, 58)),
-    0.50: ((2060, 277), (196, 50)),
-    1.00: ((1145, 690), (868, 511)),
-    1.15: ((918, 546), (1092, 556)),
-    1.30: ((732, 269), (753, 139)),
-}
-"""The paper's table 2: tau -> virtual and actual score of TakeCover, each (mean, standard deviation)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ def read(everything: Params, model: str) -> list[Row]:
 
 def table(rows: list[Row], world: str) -> str:
     """The rows in the paper's form, as Markdown, beside the paper's own where it has them."""
-    paper = PAPER if world == "take_cover" else {}
+    paper = TEMPERATURES.get(world, {})
     head = ["tau", "virtual score", "actual score", "95% interval", "agent"]
     head += ["paper: virtual", "paper: actual"] if paper else []
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
