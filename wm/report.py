@@ -136,7 +136,6 @@ def _table(world: str, scores: dict[str, Any]) -> dict[str, Any]:
 def _charts(rounds: dict[str, list[Made]], scores: dict[str, Any], solved: float) -> dict[str, str]:
     found = {
         "evolution": _evolution(rounds["evolve"], solved),
-        "sigma": _learning(rounds["evolve"], "Step size of the search (sigma)", ["sigma"], "generation"),
         "reconstruction": _learning(
             rounds["train_vae"], "Reconstruction error of a frame", ["train/reconstruction", "held_out/reconstruction"]
         ),
