@@ -98,7 +98,7 @@ def test_a_schedule_fires_overlapping_runs_are_cancelled_and_down_leaves_nothing
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports.append(free.getsockname()[1])
     start = ["flows.up", "start", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    project.set("evolve", seconds=8)
+    project.set("evolve", seconds=5)
     project.env |= {"PREFECT_WORKER_QUERY_SECONDS": "2"}
     try:
         code, output = finish(project.start(*start), patience=400)
