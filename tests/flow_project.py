@@ -65,7 +65,7 @@ else:
     time.sleep(numbers["seconds"])
     out = Path("runs", name, stage)
     out.mkdir(parents=True)
-    (out / "out.json").write_text(json.dumps([stage, numbers["number"]]))
+    (out / "out.json").write_text(json.dumps([stage, name, numbers["number"]]))
     if stage == "evaluate":
         Path("metrics").mkdir(exist_ok=True)
         Path("metrics", f"{name}.json").write_text(json.dumps({"score": {"mean": 1.5}}))

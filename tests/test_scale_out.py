@@ -69,8 +69,9 @@ def dask(tmp_path):
     made.close()
 
 
-def start(folder: Path, *words: str, **env: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(PROGRAM), *words], cwd=folder, env=ENV | env)
+def start(folder: Path, *words: str, stderr: int | None = None, **env: str) -> subprocess.Popen:
+    """`python -m wm` with the tiny world; several commands are separated by `--`."""
+    return subprocess.Popen([sys.executable, str(PROGRAM), *words], cwd=folder, env=ENV | env, stderr=stderr, text=True)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -99,15 +100,30 @@ def test_a_cluster_of_other_processes_gives_the_same_bits_though_one_is_killed_i
         shutil.copytree(tmp_path / "here/runs/tiny" / stage, tmp_path / "there/runs/tiny" / stage)
     assert list(dask.ask(environments, workers=2).values()) == [0, 0]
     assert start(tmp_path / "there", "collect", "tiny", WM_DASK=dask.address).wait(timeout=300) == 0
+    assert min(dask.ask(environments, workers=2).values()) > 0, "a worker was left out"
     stage = start(tmp_path / "there", "evolve", "tiny", WM_DASK=dask.address)
-    checkpoint = "work/evolve-tiny-*/checkpoints/latest"
-    while not list((tmp_path / "there/.wm").glob(checkpoint)):
+    while not list((tmp_path / "there/.wm").glob("work/evolve-tiny-*/checkpoints/latest")):
         assert stage.poll() is None
         time.sleep(0.01)
-    assert min(dask.ask(environments, workers=2).values()) > 0, "a worker was left out"
     dask.workers[0].kill()
     assert not (tmp_path / "there/runs/tiny/evolve").exists(), "too late: evolve had ended"
     assert stage.wait(timeout=300) == 0
     assert start(tmp_path / "there", "evaluate", "tiny", WM_DASK=dask.address).wait(timeout=300) == 0
     assert outputs(tmp_path / "there") == expected
     assert len(dask.ask(environments, workers=1)) == 1
+
+
+def test_a_scheduler_that_dies_is_a_sentence_and_its_stage_goes_on_without_it(tmp_path, dask):
+    folder = make_project(tmp_path / "project")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("generations: 5", f"generations: {GENERATIONS}"))
+    assert start(folder, *ALL[: ALL.index("evolve") - 1]).wait(timeout=300) == 0
+    stage = start(folder, "evolve", "tiny", WM_DASK=dask.address, stderr=subprocess.PIPE)
+    while not list((folder / ".wm").glob("work/evolve-tiny-*/checkpoints/latest")):
+        assert stage.poll() is None
+        time.sleep(0.01)
+    dask.scheduler.kill()
+    _, said = stage.communicate(timeout=300)
+    assert stage.returncode == 2 and f"the Dask scheduler at {dask.address} is gone" in said.splitlines()[-1]
+    assert start(folder, "evolve", "tiny").wait(timeout=300) == 0
+    assert len((folder / "runs/tiny/evolve/metrics.jsonl").read_text().splitlines()) == GENERATIONS

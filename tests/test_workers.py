@@ -62,7 +62,7 @@ def test_each_stage_runs_in_the_checkout_of_its_pool_and_the_lock_is_that_of_a_r
     finally:
         for worker in workers:
             os.killpg(worker.pid, signal.SIGINT)
-            worker.communicate(timeout=30)
+            worker.communicate(timeout=120)
 
 
 def linked(project: Project) -> list[tuple[str, bool]]:
@@ -133,7 +133,7 @@ def test_entries_travel_between_lock_files_and_leave_the_others_alone(tmp_path, 
     two = one.clone(tmp_path / "two")
     monkeypatch.chdir(one.folder)
     text = lockfile.entries(["collect@tiny", "train_vae@tiny", "evolve@tiny"])
-    assert "train_vae@tiny:" in text and "encode@tiny:" not in text and "evolve" not in text
+    assert re.findall(r"^\S+", text, re.MULTILINE) == ["collect@tiny:", "train_vae@tiny:"]  # evolve has none
     rest = lockfile.entries(["encode@tiny"])
     whole = (one.folder / "dvc.lock").read_text()
     monkeypatch.chdir(two.folder)

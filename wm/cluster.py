@@ -77,6 +77,7 @@ class Cluster:
 
     def _map_dask(self, function, jobs, shared) -> Iterator[Any]:
         from distributed import KilledWorker, as_completed
+        from distributed.client import FutureCancelledError
 
         client = self._connect()
         if shared is not None and shared is not self._sent[0]:  # a task, not a scatter: it outlives the workers
@@ -94,6 +95,11 @@ class Cluster:
                 raise UserError(
                     f"{MOST_FAILURES} workers in a row died on one job of {self.workers} workers' work: see whether "
                     "memory is short, and lower slots, episodes_per_job or workers"
+                ) from None
+            except FutureCancelledError:
+                raise UserError(
+                    f"the Dask scheduler at {client.scheduler.address} is gone: start it again, or unset WM_DASK; the "
+                    "same command goes on from the last checkpoint"
                 ) from None
             futures[index] = None  # lets the worker forget it
             while following in results:
@@ -172,6 +178,8 @@ def _watch_plugin(local: bool):
     from distributed import WorkerPlugin
 
     class Watch(WorkerPlugin):
+        idempotent = True  # another stage's, on a cluster that exists: to replace it would close what that plays in
+
         def setup(self, worker):
             if local:
                 from wm import watchdog
