@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import sys
 import tempfile
 import time
@@ -65,9 +66,10 @@ def main() -> int:
     parser.add_argument("--model", default="models:/car_racing-agent@champion", help="what it serves")
     parser.add_argument("--seed", type=int, default=0, help="of the episode")
     args = parser.parse_args()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as folder:
-        files = Path(mlflow.artifacts.download_artifacts(args.model, dst_path=folder)) / "artifacts" / "model"
-        here, params, about = agent.load(files)
+        files = mlflow.artifacts.download_artifacts(f"{args.model}/artifacts/model", dst_path=folder)
+        here, params, about = agent.load(Path(files))
     began = time.monotonic()
     score, steps = drive(here.world, Remote(args.url), args.seed)
     print(f"over HTTP:  score {score:.6f}, {steps} steps, {time.monotonic() - began:.0f} s")
