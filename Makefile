@@ -32,7 +32,7 @@ down: $(INSTALLED)  ## end all that `make up` started
 	@python -m flows.up stop
 
 test: $(INSTALLED)  ## all tests
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## style
 	@ruff check . && ruff format --check .
