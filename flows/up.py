@@ -111,15 +111,10 @@ def register() -> None:
     Raises:
         UserError: it could not be done.
     """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.workers.process import ProcessWorker
+    from flows import worker
 
-    with get_client(sync_client=True) as client:
-        there = {pool.name for pool in client.read_work_pools()}
-        for pool in sorted(set(POOLS) - there):
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+    for pool in POOLS:
+        worker.register(pool)
     FOLDER.mkdir(parents=True, exist_ok=True)
     log = FOLDER / "deploy.log"
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
