@@ -83,7 +83,10 @@ class Cluster:
         if shared is not None and shared is not self._sent[0]:  # a task, not a scatter: it outlives the workers
             self._sent = shared, client.submit(_same, shared, pure=False)
         handle = self._sent[1] if shared is not None else None
-        futures = [client.submit(_alone, function, job, handle, pure=False, retries=2) for job in jobs]
+        futures = [  # in order, or the first job may come last and everything waits for its result
+            client.submit(_alone, function, job, handle, pure=False, retries=2, priority=-index)
+            for index, job in enumerate(jobs)
+        ]
         place = {future.key: index for index, future in enumerate(futures)}
         results: dict[int, Any] = {}
         following = 0
