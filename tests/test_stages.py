@@ -139,7 +139,7 @@ def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
     folder, scratch = make_project(tmp_path / "a much longer path" / "b"), tmp_path / "scratch"
     scratch.mkdir()
     text = (folder / "params.yaml").read_text()
-    assert text.count("workers: 1") == 3
+    assert text.count("workers: 1") == 4
     (folder / "params.yaml").write_text(text.replace("workers: 1", "workers: 2"))
     process = start(
         folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_each_stage_runs_in_the_checkout_of_its_pool_and_the_lock_is_that_of_a_r
 
     workers = [cpu.start("flows.worker", "cpu-pool"), gpu.start("flows.worker", "gpu-pool")]
     try:
+        await_workers(project)
         code, output = project.run("flows.pipeline", "tiny", "--place", "pools")
         assert code == 0, output
         assert verdicts(output) == dict.fromkeys(STAGES[:3], "Cached") | dict.fromkeys(STAGES[3:], "Completed")
@@ -63,6 +65,23 @@ def test_each_stage_runs_in_the_checkout_of_its_pool_and_the_lock_is_that_of_a_r
         for worker in workers:
             os.killpg(worker.pid, signal.SIGINT)
             worker.communicate(timeout=120)
+
+
+def await_workers(project: Project) -> None:
+    """Until both pools have their deployment and a worker that has reported."""
+    script = """
+from prefect.client.orchestration import get_client
+client = get_client(sync_client=True)
+for pool in ("cpu-pool", "gpu-pool"):
+    client.read_deployment_by_name(f"run-stage/{pool}")
+    assert client.read_workers_for_work_pool(pool)
+"""
+    for _ in range(30):
+        code, output = project.run_script(script)
+        if code == 0:
+            return
+        time.sleep(1)
+    raise AssertionError(output)
 
 
 def linked(project: Project) -> list[tuple[str, bool]]:
