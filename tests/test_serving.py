@@ -101,7 +101,7 @@ agent_model.load(Path({str(folder)!r})).predict(
 packages = importlib.metadata.packages_distributions()
 imported = {{name.partition(".")[0] for name in set(sys.modules) - before}} & set(packages)
 assert "Box2D" in imported
-surplus = [name for name in imported if not allowed & set(map(canonical, packages[name])) 
+surplus = [name for name in imported if not allowed & set(map(canonical, packages[name]))
            and name not in ("wm", "pydot")]  # pydot: PyTorch draws graphs with it where it is there
 sys.exit(f"not in the requirements: {{surplus}}" if surplus else 0)
 """
