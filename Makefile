@@ -22,8 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED)  ## the environment in .venv, with the pinned packages
 
-run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=car_racing; NAME=smoke is tiny)
-	@python -m flows.pipeline $(NAME)
+run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=smoke is tiny; BUDGET=2h)
+	@python -m flows.pipeline $(NAME) $(if $(BUDGET),--budget $(BUDGET))
 
 up: $(INSTALLED)  ## what schedules need, on this machine: Prefect, MLflow, workers, the deployments of prefect.yaml
 	@python -m flows.up start

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,6 +23,7 @@ from pydantic import Field
 
 from flows import claim, gate, graph, pages, remote, rounds, worktree
 from flows.repro import repro
+from wm import budget as budgets
 from wm import files, run_notes, tracking
 from wm.errors import UserError
 
@@ -33,6 +36,14 @@ Place = Annotated[
     Field(
         description="Where stages run: `here`, in the folder and on the machine of this run; or `pools`, each on a "
         "worker of the work pool that its `meta` in dvc.yaml names"
+    ),
+]
+
+Budget = Annotated[
+    str | None,
+    Field(
+        description="How long the run may take, such as 2h or 90m: the agent's search ends in time for its evaluation, "
+        "and params.yaml then says how many generations it had. Empty for as long as it takes"
     ),
 ]
 
@@ -49,7 +60,11 @@ def _is_transient(task, run, state: State) -> bool:
     retry_condition_fn=_is_transient,
 )
 def run_stage(
-    address: str, unchanged: bool, upstream: tuple[str, ...] = (), pool: str | None = None
+    address: str,
+    unchanged: bool,
+    upstream: tuple[str, ...] = (),
+    pool: str | None = None,
+    deadline: float | None = None,
 ) -> State[dict[str, Any]]:
     """Brings one stage up to date.
 
@@ -61,6 +76,7 @@ def run_stage(
         unchanged: DVC has already found that nothing changed (see flows/graph.py); it is not started again.
         upstream: the stages that it reads from.
         pool: the work pool whose worker runs it; here if None.
+        deadline: when a search has to end, in seconds since 1970.
     """
     log, start = get_run_logger(), time.monotonic()
     if unchanged:
@@ -72,7 +88,12 @@ def run_stage(
         if verdict in ("Failed", "Transient"):
             return Failed(name=verdict, message=outcome.message)
     else:
-        result = repro(address, log.info)
+        result = repro(address, log.info, variables={budgets.VARIABLE: str(deadline)} if deadline else None)
+        if result.state == "Failed" and deadline and (done := budgets.ended(result.log.read_text())):
+            agent = address.partition("@")[2]
+            log.info("generations of %s: %d, so params.yaml says that now", agent, done)
+            files.write_bytes(PARAMS, rounds.shorten(PARAMS.read_text(), agent, done).encode())
+            result = repro(address, log.info)
         verdict = result.state
         if verdict in ("Failed", "Transient"):
             return Failed(name=verdict, message=f"{address} failed; its log is {result.log}")
@@ -91,25 +112,43 @@ def run_stage(
     persist_result=False,
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),
 )
-def pipeline(agent: str, place: Place = "here") -> State[dict[str, Any]]:
+def pipeline(agent: str, place: Place = "here", budget: Budget = None) -> State[dict[str, Any]]:
     """Everything that an agent needs, from the first episode to its score; only what changed runs.
 
     Args:
         agent: The agent to bring up to date: a name under `agents` in params.yaml, such as smoke or car_racing.
         place: Where stages run: in this folder, or each on a worker of the pool that dvc.yaml names for it.
+        budget: How long the run may take, such as 2h or 90m; empty for as long as it takes.
     """
     try:
+        deadline = _deadline(agent, place, budget)
         with claim.workspace(agent):
             if place == "pools":
                 graph.check_remote()
             stages = graph.plan(agent, remote=place == "pools")
             with _tracked(agent, stages) as page:
-                return _stages(agent, stages, place, page)
+                return _stages(agent, stages, place, page, deadline)
     except UserError as error:
         return Failed(message=str(error))
 
 
-def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run) -> State[dict[str, Any]]:
+def _deadline(agent: str, place: Place, length: str | None) -> float | None:
+    """When the agent's search has to end, so that its evaluation ends in time, in seconds since 1970."""
+    if not length:
+        return None
+    end = time.time() + budgets.seconds(length)
+    if place == "pools":
+        raise UserError("a budget needs a run in place, since the clock and params.yaml are here: leave --place out")
+    command = [sys.executable, "-m", "wm", "estimate", agent, "--only", f"{graph.TARGET}@{agent}", "--seconds"]
+    estimate = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    if estimate.returncode:
+        raise UserError(f"how long {graph.TARGET} of {agent} takes cannot be told: `{' '.join(command[1:])}` says why")
+    return end - float(estimate.stdout)
+
+
+def _stages(
+    agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run, deadline: float | None
+) -> State[dict[str, Any]]:
     if any(stage.outlook != "unchanged" for stage in stages):
         gate.expect(agent)
     runs: dict[str, PrefectFuture] = {}
@@ -120,6 +159,7 @@ def _stages(agent: str, stages: list[graph.Stage], place: Place, page: tracking.
             stage.outlook == "unchanged",
             stage.upstream,
             stage.pool if place == "pools" else None,
+            deadline if stage.address == f"evolve@{agent}" else None,
             wait_for=[runs[upstream] for upstream in stage.upstream],
         )
     wait(list(runs.values()))

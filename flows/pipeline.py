@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows import claim, graph, guard
 from flows.server import Server
-from wm import watchdog
+from wm import budget, watchdog
 from wm.errors import UserError
 
 EPILOG = """\
@@ -28,6 +28,8 @@ each task's state is DVC's verdict:
 
 examples:
   python -m flows.pipeline smoke                     the whole pipeline with tiny numbers
+  python -m flows.pipeline car_racing --budget 2h    the search ends in time; params.yaml then says after how
+                                                     many generations, so that the run can be reproduced
   dvc repro -f evaluate@smoke                        the same, and everything anew
   PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline smoke
                                                      on a server, whose pages show it; that of `make up` is
@@ -62,6 +64,11 @@ def main(argv: list[str] | None = None) -> int:
         default="here",
         help="where stages run: in this folder, or on workers of Prefect work pools (default: %(default)s)",
     )
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="end the agent's search in time for its evaluation, so that the run takes this long: 2h, 90m, 1h30m",
+    )
     args = parser.parse_args(argv)
     agent, place = args.agent, args.place
     signal.signal(signal.SIGINT, stop)
@@ -73,8 +80,10 @@ def main(argv: list[str] | None = None) -> int:
         graph.check(agent)
         if place == "pools":
             _check_pools()
+        if args.budget is not None:
+            budget.seconds(args.budget)  # a mistake is told before anything starts
         with claim.workspace(agent):
-            return _run(agent, place)
+            return _run(agent, place, args.budget)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -111,7 +120,7 @@ def _list() -> int:
     return 0
 
 
-def _run(agent: str, place: str) -> int:
+def _run(agent: str, place: str, length: str | None) -> int:
     server = Server()
     stages = graph.plan(agent, remote=place == "pools")
     width = max(len(stage.address) for stage in stages)
@@ -131,7 +140,7 @@ def _run(agent: str, place: str) -> int:
 
     server.wait()
     try:
-        state = pipeline(agent, place, return_state=True)
+        state = pipeline(agent, place, length, return_state=True)
     except httpx.TransportError as error:  # after a minute of further tries
         address = os.environ["PREFECT_API_URL"]
         print(

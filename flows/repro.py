@@ -41,11 +41,14 @@ class Verdict:
     log: Path
 
 
-def repro(address: str, say: Callable[[str], None], pull: bool = False) -> Verdict:
+def repro(
+    address: str, say: Callable[[str], None], pull: bool = False, variables: dict[str, str] | None = None
+) -> Verdict:
     """Runs a stage if DVC finds it changed, and returns DVC's verdict; say() gets every line as it comes.
 
     Args:
         pull: what is not here is looked for in the DVC remote, its run-cache included.
+        variables: of the environment, for the stage.
     """
     words = ["repro", *(["--pull"] if pull else []), "-s", address]
     ran, verdict = False, "Completed"
@@ -64,7 +67,7 @@ def repro(address: str, say: Callable[[str], None], pull: bool = False) -> Verdi
             verdict = "Restored"
 
     path = _log(address)
-    failure = dvc(words, path, hear)
+    failure = dvc(words, path, hear, variables)
     if failure:
         verdict = "Failed" if ran else failure
     return Verdict(verdict, path)
@@ -76,7 +79,7 @@ def transfer(address: str, words: list[str], say: Callable[[str], None]) -> Verd
     return Verdict(dvc(words, path, lambda line: HINT.match(line) or say(line)) or "Completed", path)
 
 
-def dvc(words: list[str], log: Path, hear: Callable[[str], Any]) -> str | None:
+def dvc(words: list[str], log: Path, hear: Callable[[str], Any], variables: dict[str, str] | None = None) -> str | None:
     """Runs a DVC command to its end; hear() gets every line as it comes, and the file `log` too.
 
     Returns:
@@ -88,7 +91,7 @@ def dvc(words: list[str], log: Path, hear: Callable[[str], Any]) -> str | None:
         open(log, "w") as file,
         subprocess.Popen(
             [sys.executable, "-m", "dvc", "--wait-for-lock", *words],
-            env=environment(),
+            env=environment() | (variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Rounds in params.yaml: the next one of an agent as an entry of `models` and one of `agents`."""
+"""What flows write into params.yaml: an agent's next round, and the generations that a budget was enough for."""
 
 from __future__ import annotations
 
@@ -36,9 +36,19 @@ def add(text: str, agent: str, actor: str | None = None) -> tuple[str, str]:
     model = params["agents"][before]["model"]
     _insert(params["models"], model, name, after=model, actor=actor or before)
     _insert(params["agents"], before, name, model=name, after=before)
-    stream = io.StringIO()
-    yaml.dump(params, stream)
-    return name, stream.getvalue()
+    return name, _dump(yaml, params)
+
+
+def shorten(text: str, agent: str, generations: int) -> str:
+    """Sets how many generations an agent's search has; comments, order and layout are kept.
+
+    Args:
+        text: of params.yaml.
+    """
+    yaml = _yaml()
+    params = yaml.load(text)
+    params["experiments"][params["agents"][agent]["experiment"]]["evolve"]["generations"] = generations
+    return _dump(yaml, params)
 
 
 def _insert(section, before: str, name: str, **changes: str) -> None:
@@ -71,6 +81,12 @@ def _numbers(params, agent: str) -> list[int]:
 
 def _name(agent: str, number: int) -> str:
     return agent if number == 1 else f"{agent}-r{number}"
+
+
+def _dump(yaml: YAML, params) -> str:
+    stream = io.StringIO()
+    yaml.dump(params, stream)
+    return stream.getvalue()
 
 
 def _yaml() -> YAML:

@@ -24,7 +24,7 @@ experiments:
     train_vae: {seconds: 0, number: 1}
     encode: {seconds: 0, number: 1}
     train_mdn: {seconds: 0, number: 1}
-    evolve: {seconds: 0, number: 1}
+    evolve: {seconds: 0, number: 1, generations: 5}
     evaluate: {seconds: 0, number: 1}
     gate: {number: 1}
 models:
@@ -34,7 +34,7 @@ agents:
 """
 
 PROGRAM = """\
-import json, subprocess, sys, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 from ruamel.yaml import YAML
 
@@ -44,7 +44,7 @@ if stage == "check":
     if "typo" in params:
         sys.exit("error: params.yaml: unknown key 'typo'")
 elif stage == "estimate":
-    print("a moment")
+    print(3 if "--seconds" in sys.argv else "a moment")
 elif stage == "ui":
     from wm import tracking
     tracking.ui(int(sys.argv[3]))
@@ -62,6 +62,9 @@ else:
     if numbers["seconds"] > 30:  # a worker in a session of its own, as hard to find as they come
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     print("working", flush=True)
+    if stage == "evolve" and os.environ.get("WM_DEADLINE") and numbers["generations"] > 2:
+        from wm.budget import OutOfTime
+        sys.exit(f"error: {OutOfTime(2, numbers['generations'], 1.0)}")
     time.sleep(numbers["seconds"])
     out = Path("runs", name, stage)
     out.mkdir(parents=True)

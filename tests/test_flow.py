@@ -111,6 +111,25 @@ def test_a_failing_stage_is_one_sentence_and_is_not_retried(project):
     assert verdicts(output)["encode"] == "Failed" and verdicts(output)["train_mdn"] == "NotReady"
 
 
+def test_a_search_that_is_out_of_time_is_evaluated_and_params_say_how_long_it_was(project):
+    code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
+    assert code == 0, output
+    assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
+    assert "the time is over after generation 2 of 5" in output and "params.yaml says that now" in output
+    assert [line for line in project.git("diff", "--unified=0", "params.yaml").splitlines() if line[:2] == "+ "] == [
+        "+    evolve: {seconds: 0, number: 1, generations: 2}"
+    ]
+    code, output = project.pipeline()
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
+
+
+@pytest.mark.parametrize("length", ["2 weeks", "0h", "-1h", "h", "1h 3", ""])
+def test_a_budget_that_is_no_length_of_time_is_refused_before_anything_starts(offline, length):
+    code, output = offline.run("flows.pipeline", "tiny", f"--budget={length}")
+    assert code == 2 and f"error: the budget is {length!r}: expected a length of time" in output
+    assert "Running stage" not in output
+
+
 def test_a_new_agent_is_gated_once_and_later_where_mlflow_was_away(project):
     assert "gate: skipped: nothing is tracked (WM_TRACKING=off)" in project.pipeline()[1]
     project.env |= {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}

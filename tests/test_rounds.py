@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from flows import rounds
 from wm import params
@@ -91,3 +92,10 @@ agents:
   b: {experiment: x, model: a, after: zero}
 """
     )
+
+
+def test_a_search_is_shortened_and_all_else_stays_as_it_is():
+    text = rounds.shorten(TEXT, "car_racing", 3)
+    lines = [pair for pair in zip(TEXT.splitlines(), text.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(lines) == 1 and "generations: 3," in lines[0][1]
+    assert YAML(typ="safe").load(text)["experiments"]["car_racing"]["evolve"]["generations"] == 3

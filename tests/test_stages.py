@@ -193,6 +193,28 @@ def test_killed_and_started_again_the_bits_are_the_same(line, copy, capsys, stag
     assert hashes(copy / "runs" / "tiny" / stage) == expected
 
 
+def test_a_search_that_is_out_of_time_has_the_bits_of_a_shorter_one(copy, capsys, monkeypatch):
+    change(("generations: 5", "generations: 2"))
+    assert main(["evolve", "tiny"]) == 0
+    expected = hashes(copy / "runs" / "tiny" / "evolve")
+    for last in (2, 4):  # the second run goes on, and may go on until the next look
+        change(("generations: 2", "generations: 50"))
+        monkeypatch.setenv("WM_DEADLINE", "0")
+        capsys.readouterr()
+        assert main(["evolve", "tiny"]) == 2
+        assert f"the time is over after generation {last} of 50" in capsys.readouterr().err
+        change(("generations: 50", "generations: 2"))
+    assert main(["evolve", "tiny"]) == 0, "the checkpoint of generation 4 is no way to generation 2"
+    assert hashes(copy / "runs" / "tiny" / "evolve") == expected
+    change(("generations: 2", "generations: 50"))
+    assert main(["evolve", "tiny"]) == 2
+    change(("generations: 50", "generations: 2"))
+    capsys.readouterr()
+    assert main(["evolve", "tiny"]) == 0
+    assert "going on from generation 2" in capsys.readouterr().out
+    assert hashes(copy / "runs" / "tiny" / "evolve") == expected
+
+
 def test_ctrl_c_is_one_sentence_and_leaves_no_worker(copy):
     """SIGINT goes to the whole group, workers too, as from a terminal."""
     change(("workers: 1", "workers: 2"), ("generations: 5", "generations: 5000"))

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
     command.add_argument("--only", nargs="+", default=(), metavar="STAGE@NAME", help="these stages; default: all")
+    command.add_argument("--seconds", action="store_true", help="print the sum alone, in seconds")
     for name, text, function in (
         ("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
         ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream),
@@ -151,7 +152,10 @@ def _run_stage(args: argparse.Namespace) -> None:
 def _estimate(args: argparse.Namespace) -> None:
     from wm import estimate, params
 
-    print(estimate.report(params.load(), args.name, args.only))
+    if args.seconds:
+        print(round(sum(seconds for _, _, seconds, _ in estimate.measure(params.load(), args.name, args.only))))
+    else:
+        print(estimate.report(params.load(), args.name, args.only))
 
 
 def _watch(args: argparse.Namespace) -> None:

@@ -35,24 +35,29 @@ PATIENCE = 1.5
 """Seconds a rate is measured for."""
 
 
-def report(everything: Params, name: str, only: Sequence[str] = ()) -> str:
-    """A table: the stages that agent `name` needs, in order, and about how long each takes here.
+def measure(everything: Params, name: str, only: Sequence[str] = ()) -> list[tuple[str, str, float, str]]:
+    """(stage, name, seconds, what it does) of the stages that agent `name` needs, in order.
 
     Args:
-        only: addresses ("train_vae@smoke") to which the table is confined; none of them means all.
+        only: addresses ("train_vae@smoke") of those that matter; none of them means all.
     Raises:
         UserError: there is no such agent.
     """
     if name not in everything.agents:
         raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(everything.agents)}")
     rates = _Rates()
-    rows, total = [], 0.0
-    for stage, of in stages(everything, name):
-        if only and f"{stage}@{of}" not in only:
-            continue
-        seconds, what = _stage(everything, stage, of, rates)
-        total += seconds
-        rows.append(f"  {stage + ' ' + of:<28} {_clock(seconds):>8}   {what}")
+    return [
+        (stage, of, *_stage(everything, stage, of, rates))
+        for stage, of in stages(everything, name)
+        if not only or f"{stage}@{of}" in only
+    ]
+
+
+def report(everything: Params, name: str, only: Sequence[str] = ()) -> str:
+    """`measure` as a table for people."""
+    found = measure(everything, name, only)
+    rows = [f"  {stage + ' ' + of:<28} {_clock(seconds):>8}   {what}" for stage, of, seconds, what in found]
+    total = sum(seconds for _, _, seconds, _ in found)
     head = f"{name}: {len(rows)} stages, about {_clock(total)} on this machine{'' if only else ' if none is cached'}"
     return "\n".join([head, *rows])
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from wm import agent as agents
-from wm import figures, journal, models, rollout, seeds, worlds
+from wm import budget, figures, journal, models, rollout, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
 from wm.controller import Layout, load_controller, save_controller
 from wm.errors import UserError
@@ -99,6 +99,7 @@ def evolve(
     Raises:
         DamagedData: a model is not whole.
         UserError: no candidate of a generation has a finite score.
+        OutOfTime: the next look at the selection episodes would come after WM_DEADLINE.
     """
     agents.save(vae, mdnrnn, workspace.out)
     spec = worlds.get(world).spec
@@ -109,7 +110,7 @@ def evolve(
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
     start, turn = _start(previous, layout)
     search = CMAES(config, start, seed, turn)
-    kept = _resume(search, workspace)
+    kept = _resume(search, workspace, config.generations)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
     with Cluster(config.workers) as cluster:
@@ -120,6 +121,7 @@ def evolve(
                 kept.score = _finite(scorer.chosen(scorer.looks(start[None]))[0].mean())
                 print(f"the controller that it starts from scores {kept.score:.1f} on the selection episodes")
                 _save(search, kept, workspace, 0)
+        last_look = time.time()
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = search.ask()
@@ -150,6 +152,10 @@ def evolve(
             progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{kept.score:.1f}", refresh=False)
             progress.update()
             _save(search, kept, workspace, generation + 1)
+            if (generation + 1) % config.rescore_every == 0 and generation + 1 < config.generations:
+                spent, last_look = time.time() - last_look, time.time()
+                if last_look + spent > budget.deadline():
+                    raise budget.OutOfTime(generation + 1, config.generations, kept.score)
         virtual = scorer.virtual(kept.params) if config.dream else {}
     progress.close()
     if not math.isfinite(kept.score):
@@ -370,10 +376,11 @@ def _save(search: CMAES, kept: _Kept, workspace: Workspace, generation: int) -> 
     workspace.checkpoints.save(generation, {"params": kept.params, "history": search.history}, state)
 
 
-def _resume(search: CMAES, workspace: Workspace) -> _Kept | None:
-    """What the last checkpoint had; None where there is none."""
+def _resume(search: CMAES, workspace: Workspace, generations: int) -> _Kept | None:
+    """What the last checkpoint had; None where there is none, or it is of a longer search that has gone too far."""
     found = workspace.checkpoints.load()
-    if found is None:
+    if found is None or found[1]["step"] > generations:
+        workspace.checkpoints.clear()
         workspace.journal.rewind(0)
         return None
     tensors, state = found

@@ -101,8 +101,11 @@ def run_stage(stage: str, name: str) -> None:
                 f"{folder} is not here: run `dvc repro {folder.name}@{folder.parent.name}` first, or `dvc pull`"
             )
     numbers = todo.config.model_dump()
+    identity = numbers | todo.arguments
+    if stage == "evolve":  # a long search begins as a short one does, if both are looked at in the same generations
+        identity["generations"] %= identity["rescore_every"]
     print_key = fingerprint(
-        stage, numbers | todo.arguments, {key: digest(path) for key, path in todo.inputs.items()}, function.__module__
+        stage, identity, {key: digest(path) for key, path in todo.inputs.items()}, function.__module__
     )
     more = {"metrics": METRICS / f"{name}.json"} if stage == "evaluate" else {}
     with (
