@@ -23,6 +23,7 @@ def episode(length: int, seed: int) -> dict[str, np.ndarray]:
     return {
         "obs": obs,
         "act": rng.standard_normal((length, 3), np.float32),
+        "out": rng.standard_normal((length, 3), np.float32),
         "rew": rng.standard_normal(length, np.float32),
         "end": np.arange(length) == length - 1,
     }
@@ -46,7 +47,7 @@ def test_every_column_comes_back_to_the_bit(tmp_path):
     assert (len(data), data.steps, data.world, data.columns) == (4, sum(lengths), "tiny", COLUMNS)
     for index, length in enumerate(lengths):
         expected, found = episode(length, index), data.read(index)
-        assert list(found) == ["obs", "act", "rew", "end"]
+        assert list(found) == ["obs", "act", "out", "rew", "end"]
         for name, array in expected.items():
             assert found[name].dtype == array.dtype and np.array_equal(found[name], array), name
         assert data.episodes[index] == {"length": length, "seed": index, "score": 1.5 * index}
@@ -59,6 +60,7 @@ def test_latents_keep_half_precision_and_columns_can_be_read_alone(tmp_path):
         "mu": rng.standard_normal((7, 4)).astype(np.float16),
         "logvar": rng.standard_normal((7, 4)).astype(np.float16),
         "act": rng.standard_normal((7, 2)).astype(np.float32),
+        "out": np.full((7, 2), np.nan, np.float32),
         "rew": np.ones(7, np.float32),
         "end": np.zeros(7, bool),
     }

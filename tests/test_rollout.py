@@ -33,7 +33,8 @@ class Still:
         pass
 
     def act(self, obs, slots):
-        return np.zeros((len(slots), 2), np.float32)
+        self.out = np.zeros((len(slots), 2), np.float32)
+        return self.out
 
 
 def explorer(slots: int) -> rollout.ExplorerDriver:

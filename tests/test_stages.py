@@ -20,6 +20,7 @@ import torch
 from conftest import STAGES, make_project
 
 from wm import files, models, seeds
+from wm.agent import AgentFiles
 from wm.cli import main
 from wm.episodes import EpisodeSet
 from wm.evolution import CMAES
@@ -246,6 +247,14 @@ def test_a_second_round_goes_on_from_the_first(copy, capsys):
         second.steps,
         5,
     )
+    actor = AgentFiles.read(copy / "runs/tiny/evolve").digest
+    for data in (second, EpisodeSet(copy / "runs/tiny-2/encode")):
+        for number, episode in enumerate(data.episodes):
+            drove = "actor" in episode
+            assert not drove or episode["actor"] == actor
+            assert np.isfinite(data.read(number, ["out"])["out"]).all() == drove
+        assert 0 < sum("actor" in episode for episode in data.episodes) <= 12
+    assert "C starts as what imitates the earlier agent best" in said
     about = files.read_json(copy / "runs/tiny-2/evolve/controller.json")
     start = float(re.search(r"that it starts from scores (-?[\d.]+)", said).group(1))
     assert about["round"] == 1 and about["selection_score"] >= start - 0.05, "worse than what it started from"

@@ -31,7 +31,8 @@ def frames(tmp_path_factory) -> EpisodeSet:
     shard = Shard(frame_columns(2))
     for length in LENGTHS:
         obs = np.repeat(rng.integers(0, 256, (length, 4, 4, 3), np.uint8), 16, 1).repeat(16, 2)
-        shard.add({"obs": obs, "act": np.zeros((length, 2)), "rew": np.zeros(length), "end": np.zeros(length)})
+        act = np.zeros((length, 2))
+        shard.add({"obs": obs, "act": act, "out": act, "rew": np.zeros(length), "end": np.zeros(length)})
     episodes.write_manifest(folder, "tiny", shard.columns, [episodes.store_shard(folder, 0, *shard.finish())])
     return EpisodeSet(folder)
 
@@ -46,6 +47,7 @@ def write_latents(folder, bad: int = -1) -> EpisodeSet:
                 "mu": mu,
                 "logvar": np.full((length, 2), -9.0),
                 "act": np.ones((length, 1)) * number,
+                "out": np.full((length, 1), np.nan),
                 "rew": np.full(length, np.nan if number == bad else 1.0),
                 "end": np.arange(length) == length - 1,
             }

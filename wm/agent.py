@@ -75,11 +75,15 @@ class Agent:
         z = mu if eps is None else mu + (0.5 * logvar).exp() * torch.from_numpy(eps)
         return z.numpy()
 
+    def decide(self, params: np.ndarray, z: np.ndarray, h: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """C: params [B, P] and states -> raw outputs [B, A], which the world's `squash` makes actions of; NaN where
+        params are."""
+        states = {"z": z, "h": h, "c": c}
+        return self.layout.apply(params, np.concatenate([states[name] for name in self.inputs], axis=1))
+
     def act(self, params: np.ndarray, z: np.ndarray, h: np.ndarray, c: np.ndarray) -> np.ndarray:
         """C: params [B, P] and states -> actions [B, A] in the world's action space; NaN where params are."""
-        states = {"z": z, "h": h, "c": c}
-        features = np.concatenate([states[name] for name in self.inputs], axis=1)
-        return self.world.squash(self.layout.apply(params, features))
+        return self.world.squash(self.decide(params, z, h, c))
 
     @torch.inference_mode()
     def remember(
@@ -146,6 +150,11 @@ class AgentFiles:
         content = {name: (Path(folder) / name).read_bytes() for name in names if (Path(folder) / name).exists()}
         digests = [f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in sorted(content.items())]
         return cls(content, hashlib.sha256("\n".join(digests).encode()).hexdigest())
+
+    def same_models(self, other: AgentFiles) -> bool:
+        """Whether V and M are those of another agent."""
+        names = [f"{kind}.safetensors" for kind in (models.VAE_KIND, models.MDNRNN_KIND)]
+        return all(self.content.get(name) == other.content.get(name) for name in names)
 
     def agent(self) -> tuple[Agent, np.ndarray, dict[str, Any]]:
         """As `load`."""

@@ -9,7 +9,6 @@ Shapes: T steps of an episode, A action, Z latent.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import OrderedDict
@@ -73,10 +72,12 @@ class Column:
 
 
 def frame_columns(action_size: int) -> tuple[Column, ...]:
-    """What `collect` writes: frames and what was done. `end` marks a step that ended the episode for good."""
+    """What `collect` writes: frames, what was done, and what C put out before that became an action and was disturbed
+    (NaN of a random policy). `end` marks a step that ended the episode for good."""
     return (
         Column("obs", "uint8", (64, 64, 3)),
         Column("act", "float32", (action_size,)),
+        Column("out", "float32", (action_size,)),
         Column("rew", "float32"),
         Column("end", "bool"),
     )
@@ -240,8 +241,3 @@ class ShardLog:
     def shards(self) -> list[dict[str, Any]]:
         """The manifest's entries, in order."""
         return [self.done[index] for index in sorted(self.done)]
-
-
-def digest(folder: Path) -> str:
-    """What identifies a data set: the sha256 of its manifest, which has those of its shards."""
-    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()

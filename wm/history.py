@@ -161,7 +161,7 @@ class Snapshot:
             "train_vae": lambda: [f"{own}/collect", f"{after}/train_vae"],
             "encode": lambda: [f"{own}/collect", f"{own}/train_vae"],
             "train_mdn": lambda: [f"{own}/encode", f"{own}/train_vae", f"{after}/train_mdn"],
-            "evolve": lambda: [*(f"runs/{entry['model']}/{part}" for part in ("train_vae", "train_mdn")),
+            "evolve": lambda: [*(f"runs/{entry['model']}/{part}" for part in ("train_vae", "train_mdn", "encode")),
                                f"{after}/evolve"],
             "evaluate": lambda: [f"{own}/evolve"],
         }[stage]()  # fmt: skip

@@ -54,6 +54,10 @@ class Driver(Protocol):
     def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """obs [n, 64, 64, 3] of the named slots -> actions [n, A] float32, NaN where a controller failed."""
 
+    @property
+    def out(self) -> np.ndarray:
+        """Raw outputs [n, A] of C that led to the last actions; NaN where there is no C."""
+
 
 class AgentDriver:
     """V, M and C, with one controller a slot.
@@ -93,7 +97,8 @@ class AgentDriver:
         eps = np.stack([self.eps[slot].draw() for slot in slots]) if self.sampled else None
         z = self.agent.see(obs, eps)
         h, c = self.h[slots], self.c[slots]
-        act = self.agent.act(self.params[self.which[slots]], z, h, c)
+        self.out = self.agent.decide(self.params[self.which[slots]], z, h, c)
+        act = self.agent.world.squash(self.out)
         if self.noise:
             act = self._disturbed(act, slots)
         if self.agent.needs_memory:
@@ -113,16 +118,18 @@ class AgentDriver:
 class ExplorerDriver:
     """A fresh random policy for every episode."""
 
-    def __init__(self, world: World, slots: int, options: dict[str, float] | None = None):
-        self.world, self.options = world, options or {}
+    def __init__(self, world: World, slots: int):
+        self.world = world
         self.policies: list[Policy | None] = [None] * slots
 
     def begin(self, slot: int, pair: Pair) -> None:
         rng = np.random.Generator(np.random.Philox(key=[pair[1], 0xE7]))
-        self.policies[slot] = self.world.explorer(rng, **self.options)
+        self.policies[slot] = self.world.explorer(rng)
 
     def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        return np.stack([self.policies[slot](frame) for slot, frame in zip(slots, obs, strict=True)]).astype(np.float32)
+        act = np.stack([self.policies[slot](frame) for slot, frame in zip(slots, obs, strict=True)]).astype(np.float32)
+        self.out = np.full_like(act, np.nan)
+        return act
 
 
 _ENVIRONMENTS: dict[tuple[str, str], list[gymnasium.Env]] = {}
@@ -188,6 +195,9 @@ def play(
         while len(active):
             acts = driver.act(obs[active], active)
             played.batch_steps += 1
+            if shard is not None:
+                for slot, out in zip(active, driver.out, strict=True):
+                    episodes[slot].outs.append(out)
             ended = [
                 slot
                 for slot, act in zip(active, acts, strict=True)
@@ -210,6 +220,7 @@ class _Running:
     idle: int = 0
     frames: list[np.ndarray] = field(default_factory=list)
     acts: list[np.ndarray] = field(default_factory=list)
+    outs: list[np.ndarray] = field(default_factory=list)
     rews: list[float] = field(default_factory=list)
     end: bool = False
 
@@ -253,7 +264,13 @@ def _finish(episode: _Running, pairs: list[Pair], played: Played, keep_acts: boo
         end = np.zeros(episode.length, bool)
         end[-1] = episode.end
         shard.add(
-            {"obs": np.stack(episode.frames), "act": np.stack(episode.acts), "rew": np.array(episode.rews), "end": end},
+            {
+                "obs": np.stack(episode.frames),
+                "act": np.stack(episode.acts),
+                "out": np.stack(episode.outs[: episode.length]),
+                "rew": np.array(episode.rews),
+                "end": end,
+            },
             seed=pairs[episode.index][1],
             score=round(episode.score, 6),
         )

@@ -100,7 +100,8 @@ def _record(job: _Job, shared: agents.AgentFiles | None) -> tuple[bytes, list[di
     else:
         agent, params, about = shared.agent()
         driver = rollout.AgentDriver(agent, params[None], job.slots, about["sampled"], job.noise)
-    return rollout.record(world, driver, job.pairs, job.slots, stall=job.stall)
+    data, played = rollout.record(world, driver, job.pairs, job.slots, stall=job.stall)
+    return data, played if job.random else [{**episode, "actor": shared.digest} for episode in played]
 
 
 def _read(actor: Path | None) -> agents.AgentFiles | None:

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from wm import agent as agents
-from wm import budget, figures, journal, models, rollout, seeds, worlds
+from wm import budget, figures, imitation, journal, models, rollout, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
 from wm.controller import Layout, load_controller, save_controller
 from wm.errors import UserError
@@ -41,6 +41,11 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     )
     untrained: bool = Field(
         False, description="C remembers with an M of the same shape that was never trained (ablation)"
+    )
+    imitate: bool = Field(
+        True,
+        description="where V and M are new, C starts as the linear map of what it sees now that best gives what the "
+        "earlier agent put out on the episodes that it collected; false: with that agent's weights as they are",
     )
     hidden: int = Field(0, ge=0, description="tanh units between (paper's ablation: 40); 0 is the linear controller")
     sampled: bool = Field(True, description="C reads a sample of z (paper) rather than V's mean")
@@ -88,6 +93,7 @@ def evolve(
     tau: float,
     vae: Path,
     mdnrnn: Path,
+    latents: Path,
     previous: Path,
     workspace: Workspace,
 ) -> dict[str, float]:
@@ -95,6 +101,7 @@ def evolve(
 
     Args:
         tau: temperature of the dream; unused in the world.
+        latents: the episodes that M learned from, as V sees them.
         previous: the agent whose controller the search starts from (runs/zero/evolve for zeros).
     Raises:
         DamagedData: a model is not whole.
@@ -108,7 +115,7 @@ def evolve(
     memory = load_mdnrnn(workspace.out)
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
-    start, turn = _start(previous, layout)
+    start, turn = _start(config, previous, workspace.out, latents, memory, inputs, layout)
     search = CMAES(config, start, seed, turn)
     kept = _resume(search, workspace, config.generations)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
@@ -349,14 +356,30 @@ def _untrained(trained: MDNRNN, seed: int) -> MDNRNN:
     return MDNRNN(trained.config, trained.z_size, trained.action_size, trained.reads_restart)
 
 
-def _start(previous: Path, layout) -> tuple[np.ndarray, int]:
-    """x0: the earlier agent's controller where it has the same layout, else zeros; and which round this is, from 0.
+def _start(
+    config: EvolveConfig,
+    previous: Path,
+    agent: Path,
+    latents: Path,
+    memory: MDNRNN,
+    inputs: tuple[str, ...],
+    layout: Layout,
+) -> tuple[np.ndarray, int]:
+    """x0 from the earlier agent, zeros where there is none; and which round this is, from 0.
 
+    With the same V and M it is that agent's controller, with others one that imitates it (`wm.imitation`).
     A round's tracks and random numbers are its own: another round's would be known to the controller already.
     """
     if not models.exists(previous, models.CONTROLLER_KIND):
         return np.zeros(layout.size, np.float32), 0
     params, earlier, about = load_controller(previous)
+    actor, now = agents.AgentFiles.read(previous), agents.AgentFiles.read(agent)
+    if config.imitate and not actor.same_models(now):
+        imitated = imitation.imitate(latents, actor.digest, memory, inputs, layout)
+        if imitated is not None:
+            print("V and M are new: C starts as what imitates the earlier agent best")
+            return imitated, about["round"] + 1
+        print("V and M are new, and the earlier agent drove in none of their episodes: C starts with its weights")
     if earlier != layout:
         print("the earlier controller has another layout: the search starts from zeros")
         params = np.zeros(layout.size, np.float32)

@@ -70,6 +70,7 @@ def plan(everything: params.Params, stage: str, name: str) -> Plan:
             {
                 "vae": RUNS / entry.model / "train_vae",
                 "mdnrnn": RUNS / entry.model / "train_mdn",
+                "latents": RUNS / entry.model / "encode",
                 "previous": RUNS / entry.after / "evolve",
             },
         ),
