@@ -16,10 +16,9 @@ import numpy as np
 
 from wm import figures, files, journal, lineage, paper, params, results_page, table, tracking, worlds
 from wm.errors import DamagedData, UserError
+from wm.expectation import RESULTS
 from wm.history import ZERO
 from wm.lineage import Lineage, Made
-
-RESULTS = Path("results")
 
 
 @dataclass(kw_only=True)
@@ -227,13 +226,14 @@ def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
 
 
 def picture(record: dict[str, Any], path: Path) -> None:
-    """The curve as a PNG, the same bytes for the same record: over episodes and, where recorded, over hours."""
+    """The curve as a PNG, the same bytes for the same record: over episodes and, where recorded, over time."""
     curve, score, world = record["curve"], record["score"], record["world"]
     axes_of = {"training episodes" + (", dreamed ones included" if record["cost"]["dreamed_episodes"] else ""): [
         point["episodes"] for point in curve
     ]}  # fmt: skip
     if all(point["seconds"] is not None for point in curve):
-        axes_of["hours of training"] = [point["seconds"] / 3600 for point in curve]
+        unit, seconds = ("hours", 3600) if curve[-1]["seconds"] > 7200 else ("minutes", 60)
+        axes_of[f"{unit} of training"] = [point["seconds"] / seconds for point in curve]
     agents = list(dict.fromkeys(point["agent"] for point in curve))
     # wm/figures.py is code of every stage: with this picture in it, all of them would have to run again.
     with figures._style():
@@ -250,6 +250,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
                 figures._reference(ax, f"{row.method}, paper", row.mean, figures.GREY)
             figures._reference(ax, "solved", worlds.get(world).spec.solved, figures.INK)
             figures._finish(ax, "Selection score of the controller kept", label, "linear", legend=False)
+            ax.set_xlim(left=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figures._save(figure, path)
 

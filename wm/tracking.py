@@ -189,7 +189,8 @@ def find_cost(run: Mapping[str, Any], root: Path | None = None) -> tuple[float, 
             attempts.insert(0, before)
         steps = {}
         for attempt in attempts:  # a later attempt did what it did again from the last checkpoint on
-            steps |= {one.step: one.value for one in client.get_metric_history(attempt["run_id"], "seconds")}
+            told = client.get_metric_history(attempt["run_id"], "seconds")
+            steps |= {one.step: one.value for one in sorted(told, key=lambda one: one.timestamp)}
         return sum(attempt["seconds"] for attempt in attempts), steps
 
     return _ask(root, ask) or (run["seconds"], {})
