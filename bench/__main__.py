@@ -14,11 +14,11 @@ import os
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
 from bench import drawing, dream, rollout, training
+from wm import tracking
 
 
 def rows(quick: bool) -> list[dict]:
@@ -90,14 +90,9 @@ def _row(part, unit, ours, peer_name, peer, bound_name, bound) -> dict:
 
 def machine() -> str:
     """What machine this is, and how busy."""
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the "
-        f"start, torch {torch.__version__}, Python {platform.python_version()}"
+        f"{tracking.machine()}, load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
     )
 
 

@@ -130,7 +130,8 @@ def _run(agent: str, place: str, length: str | None) -> int:
     sys.stdout.flush()
     if any(stage.outlook == "to run" for stage in stages):
         waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
-        command = [sys.executable, "-m", "wm", "estimate", agent, "--only", *waiting]
+        limit = ["--budget", length] if length else []
+        command = [sys.executable, "-m", "wm", "estimate", agent, *limit, "--only", *waiting]
         estimate = subprocess.run(command, start_new_session=True)
         if estimate.returncode:
             print("warning: no estimate of the time it takes; going on without", file=sys.stderr)

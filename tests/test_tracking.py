@@ -1,5 +1,6 @@
 """What runs leave in MLflow, and what they do when MLflow is not there. A real MLflow on sqlite."""
 
+import contextlib
 import json
 import os
 import signal
@@ -270,6 +271,34 @@ def test_a_stage_that_fails_is_told_as_failed_and_its_error_is_its_own(root):
     assert run.info.status == "FAILED" and "the loss is not finite" in run.data.tags["wm.message"]
 
 
+def attempt(root, generations, seconds, sigma=0.1, fails=False):
+    """A search's run with a line a generation; a stage that goes on writes on the journal that is there."""
+    about = dict(stage="evolve", name="paid", world="car_racing", experiment="car_racing", output=Path("runs/paid"))
+    live = Path(".wm/work/paid/live.jsonl")
+    config = {"generations": generations, "sigma": sigma}
+    run = tracking.stage_run(**about, inputs=[], config=config, live=live, root=root)
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext(), run:
+        journal = Journal(root / "runs/paid/metrics.jsonl", root / live)
+        for step, spent in seconds.items():
+            journal.log(step, {"best": 1.0}, {"seconds": spent})
+        if fails:
+            raise KeyError("the time is over")
+
+
+def test_what_an_output_took_counts_the_attempts_that_it_went_on_from(root):
+    attempt(root, 9, {1: 900.0}, fails=True)
+    attempt(root, 9, {1: 800.0, 2: 800.0})  # another output
+    attempt(root, 9, {1: 700.0}, sigma=0.2, fails=True)  # another search
+    attempt(root, 9, {1: 10.0, 2: 20.0}, fails=True)
+    attempt(root, 3, {2: 25.0, 3: 30.0})
+    started, *_, other, stopped, finished = sorted(runs(root, name="paid"), key=lambda run: run.info.start_time)
+    found = tracking.find_run(tracking.digest(root / "runs/paid"), root)
+    assert found["run_id"] == finished.info.run_id and found["machine"] == tracking.machine()
+    lasted = [(run.info.end_time - run.info.start_time) / 1000 for run in (stopped, finished)]
+    assert tracking.find_cost(found, root) == (pytest.approx(sum(lasted)), {1: 10.0, 2: 25.0, 3: 30.0})
+    assert started.info.status == other.info.status == "FAILED"
+
+
 def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(root):
     code = f"""
     import time
@@ -277,9 +306,9 @@ def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(ro
     from wm import tracking
     from wm.journal import Journal
     with tracking.stage_run(stage="evolve", name="killed", world="car_racing", experiment="car_racing",
-                            config={{}}, inputs=[], output=Path("runs/killed"), live=Path(".wm/killed.jsonl"),
+                            config={{}}, inputs=[], output=Path("runs/killed"), live=Path(".wm/work/k/live.jsonl"),
                             root=Path({str(root)!r})):
-        Journal(Path(".wm/killed.out"), Path(".wm/killed.jsonl")).log(0, {{"best": 7.0}})
+        Journal(Path(".wm/killed.out"), Path(".wm/work/k/live.jsonl")).log(0, {{"best": 7.0}})
         print("ready", flush=True)
         time.sleep(60)
     """
@@ -298,12 +327,15 @@ def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(ro
     )
     stage.send_signal(signal.SIGKILL)
     stage.wait()
+    died = time.time()
     assert until(lambda: not Path("/proc", str(sender)).exists(), seconds=10)
+    time.sleep(1)  # nobody comes for a while
     with track(root, stage="evolve"):
         work(root, "evolve")
         assert until(lambda: not entry.exists())
     (run,) = runs(root, name="killed")
     assert run.info.status == "KILLED" and run.data.metrics == {"best": 7.0}
+    assert run.info.start_time <= run.info.end_time <= 1000 * died
 
 
 def _read(path):

@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
     command.add_argument("--only", nargs="+", default=(), metavar="STAGE@NAME", help="these stages; default: all")
     command.add_argument("--seconds", action="store_true", help="print the sum alone, in seconds")
+    command.add_argument("--budget", metavar="LENGTH", help="what fits into 2h, 90m, …, and the score to expect then")
     for name, text, function in (
         ("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
         ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream),
@@ -102,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
     command = _add(commands, "table", "scored agents side by side, each compared with the first in pairs", _table)
     command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
+    text = "write results/: scores beside the paper's, costs, curves, and the command under every number"
+    command = _add(commands, "results", text, _results)
+    command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml, evaluated")
+    command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
+    command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
     command = _add(commands, "lineage", "what made a model, from data to score, and how to make it again", _lineage)
     command.add_argument("name", metavar="MODEL", help="an entry of `agents` or `models`, or a registered NAME/VERSION")
     command = _add(commands, "why", "what differs between two scores, and whether the difference is real", _why)
@@ -150,12 +156,13 @@ def _run_stage(args: argparse.Namespace) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from wm import estimate, params
+    from wm import budget, estimate, params
 
+    limit = budget.seconds(args.budget) if args.budget is not None else None
     if args.seconds:
         print(round(sum(seconds for _, _, seconds, _ in estimate.measure(params.load(), args.name, args.only))))
     else:
-        print(estimate.report(params.load(), args.name, args.only))
+        print(estimate.report(params.load(), args.name, args.only, limit))
 
 
 def _watch(args: argparse.Namespace) -> None:
@@ -187,6 +194,12 @@ def _keep(args: argparse.Namespace) -> None:
     from wm import params, pretrained, tracking
 
     print(pretrained.keep(params.load(), args.name, args.commit or tracking.commit()))
+
+
+def _results(args: argparse.Namespace) -> None:
+    from wm import results
+
+    print(results.write(args.names, args.out or results.RESULTS, args.machine))
 
 
 def _lineage(args: argparse.Namespace) -> None:

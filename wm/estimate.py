@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wm import agent as agents
-from wm import rollout, worlds
+from wm import expectation, rollout, worlds
 from wm.episodes import Shard, frame_columns
 from wm.errors import UserError
 from wm.mdnrnn import MDNRNN, Sequences
@@ -53,13 +53,18 @@ def measure(everything: Params, name: str, only: Sequence[str] = ()) -> list[tup
     ]
 
 
-def report(everything: Params, name: str, only: Sequence[str] = ()) -> str:
-    """`measure` as a table for people."""
+def report(everything: Params, name: str, only: Sequence[str] = (), budget: float | None = None) -> str:
+    """`measure` as a table for people, and the score to expect.
+
+    Args:
+        budget: seconds for all of it: says also what fits.
+    """
     found = measure(everything, name, only)
     rows = [f"  {stage + ' ' + of:<28} {_clock(seconds):>8}   {what}" for stage, of, seconds, what in found]
     total = sum(seconds for _, _, seconds, _ in found)
     head = f"{name}: {len(rows)} stages, about {_clock(total)} on this machine{'' if only else ' if none is cached'}"
-    return "\n".join([head, *rows])
+    search = _search(everything, name)
+    return "\n".join([head, *rows, *expectation.lines(name, found, search.generations, search.rescore_every, budget)])
 
 
 def stages(everything: Params, name: str) -> list[tuple[str, str]]:

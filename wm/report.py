@@ -116,16 +116,17 @@ def _table(world: str, scores: dict[str, Any]) -> dict[str, Any]:
             "method": row.method,
             "mean": row.mean,
             "std": row.std,
-            "from": "quoted in the paper" if row.quoted else "paper",
+            "from": row.source,
         }
         for row in paper.SCORES.get(world, ())
     ]
     if rows and scores:
         rows.append({"method": "this agent", "mean": scores["mean"], "std": scores["std"], "from": "here"})
     rows.sort(key=lambda row: -row["mean"])
-    top = max((row["mean"] + row["std"] for row in rows), default=1.0)
+    top = max((row["mean"] + (row["std"] or 0) for row in rows), default=1.0)
     for row in rows:
-        low, high = max(row["mean"] - row["std"], 0), row["mean"] + row["std"]
+        spread = row["std"] or 0
+        low, high = max(row["mean"] - spread, 0), row["mean"] + spread
         row["at"], row["low"], row["span"] = (100 * value / top for value in (max(row["mean"], 0), low, high - low))
     return {"rows": rows, "ours": bool(scores)}
 

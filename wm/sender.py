@@ -143,6 +143,7 @@ class Sender:
         tags = {
             **{f"wm.{field}": run[field] for field in ("key", "stage", "name", "world", "experiment")},
             "wm.dirty": str(run["dirty"]).lower(),
+            "wm.machine": run.get("machine", ""),
             "mlflow.user": run["user"],
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": run_notes.again(run)[-1],

@@ -134,5 +134,13 @@ def adopt(root: Path) -> None:
             entry.close(KILLED, message="the process was killed")
 
 
+def _last_sign(entry: Entry) -> int:
+    """When the entry's run last wrote anything, in milliseconds: its successor may start days later."""
+    live = entry.root / entry.run["live"] if entry.run.get("live") else None
+    scratch = live.parent.rglob("*") if live else ()
+    times = [path.stat().st_mtime for path in (entry.folder / "run.json", *scratch) if path.is_file()]
+    return int(1000 * max(times))
+
+
 def _now() -> int:
     return int(time.time() * 1000)

@@ -20,23 +20,28 @@ def table(names: list[str]) -> str:
     Raises:
         UserError: an agent has no score, or was scored on other episodes or in another drawing than the first.
     """
-    scores = [_scores(name) for name in names]
+    every = [scores(name) for name in names]
     lines = ["| agent | score | 95% interval | minus the first | 95% interval |", "|---|---|---|---|---|"]
-    for name, found in zip(names, scores, strict=True):
+    for name, found in zip(names, every, strict=True):
         cells = [name, f"{found['mean']:.0f} ± {found['std']:.0f}", _range(found)]
-        if found is scores[0]:
+        if found is every[0]:
             cells += ["", ""]
         else:
             for key in ("world", "drawing", "seeds"):
-                if found[key] != scores[0][key]:
+                if found[key] != every[0][key]:
                     raise UserError(f"{name} and {names[0]} were not scored on the same episodes: their {key} differ")
-            difference = np.array(found["scores"]) - np.array(scores[0]["scores"])
+            difference = np.array(found["scores"]) - np.array(every[0]["scores"])
             cells += [f"{difference.mean():+.0f}", _range(interval(difference), "+")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _scores(name: str) -> dict[str, Any]:
+def scores(name: str) -> dict[str, Any]:
+    """What `evaluate` wrote about an agent.
+
+    Raises:
+        UserError: it has no score.
+    """
     path = RUNS / name / "evaluate" / "scores.json"
     if not path.exists():
         raise UserError(f"{name} has no score yet: run `python -m flows.pipeline {name}` first")

@@ -17,6 +17,7 @@ import contextlib
 import getpass
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,9 +145,9 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, Any] | N
 
     Returns:
         {"run_id", "experiment_id", "url" (empty without a server), "stage", "name", "version" (of a registered model,
-        or empty), "commit", "dirty" (whether the code had changes on top), "start_ms", "seconds", "inputs": {folder:
-        digest}, "output": digest, "params": {key: text}, "metrics": {key: last value}}, or None where there is no
-        such run or MLflow did not answer.
+        or empty), "machine", "commit", "dirty" (whether the code had changes on top), "start_ms", "seconds",
+        "inputs": {folder: digest}, "output": digest, "params": {key: text}, "metrics": {key: last value}}, or None
+        where there is no such run or MLflow did not answer.
     """
     root = find_root() if root is None else Path(root)
 
@@ -157,6 +158,42 @@ def find_run(output_digest: str, root: Path | None = None) -> dict[str, Any] | N
         return _about(found[0], root) if found else None
 
     return _ask(root, ask)
+
+
+def find_cost(run: Mapping[str, Any], root: Path | None = None) -> tuple[float, dict[int, float]]:
+    """What it took to make an output, with the attempts that its `run` (of `find_run`) went on from.
+
+    Those are the runs directly before it of the same stage, name, commit, inputs and numbers (but for `generations`,
+    which a budget shortens) that did not finish.
+
+    Returns:
+        Seconds of wall time in all, and seconds of each step of the journal that has them: {generation: seconds}.
+    """
+    root = find_root() if root is None else Path(root)
+
+    def numbers(run: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in run["params"].items() if key != "generations"}
+
+    def ask(client: Any) -> tuple[float, dict[int, float]]:
+        asked = (
+            f"tags.`wm.stage` = '{run['stage']}' and tags.`wm.name` = '{run['name']}' "
+            f"and attributes.start_time < {run['start_ms']}"
+        )
+        newest = ["attributes.start_time DESC"]
+        attempts = [run]
+        for found in client.search_runs([run["experiment_id"]], asked, max_results=100, order_by=newest):
+            before = _about(found, root)
+            same = all(before[key] == run[key] for key in ("commit", "inputs")) and numbers(before) == numbers(run)
+            if found.info.status == "FINISHED" or not same:
+                break
+            attempts.insert(0, before)
+        steps = {}
+        for attempt in attempts:  # a later attempt did what it did again from the last checkpoint on
+            told = client.get_metric_history(attempt["run_id"], "seconds")
+            steps |= {one.step: one.value for one in sorted(told, key=lambda one: one.timestamp)}
+        return sum(attempt["seconds"] for attempt in attempts), steps
+
+    return _ask(root, ask) or (run["seconds"], {})
 
 
 def find_version(name: str, version: str, root: Path | None = None) -> dict[str, Any] | None:
@@ -201,7 +238,7 @@ def _about(run: Any, root: Path) -> dict[str, Any]:
         "run_id": info.run_id,
         "experiment_id": info.experiment_id,
         "url": page if server.startswith("http") else "",
-        **{field: tags.get(f"wm.{field}", "") for field in ("stage", "name", "output", "version")},
+        **{field: tags.get(f"wm.{field}", "") for field in ("stage", "name", "output", "version", "machine")},
         "commit": tags.get("mlflow.source.git.commit", ""),
         "dirty": tags.get("wm.dirty") == "true",
         "start_ms": info.start_time,
@@ -399,7 +436,7 @@ def _provenance(root: Path) -> dict[str, Any]:
 
     # dvc.lock and metrics/ change while a pipeline runs: they are its results, not its code.
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!metrics")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user()}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user(), "machine": machine()}
 
 
 def user() -> str:
@@ -408,6 +445,14 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return str(os.getuid())
+
+
+def machine() -> str:
+    """The processor and how many cores there are: "Intel(R) Xeon(R) Processor, 2 cores"."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def off() -> bool:
