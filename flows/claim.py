@@ -43,7 +43,8 @@ def workspace(name: str, kind: str = "pipeline") -> Iterator[None]:
     try:
         _held = lock
         _clear_up(kind)
-        _watch_over(name, kind)
+        about = {"name": name, "pid": os.getpid(), "ticket": watch_over(), "since": time.strftime("%F %T")}
+        note.write_text(json.dumps(about))
         yield
     finally:
         note.unlink(missing_ok=True)
@@ -79,13 +80,13 @@ def _holder(kind: str) -> dict | None:
         return None
 
 
-def _watch_over(name: str, kind: str) -> None:
+def watch_over() -> str:
+    """Every process that is started from now on ends with this one (see flows/guard.py); returns this one's ticket."""
     global _guard
     ticket = watchdog.ticket()
     os.environ[watchdog.VARIABLE] = ticket
-    about = {"name": name, "pid": os.getpid(), "ticket": ticket, "since": time.strftime("%F %T")}
-    _note(kind).write_text(json.dumps(about))
     _guard = _guard or guard.start(ticket)
+    return ticket
 
 
 def _clear_up(kind: str) -> None:

@@ -173,7 +173,7 @@ def _stages(
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
-    decided = gate.decide(agent)
+    decided = gate.decide(agent, fetch=place == "pools")
     if not decided.is_completed():
         return Failed(message=decided.message)
     page.add(note=decided.result())

@@ -20,7 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
 from flows import SCRATCH, graph
-from flows.repro import environment
+from flows.repro import environment, transfer
 from wm import run_notes, tracking
 
 STAGES = ("evolve", "evaluate")
@@ -35,11 +35,14 @@ def expect(agent: str) -> None:
         path.write_text(json.dumps(_outputs(agent)))
 
 
-def decide(agent: str) -> State[str]:
+def decide(agent: str, fetch: bool = False) -> State[str]:
     """Lets the gate decide on an agent whose stages are all done, if there is anything to decide.
 
-    The state's name is the outcome: Promoted, Kept, Skipped, or Undecided where MLflow could not be asked, which is no
-    failure: the next run asks again. Its data are one line about it.
+    The state's name is the outcome: Promoted, Kept, Skipped, or Undecided where MLflow could not be asked or the agent
+    not be fetched, which is no failure: the next run asks again. Its data are one line about it.
+
+    Args:
+        fetch: a worker made the agent, so that it is in the DVC remote, and here none or an older one.
     """
     path = _due(agent)
     if tracking.off():
@@ -47,12 +50,18 @@ def decide(agent: str) -> State[str]:
     if not path.exists() or json.loads(path.read_text()) == _outputs(agent):
         path.unlink(missing_ok=True)
         return _said("Skipped", "nothing new was evaluated")
-    return _gate.with_options(task_run_name=f"gate@{agent}")(agent, return_state=True)
+    return _gate.with_options(task_run_name=f"gate@{agent}")(agent, fetch, return_state=True)
 
 
 @task(name="gate", persist_result=False, cache_policy=NO_CACHE)
-def _gate(agent: str) -> State[str]:
+def _gate(agent: str, fetch: bool) -> State[str]:
     log, path, last = get_run_logger(), _due(agent), ""
+    if fetch:
+        made = f"evolve@{agent}"
+        pulled = transfer(f"gate@{agent}", ["pull", "--force", made], log.info)
+        if pulled.state != "Completed":
+            why = f"the agent could not be fetched from the DVC remote: see that `dvc pull {made}` works here"
+            return _said("Undecided", f"the next run asks again, since {why} (log: {pulled.log})")
     command = [sys.executable, "-m", "wm", "gate", agent]
     with subprocess.Popen(
         command,

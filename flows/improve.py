@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 
-from flows import graph
+from flows import claim, graph
 from flows.pipeline import check_folder, stop
 from flows.server import Server
 from wm.errors import UserError
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_folder()
         graph.check(args.agent)
+        claim.watch_over()  # the server starts before the round's folder is claimed
         server = Server()
         from flows.flow import improve  # Prefect takes seconds to import, and makes its folder
 

@@ -24,8 +24,9 @@ example, on a machine with a GPU:
   git clone … world-models && cd world-models
   dvc remote add --local --default storage s3://bucket/world-models
   export PREFECT_API_URL=http://10.0.0.5:4200/api
+  export MLFLOW_TRACKING_URI=http://10.0.0.5:5000
   python -m flows.worker gpu-pool
-and where the pipeline runs, with the same remote:
+and where the pipeline runs, with the same remote and servers:
   python -m flows.pipeline car_racing --place pools
 
 Ctrl-C ends the worker and the stage that it runs. exit codes: 2 a mistake that one sentence explains

@@ -56,6 +56,9 @@ else:
         if numbers["number"] == 2:
             print("error: nobody answers", file=sys.stderr)
             sys.exit(2)
+        agent = json.loads(Path("runs", name, "evolve/out.json").read_text())
+        if agent != ["evolve", name, params["experiments"]["tiny"]["evolve"]["number"]]:
+            sys.exit("error: this is another agent")
         decision = {"decision": "promoted", "why": "it is better", "model": "tiny-agent"}
         Path(".wm/gate", name, "decision.json").write_text(json.dumps(decision))
         sys.exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from ruamel.yaml import YAML
@@ -48,3 +49,16 @@ def test_rounds_are_added_one_by_one_and_each_commit_brings_its_hashes_back(proj
     code, output = other.run("dvc", "repro", "evaluate@tiny-r2")
     assert code == 0 and output.count("Running stage") == 11, output
     assert other.git("status", "--porcelain") == "", "the hashes are others"
+
+
+def test_its_own_server_ends_with_it(tmp_path):
+    project = Project(tmp_path / "project")
+    project.set("collect", number=13)
+    project.git("commit", "-qam", "collect fails")
+    code, output = project.run("flows.improve", "tiny")
+    assert code == 1 and "error: tiny-r2: collect@tiny failed" in output
+    for _ in range(100):
+        if not project.processes():
+            return
+        time.sleep(0.1)
+    raise AssertionError(project.processes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -12,6 +13,9 @@ import pytest
 from flows import checkout, lockfile
 from tests.flow_project import STAGES, Project
 from wm.errors import UserError
+
+TRACKED = {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+"""By an MLflow server that is not there."""
 
 
 @pytest.fixture
@@ -41,13 +45,20 @@ def test_each_stage_runs_in_the_checkout_of_its_pool_and_the_lock_is_that_of_a_r
     share(project, cpu, gpu)
     assert project.run("dvc", "repro", "encode@tiny")[0] == 0  # half of it, in place: a worker is a matter of 10 s
     assert project.run("dvc", "push", "--run-cache")[0] == 0
+    agent = project.folder / "runs/tiny/evolve/out.json"
+    agent.parent.mkdir()
+    agent.write_text("an older agent, which is not the one to gate")
+    project.env = project.env | TRACKED
 
     workers = [cpu.start("flows.worker", "cpu-pool"), gpu.start("flows.worker", "gpu-pool")]
     try:
         await_workers(project)
         code, output = project.run("flows.pipeline", "tiny", "--place", "pools")
         assert code == 0, output
-        assert verdicts(output) == dict.fromkeys(STAGES[:3], "Cached") | dict.fromkeys(STAGES[3:], "Completed")
+        assert verdicts(output) == (
+            dict.fromkeys(STAGES[:3], "Cached") | dict.fromkeys(STAGES[3:], "Completed") | {"gate": "Promoted"}
+        )
+        assert agent.read_bytes() == (alone.folder / "runs/tiny/evolve/out.json").read_bytes()
         assert (logs(project), logs(gpu), logs(cpu)) == (set(), {"train_mdn"}, {"evolve", "evaluate"})
         for name in ("dvc.lock", "metrics/tiny.json"):
             assert (project.folder / name).read_text() == (alone.folder / name).read_text()
@@ -65,6 +76,33 @@ def test_each_stage_runs_in_the_checkout_of_its_pool_and_the_lock_is_that_of_a_r
         for worker in workers:
             os.killpg(worker.pid, signal.SIGINT)
             worker.communicate(timeout=120)
+
+
+def test_an_agent_that_cannot_be_fetched_is_gated_by_a_later_run(project, tmp_path):
+    share(project)
+    for words in (["repro", "evaluate@tiny"], ["push", "--run-cache"]):
+        assert project.run("dvc", *words)[0] == 0
+    project.git("add", "dvc.lock", "metrics")
+    project.git("commit", "-qm", "made")
+    flow = project.clone(tmp_path / "flow")
+    share(flow)
+    flow.env = flow.env | TRACKED
+    due = flow.folder / ".wm/gate/tiny/due.json"
+    due.parent.mkdir(parents=True)
+    due.write_text("{}")  # of a run that ended before its gate
+    md5 = hashlib.md5((project.folder / "runs/tiny/evolve/out.json").read_bytes()).hexdigest()
+    there = tmp_path / "remote/files/md5" / md5[:2] / md5[2:]
+    there.rename(tmp_path / "away")
+
+    code, output = flow.run("flows.pipeline", "tiny", "--place", "pools")
+    assert code == 0 and verdicts(output)["gate"] == "Undecided", output
+    assert (
+        "gate: undecided: the next run asks again, since the agent could not be fetched from the DVC remote: "
+        "see that `dvc pull evolve@tiny` works here" in output
+    )
+    (tmp_path / "away").rename(there)
+    code, output = flow.run("flows.pipeline", "tiny", "--place", "pools")
+    assert code == 0 and verdicts(output)["gate"] == "Promoted", output
 
 
 def await_workers(project: Project) -> None:
