@@ -60,7 +60,7 @@ class Entry:
         files.write_json(self.folder / "sent.json", {**self.sent, **progress})
 
     def close(self, status: str, **fields: Any) -> None:
-        """Writes how the run ended; `end_ms` is now."""
+        """Writes how the run ended; `end_ms` is now if not among the fields."""
         files.write_json(self.folder / "end.json", {"status": status, "end_ms": _now(), **fields})
 
     @property
@@ -130,8 +130,9 @@ def adopt(root: Path) -> None:
     """Closes entries of runs that were killed, before their successor writes to the same journal."""
     for entry in left_behind(root):
         if entry.end is None:
+            ended = _last_sign(entry)
             entry.keep()
-            entry.close(KILLED, message="the process was killed")
+            entry.close(KILLED, message="the process was killed", end_ms=ended)
 
 
 def _last_sign(entry: Entry) -> int:
