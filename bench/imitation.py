@@ -1,0 +1,73 @@
+"""What does a controller lose when V and M are trained further, and does imitating the earlier agent bring it back?
+
+    python -m bench.imitation car_racing [--episodes 24] [--json]
+
+NAME is an agent of params.yaml whose round has another V and M than the agent it starts from, both finished in runs/.
+Scored on the selection episodes of NAME's round, in the fast drawing: the earlier agent as it is, its weights on the
+new V and M, and the controller that imitates it there (`wm.imitation`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from wm import agent as agents
+from wm import params, seeds, worlds
+from wm.cluster import Cluster
+from wm.controller import load_controller
+from wm.imitation import imitate
+from wm.mdnrnn import load_mdnrnn
+from wm.stages.evolve import real_scores
+from wm.stages.run import RUNS
+
+
+def measure(name: str, episodes: int) -> dict[str, np.ndarray]:
+    """Scores [episodes] of the three."""
+    everything = params.load()
+    entry = everything.agents[name]
+    experiment = everything.experiments[entry.experiment]
+    model, before = RUNS / entry.model, RUNS / entry.after / "evolve"
+    world, config = worlds.get(experiment.world), experiment.evolve
+    inputs = tuple(config.inputs or world.spec.controller_inputs)
+    memory = load_mdnrnn(model / "train_mdn")
+    layout = agents.layout(world, memory, inputs, config.hidden)
+    inherited, _, about = load_controller(before)
+    imitated = imitate(model / "encode", agents.AgentFiles.read(before).digest, memory, inputs, layout)
+    if imitated is None:
+        raise SystemExit(f"{entry.after} drove in none of the episodes of {entry.model}")
+    numbers = seeds.episodes(experiment.seed, seeds.Purpose.SELECTION, about["round"] + 1, count=episodes)
+    with tempfile.TemporaryDirectory() as folder, Cluster(config.workers) as cluster:
+        agents.save(model / "train_vae", model / "train_mdn", Path(folder))
+
+        def play(shared: Path, candidates: list[np.ndarray]) -> np.ndarray:
+            files = agents.AgentFiles.read(shared)
+            words = (config, experiment.world, layout, inputs, cluster, files, np.stack(candidates), numbers, 0)
+            return real_scores(*words)[0]
+
+        (earlier,) = play(before, [inherited])
+        weights, imitation = play(Path(folder), [inherited, imitated])
+    return {"earlier agent": earlier, "its weights, new V and M": weights, "imitated, new V and M": imitation}
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+    parser.add_argument("--episodes", type=int, default=24, help="selection episodes (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    args = parser.parse_args()
+    found = measure(args.name, args.episodes)
+    if args.json:
+        print(json.dumps({name: scores.tolist() for name, scores in found.items()}))
+        return
+    for name, scores in found.items():
+        print(f"{name:28} {scores.mean():7.1f} ± {scores.std():.1f} over {len(scores)} tracks")
+
+
+if __name__ == "__main__":
+    main()
