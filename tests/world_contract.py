@@ -36,8 +36,11 @@ def check_world(world: World, *, steps: int = 40, seed: int = 7) -> None:
     runs = [check_drawing(world, drawing, acts, seed) for drawing in world.spec.drawings]
     for drawing, run in zip(world.spec.drawings[1:], runs[1:], strict=True):
         assert run["dynamics"] == runs[0]["dynamics"], f"drawing {drawing!r} changes rewards or ends"
-    default = world.make().reset(seed=seed)[0].tobytes()
-    assert default == runs[0]["obs"][0], "make() is not make(spec.drawings[0])"
+    env = world.make()
+    assert env.reset(seed=seed)[0].tobytes() == runs[0]["obs"][0], "make() is not make(spec.drawings[0])"
+    picture = env.render()
+    assert isinstance(picture, np.ndarray) and picture.dtype == np.uint8, "make() renders nothing: films need pictures"
+    assert picture.ndim == 3 and picture.shape[2] == 3, f"render() has shape {picture.shape}: expected [H, W, 3]"
     with pytest.raises(ValueError, match=re.escape("no-such-drawing")):
         world.make("no-such-drawing")
     check_length(world, seed)

@@ -6,8 +6,9 @@ small operations are not split at all, and where another program takes a core fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
 from typing import Any
 
@@ -52,7 +53,8 @@ class _Summed(torch.autograd.Function):
                 value, extra = loss(part)
                 return value.detach(), extra, list(torch.autograd.grad(value, parameters))
 
-        values, others, gradients = zip(*_pool(len(where)).map(work, where), strict=True)
+        with _one_thread_each():
+            values, others, gradients = zip(*_pool(len(where)).map(work, where), strict=True)
         extras.extend(others)
         for more in gradients[1:]:
             torch._foreach_add_(gradients[0], more)
@@ -63,6 +65,18 @@ class _Summed(torch.autograd.Function):
     def backward(ctx, grad_output: Tensor):
         one = grad_output.item() == 1.0  # as good as always
         return None, None, None, *(grad if one else grad * grad_output for grad in ctx.saved_tensors)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """MKL has one setting for the whole process, whatever a thread says of itself: with this thread's in force, each
+    part's products would be split once more, over threads that get in each other's way."""
+    mine = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(mine)
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

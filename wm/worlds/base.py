@@ -71,7 +71,7 @@ class World(ABC):
 
     @abstractmethod
     def make(self, drawing: str | None = None) -> gymnasium.Env:
-        """An environment with 64x64 frames.
+        """An environment with 64x64 frames, whose `render()` gives a picture of any size [H, W, 3] uint8 for films.
 
         Args:
             drawing: one of `spec.drawings`; None is the first.

@@ -278,7 +278,7 @@ class DreamWorld(World):
     def make(self, drawing: str | None = None) -> DreamEnv:
         if drawing not in (None, *self.spec.drawings):
             raise ValueError(f"unknown drawing {drawing!r} of a dream: expected {self.spec.drawings[0]}")
-        return DreamEnv(self.model, self.tau, observation="frame", max_steps=self.spec.max_steps)
+        return DreamEnv(self.model, self.tau, "frame", "rgb_array", self.spec.max_steps)
 
     def squash(self, out: np.ndarray) -> np.ndarray:
         return self.real.squash(out)

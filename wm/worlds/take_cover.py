@@ -51,7 +51,7 @@ class TakeCover(World):
         if drawing not in (None, *self.spec.drawings):
             known = " or ".join(self.spec.drawings)
             raise ValueError(f"unknown drawing {drawing!r} of take_cover: expected {known}")
-        return TakeCoverEnv()
+        return TakeCoverEnv(render_mode="rgb_array")
 
     def squash(self, out: Array) -> Array:
         """tanh, so that C's actions fill the range [-1, 1] of the random ones from which M learned."""
