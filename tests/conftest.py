@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; what tests start would not hear Ctrl-C
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job's; tests start what should hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
