@@ -28,7 +28,7 @@ from wm.controller import Layout
 from wm.mdnrnn import MDNRNN, MDNConfig
 from wm.vae import VAE, VAEConfig
 
-POPULATION, SLOTS, EPISODES_PER_JOB = 32, 12, 64
+POPULATION, SLOTS, EPISODES_PER_JOB = 32, 24, 128
 INPUTS = ("z", "h")
 REPEATS = 3
 

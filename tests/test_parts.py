@@ -32,10 +32,10 @@ def vae_step():
 def mdnrnn_step():
     torch.manual_seed(0)
     model = MDNRNN(MDNConfig(hidden=12), 4, 2, True)
-    normal = [torch.randn(5, 11, 4) for _ in range(4)]
+    posterior = [torch.randn(5, 12, 4) for _ in range(2)]
     flags = [(torch.rand(5, 11) < p).float() for p in (0.2, 0.2, 0.7)]
     act, rew = torch.randn(5, 11, 2), torch.randn(5, 11)
-    batch = Sequences(*normal[:2], act, rew, *flags[:2], *normal[2:], flags[2])
+    batch = Sequences(*posterior, act, rew, *flags)
     state = torch.randn(5, 12), torch.randn(5, 12)
     loss, metrics, carried = model.loss(batch, state, torch.Generator().manual_seed(1))
     loss.backward()

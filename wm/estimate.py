@@ -262,10 +262,12 @@ class _Rates:
             torch.set_num_threads(config.threads)
             memory, noise = _memory(experiment, world).to(config.device), torch.Generator(config.device)
             optimizer = torch.optim.Adam(memory.parameters())
-            shape = (config.batch, config.length)
-            z, a = memory.z_size, memory.action_size
-            sizes = [(z,), (z,), (a,), (), (), (), (z,), (z,), ()]
-            window = Sequences(*(torch.zeros(*shape, *size, device=config.device) for size in sizes))
+            steps = (
+                [(config.length + 1, memory.z_size)] * 2
+                + [(config.length, memory.action_size)]
+                + [(config.length,)] * 4
+            )
+            window = Sequences(*(torch.zeros(config.batch, *shape, device=config.device) for shape in steps))
             return _repeat(
                 lambda: _optimise(optimizer, memory.loss(window, memory.initial_state(config.batch), noise)[0])
             )

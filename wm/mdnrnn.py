@@ -50,9 +50,10 @@ class Mixture(NamedTuple):
 class Sequences(NamedTuple):
     """A batch of windows cut from concatenated episodes.
 
-    mu, logvar: [B, T, Z] V's posterior of the frame at t. act: [B, T, A]. rew: [B, T] reward of the step.
-    end: [B, T] 1 where the step ended the episode for good. restart: [B, T] 1 where the frame is an episode's first.
-    next_mu, next_logvar: [B, T, Z] posterior of the frame at t + 1. has_next: [B, T] 0 where that frame is missing.
+    mu, logvar: [B, T + 1, Z] V's posterior of the frame at t; of the last one M is asked, but not told.
+    act: [B, T, A]. rew: [B, T] reward of the step. end: [B, T] 1 where the step ended the episode for good.
+    restart: [B, T] 1 where the frame is an episode's first. has_next: [B, T] 0 where the frame at t + 1 is another
+    episode's, so that there is nothing to predict.
     """
 
     mu: Tensor
@@ -61,8 +62,6 @@ class Sequences(NamedTuple):
     rew: Tensor
     end: Tensor
     restart: Tensor
-    next_mu: Tensor
-    next_logvar: Tensor
     has_next: Tensor
 
 
@@ -112,17 +111,18 @@ class MDNRNN(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
         """Mean negative log-likelihood of a sampled next z, per dimension, plus the heads' losses.
 
-        z is sampled anew from V's posterior for every batch, so M cannot overfit one draw (paper, A.2).
+        z is sampled anew from V's posterior for every batch, so M cannot overfit one draw (paper, A.2); what M is
+        asked at t is what it is told at t + 1 (released code).
 
         Returns:
             the loss, {"nll", "reward", "done"} as detached scalars, and the (h, c) to carry to the next window.
         """
-        eps = torch.randn((2, *batch.mu.shape), generator=generator, device=batch.mu.device)
+        eps = torch.randn(batch.mu.shape, generator=generator, device=batch.mu.device)
         counts = batch.has_next.sum().clamp_min(1.0) * self.z_size, batch.has_next.numel()
         where = parts.slices(len(batch.mu), parts.count(len(batch.mu), batch.mu.device))
         loss, each = parts.summed(
             lambda part: self._loss(
-                Sequences(*(tensor[part] for tensor in batch)), (state[0][part], state[1][part]), eps[:, part], counts
+                Sequences(*(tensor[part] for tensor in batch)), (state[0][part], state[1][part]), eps[part], counts
             ),
             where,
             list(self.parameters()),
@@ -136,13 +136,12 @@ class MDNRNN(nn.Module):
     def _loss(
         self, batch: Sequences, state: tuple[Tensor, Tensor], eps: Tensor, counts: tuple[Tensor, int]
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]]:
-        """What some sequences of a batch contribute to `loss`: that, its parts, and their state; eps [2, B, T, Z]."""
-        z = torch.addcmul(batch.mu, (0.5 * batch.logvar).exp(), eps[0])
-        next_z = torch.addcmul(batch.next_mu, (0.5 * batch.next_logvar).exp(), eps[1])
-        z, next_z, act, rew, end, restart, has_next = (  # time first, as the recurrence goes
-            tensor.transpose(0, 1)
-            for tensor in (z, next_z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next)
+        """What some sequences of a batch contribute to `loss`: that, its parts, and their state; eps [B, T + 1, Z]."""
+        z = torch.addcmul(batch.mu, (0.5 * batch.logvar).exp(), eps)
+        z, act, rew, end, restart, has_next = (  # time first, as the recurrence goes
+            tensor.transpose(0, 1) for tensor in (z, batch.act, batch.rew, batch.end, batch.restart, batch.has_next)
         )
+        z, next_z = z[:-1], z[1:]
         h, (h_last, c_last) = self.lstm.unroll(self.inputs(z, act, restart), state, restart)
         heads = [head for head in (self.mixture, self.reward, self.done) if head]
         weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])

@@ -198,11 +198,14 @@ def play(
             if shard is not None:
                 for slot, out in zip(active, driver.out, strict=True):
                     episodes[slot].outs.append(out)
+            finite = np.isfinite(acts).all(1)
             ended = [
                 slot
-                for slot, act in zip(active, acts, strict=True)
-                if _step(envs[slot], episodes[slot], act, obs, slot, stall, limit, keep_acts, shard)
+                for slot, act, sound in zip(active, acts, finite, strict=True)
+                if not sound or _step(envs[slot], episodes[slot], act, obs, slot, stall, limit, keep_acts, shard)
             ]
+            for slot in active[~finite]:
+                episodes[slot].score = float("nan")
             for slot in ended:
                 _finish(episodes[slot], pairs, played, keep_acts, shard)
                 if not begin(slot):
@@ -237,9 +240,6 @@ def _step(
     shard: Shard | None,
 ) -> bool:
     """Steps one environment; whether its episode is over."""
-    if not np.isfinite(act).all():
-        episode.score = float("nan")
-        return True
     if shard is not None:
         episode.frames.append(obs[slot].copy())
     frame, rew, end, trunc, _ = env.step(act)

@@ -61,7 +61,8 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
     Raises:
         UserError: the loss is not finite; names the step and batch, before the step is taken.
     """
-    optimizer = torch.optim.Adam(task.model.parameters(), lr=config.learning_rate, fused=True)
+    weights = [_dense(parameter.detach()) for parameter in task.model.parameters()]
+    optimizer = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
     done, sums, counted = _resume(task, optimizer, checkpoints, journal)
     progress = bar(config.steps, desc, "step", initial=done)
     began, timed = time.perf_counter(), 0
@@ -106,12 +107,19 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, ste
             f"the loss became {loss.item()} at step {step}, on {batch}; the model was not changed by it: "
             "lower learning_rate, or look at that batch"
         )
-    optimizer.zero_grad(set_to_none=True)
+    task.model.zero_grad(set_to_none=True)
     loss.backward()
     if config.clip:
         torch.nn.utils.clip_grad_value_(task.model.parameters(), config.clip)
+    for weight, parameter in zip(optimizer.param_groups[0]["params"], task.model.parameters(), strict=True):
+        weight.grad = _dense(parameter.grad)
     optimizer.step()
     return {"loss": loss.detach(), **metrics}
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A view of a tensor, its axes in the order of memory. Fused Adam copies what is channels_last, moments too."""
+    return tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and not tensor.is_contiguous() else tensor
 
 
 def _save(
@@ -146,13 +154,9 @@ def _resume(
 
     task.model.load_state_dict({name: torch.from_numpy(array) for name, array in part("model.").items()})
     slots: dict[int, dict[str, Tensor]] = {}
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for name, array in part("adam.").items():
         index, slot = name.split(".")
-        value = torch.from_numpy(array)
-        if slot != "step":  # laid out as its parameter is (channels_last): fused Adam walks both in memory order
-            value = torch.empty_like(weights[int(index)], requires_grad=False).copy_(value)
-        slots.setdefault(int(index), {})[slot] = value
+        slots.setdefault(int(index), {})[slot] = torch.from_numpy(array)
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     task.restore(part("task."), state["task"])
     journal.rewind(state["step"])

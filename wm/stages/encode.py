@@ -43,7 +43,7 @@ def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) ->
         numbers = range(first, first + len(shard["episodes"]))
         first = numbers.stop
         if index not in log.done:
-            target = episodes.Shard(columns)
+            target = episodes.Shard(columns, level=0)  # noise does not shrink: 8% less, read half as fast
             for number in numbers:
                 episode = source.read(number)
                 episode |= _posterior(model, episode.pop("obs"), config)
