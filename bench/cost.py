@@ -10,6 +10,7 @@ engine's overhead (jobs, messages, the order of results), not its speed, and the
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
@@ -20,8 +21,9 @@ import numpy as np
 from bench.rollout import _agent
 from wm import figures, rollout
 from wm.cluster import Cluster
+from wm.journal import bar
 
-SLOTS, EPISODES_PER_JOB, SLEEP = 8, 16, 0.004
+SLOTS, EPISODES_PER_JOB, SLEEP = 8, 16, 0.002
 GRID = [(16, 2), (32, 2), (64, 2), (32, 4), (32, 8)]
 
 
@@ -46,10 +48,14 @@ class _Asleep:
         return np.zeros((len(slots), 3), np.float32)
 
 
+_same_agent = functools.cache(_agent)
+"""Made once a process."""
+
+
 def _play(job, shared=None) -> int:
     """One job, real or asleep; the steps that it played."""
     params, pairs, steps, asleep = job
-    agent = _agent()
+    agent = _same_agent()
     if asleep:
         rollout._ENVIRONMENTS.setdefault(("car_racing", "asleep"), [_Sleeper() for _ in range(SLOTS)])
         played = rollout.play(agent.world, _Asleep(), pairs, SLOTS, drawing="asleep", limit=steps)
@@ -75,6 +81,7 @@ def generation(cluster: Cluster, population: int, episodes: int, steps: int, asl
 def measure(steps: int = 100) -> list[dict]:
     """A row a combination: population, episodes, workers, seconds, and whether the world slept."""
     rows = []
+    progress = bar(6 * len(GRID), "bench cost", "generation")
     for workers in (1, 2, 4, 8):
         asleep = workers > 2
         for world in [True] if asleep else [False, True]:
@@ -82,6 +89,7 @@ def measure(steps: int = 100) -> list[dict]:
                 generation(cluster, 16, workers, 2, world)  # workers start, models are made
                 for population, episodes in GRID:
                     seconds = generation(cluster, population, episodes, steps, world)
+                    progress.update()
                     rows.append(
                         {
                             "world": "sleeping" if world else "CarRacing",
@@ -92,6 +100,7 @@ def measure(steps: int = 100) -> list[dict]:
                             "ideal": population * episodes * steps * SLEEP / workers if world else None,
                         }
                     )
+    progress.close()
     return rows
 
 

@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
         _pretrained(command, "the agent that comes with the repository (pretrained/NAME)")
+    text = "the random policy in M's dream at several temperatures, beside what it did in the world"
+    command = _add(commands, "calibrate", text, _calibrate)
+    command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
+    command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 1.5")
+    command.add_argument("--episodes", type=int, default=64, help="dreams at each; default: 64")
     command = _add(commands, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
     command.add_argument("--commit", default=None, help="that made it; default: the one checked out")
@@ -188,6 +193,14 @@ def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
         return folder, folder, args.tau or files.read_record(folder / "made.json")["tau"]
     entry = _agent(args.name)
     return RUNS / args.name / "evolve", RUNS / entry.model / "train_mdn", args.tau or entry.tau
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from wm import calibration
+
+    if args.episodes < 1:
+        raise UserError(f"--episodes is {args.episodes}: expected 1 or more")
+    print(calibration.report(args.name, args.tau or calibration.TAUS, args.episodes))
 
 
 def _keep(args: argparse.Namespace) -> None:

@@ -1,0 +1,74 @@
+"""The random policy in the dream, beside what it did in the world; M's ends beside the true ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests import dream_model
+from wm import calibration, episodes
+from wm.cli import main
+from wm.errors import UserError
+
+LENGTHS = [8, 21, 30] * 10
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """runs/walk: a model made by hand, and episodes that end where it says, but for those of 8 steps: these are too
+    short for M to see the end coming."""
+    monkeypatch.chdir(tmp_path)
+    folder = dream_model.write_model(tmp_path / "runs" / "walk")
+    columns = episodes.latent_columns(dream_model.Z, 1)
+    shard = episodes.Shard(columns, level=0)
+    for number, steps in enumerate(LENGTHS):
+        mu = np.zeros((steps, dream_model.Z), np.float16)
+        mu[-1, 0] = 0.0 if steps == 8 else 1.95  # the drift takes it over the edge, at 2
+        if steps == 30:
+            mu[4, 0] = 1.95  # an end that was none
+        end = np.arange(steps) == steps - 1
+        numbers = {"act": np.zeros((steps, 1), np.float32), "rew": np.ones(steps, np.float32), "end": end}
+        episode = {"mu": mu, "logvar": np.full_like(mu, -20), "out": numbers["act"], **numbers}
+        shard.add(episode, score=float(steps), **({"actor": "me"} if number % 10 == 0 else {}))
+    for stage in ("collect", "encode"):
+        (folder / stage).mkdir()
+    entry = episodes.store_shard(folder / "encode", 0, *shard.finish())
+    episodes.write_manifest(folder / "encode", "take_cover", columns, [entry])
+    (folder / "collect" / "manifest.json").write_bytes((folder / "encode" / "manifest.json").read_bytes())
+    return folder
+
+
+def test_only_episodes_of_the_random_policy_count(model):
+    lives = calibration.world(model / "collect")
+    mine = [steps for number, steps in enumerate(LENGTHS) if number % 10]
+    assert lives.lengths.tolist() == lives.scores.tolist() == mine
+
+
+def test_a_cold_dream_ends_when_the_drift_says(model):
+    lives = calibration.dream(model, 1e-6, 400)
+    assert (lives.scores == lives.lengths).all() and len(lives.lengths) == 400
+    assert 18 < lives.lengths.mean() < 28  # a walk over 2 with a drift of 0.1 takes 20 steps, and goes a little beyond
+
+
+def test_ends_that_m_sees_and_ends_that_it_makes_up(model):
+    held_out = [LENGTHS[number] for number in range(9, 30, 10)]
+    assert held_out == [8, 21, 30]
+    said = calibration.ends(calibration.load_mdnrnn(model / "train_mdn"), episodes.EpisodeSet(model / "encode"))
+    assert said.startswith("M sees 2 of 3 ends") and f"in {1000 / (sum(held_out) - 3):.2f} of 1,000 steps" in said
+
+
+def test_the_command_prints_a_line_a_temperature(model, capsys):
+    assert main(["calibrate", "walk", "--tau", "0.5", "1.15", "--episodes", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" in ")[0].strip() for line in lines[1:3]] == ["tau 0.5", "tau 1.15"]
+    assert lines[0].startswith("walk: the random policy in the world: 20 ±") and "of 3 ends" in lines[3]
+
+
+def test_what_cannot_be_compared_is_said_in_a_sentence(model, capsys):
+    assert main(["calibrate", "nobody"]) == 2
+    assert "run `dvc repro train_mdn@nobody`" in capsys.readouterr().err
+    manifest = episodes.EpisodeSet(model / "collect")
+    shards = [{**shard, "episodes": [{**e, "actor": "me"} for e in shard["episodes"]]} for shard in manifest.shards]
+    episodes.write_manifest(model / "collect", "take_cover", manifest.columns, shards)
+    with pytest.raises(UserError, match="driven by an agent"):
+        calibration.world(model / "collect")
