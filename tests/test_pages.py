@@ -29,6 +29,6 @@ def test_there_are_no_links_without_a_server(tmp_path, monkeypatch):
     assert pages.links(["runs/a/evolve"]) == ""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     asked = []
-    monkeypatch.setattr(pages.tracking, "find_run", lambda digest: asked.append(digest))
+    monkeypatch.setattr(pages.earlier, "run_of", lambda digest: asked.append(digest))
     figures.scores(np.arange(3), tmp_path / "runs/a/evolve/figures/scores.png")
     assert pages.links(["runs/a/evolve", "runs/a/evaluate"]) == "" and len(asked) == 1  # only what is here

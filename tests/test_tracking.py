@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm import agent, figures, files, lineage, rollout, run_notes, spool, tracking, worlds
+from wm import agent, earlier, figures, files, lineage, rollout, run_notes, spool, tracking, worlds
 from wm.controller import save_controller
 from wm.errors import UserError
 from wm.journal import Journal
@@ -129,8 +129,8 @@ def test_a_pipeline_with_a_stage_is_told_whole_and_its_model_registered_once(roo
     assert artifacts >= {"figures", "summary.json", "metrics.jsonl"}
     assert "dvc repro train_vae@a" in first.data.tags["mlflow.note.content"]
     assert first.data.tags[f"wm.input.{data}"] == tracking.digest(root / data)
-    assert tracking.find_run(tracking.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
-    assert tracking.find_run("0" * 64, root) is None
+    assert earlier.run_of(tracking.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
+    assert earlier.run_of("0" * 64, root) is None
     assert "![Frames of the episodes](get-artifact?run_uuid=" in first.data.tags["mlflow.note.content"]
 
     (version,) = client.search_model_versions("name = 'car_racing-vae'")
@@ -164,7 +164,7 @@ def test_lineage_of_a_registered_model_is_mlflows_alone(root, tmp_path, monkeypa
 
 def test_a_server_that_does_not_answer_is_asked_once(root, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert tracking.find_run("0" * 64, root) is tracking.find_run("1" * 64, root) is None
+    assert earlier.run_of("0" * 64, root) is earlier.run_of("1" * 64, root) is None
     assert capfd.readouterr().err.count("could not be asked") == 1
 
 
@@ -292,10 +292,10 @@ def test_what_an_output_took_counts_the_attempts_that_it_went_on_from(root):
     attempt(root, 9, {1: 10.0, 2: 20.0}, fails=True)
     attempt(root, 3, {2: 25.0, 3: 30.0})
     started, *_, other, stopped, finished = sorted(runs(root, name="paid"), key=lambda run: run.info.start_time)
-    found = tracking.find_run(tracking.digest(root / "runs/paid"), root)
+    found = earlier.run_of(tracking.digest(root / "runs/paid"), root)
     assert found["run_id"] == finished.info.run_id and found["machine"] == tracking.machine()
     lasted = [(run.info.end_time - run.info.start_time) / 1000 for run in (stopped, finished)]
-    assert tracking.find_cost(found, root) == (pytest.approx(sum(lasted)), {1: 10.0, 2: 25.0, 3: 30.0})
+    assert earlier.cost(found, root) == (pytest.approx(sum(lasted)), {1: 10.0, 2: 25.0, 3: 30.0})
     assert started.info.status == other.info.status == "FAILED"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wm import history, tracking
+from wm import earlier, history, tracking
 from wm.errors import UserError
 from wm.history import Snapshot, Step
 
@@ -22,7 +22,7 @@ class Made:
 
     Attributes:
         commit: git's; empty if nobody knows.
-        run: `tracking.find_run`'s answer, if any.
+        run: `earlier.run_of`'s answer, if any.
         others: code and parameters of the step that are others at that commit.
         elsewhere: the folder here is not the one that is recorded.
     """
@@ -107,7 +107,7 @@ def _entry(name: str) -> Lineage:
 
 def _made(step: Step, here: Snapshot) -> Made:
     folder = Path(step.folder)
-    run = tracking.find_run(tracking.digest(folder)) if step.output and folder.is_dir() else None
+    run = earlier.run_of(tracking.digest(folder)) if step.output and folder.is_dir() else None
     commit = (run or {}).get("commit") or history.commit_of(step)
     return Made(step=step, commit=commit, run=run, elsewhere=history.differs(step, here.lock))
 
@@ -118,7 +118,7 @@ def _others(step: Step, commit: str) -> tuple[str, ...]:
 
 def _registered(name: str, version: str) -> Lineage:
     """By MLflow alone: from a version's run back through the runs that wrote what it read."""
-    run = tracking.find_version(name, version)
+    run = earlier.version(name, version)
     if run is None:
         raise UserError(
             f"MLflow at {tracking.uri(Path())} has no model {name!r} {version}: `python -m wm ui` shows what it has"
@@ -127,7 +127,7 @@ def _registered(name: str, version: str) -> Lineage:
 
     def visit(run: Mapping[str, Any]) -> None:
         for folder, digest in run["inputs"].items():
-            before = None if folder.startswith(history.ZERO) else tracking.find_run(digest)
+            before = None if folder.startswith(history.ZERO) else earlier.run_of(digest)
             if before and before["output"] not in steps:
                 visit(before)
         steps[run["output"]] = Made(step=_step(run), commit=run["commit"], run=run)

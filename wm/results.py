@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from wm import figures, files, journal, lineage, paper, params, results_page, table, tracking, worlds
+from wm import earlier, figures, files, journal, lineage, paper, params, results_page, table, worlds
 from wm.errors import DamagedData, UserError
 from wm.expectation import RESULTS
 from wm.history import ZERO
@@ -119,7 +119,7 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
 
 def _part(made: Made, machine: str) -> _Part:
     step, run = made.step, made.run
-    seconds, generations = tracking.find_cost(run) if run else (None, {})
+    seconds, generations = earlier.cost(run) if run else (None, {})
     cost = Cost(
         address=step.address,
         seconds=None if seconds is None else round(seconds, 1),
@@ -129,9 +129,9 @@ def _part(made: Made, machine: str) -> _Part:
     )
     summary = files.read_json(Path(step.folder, "summary.json"))
     if step.stage == "collect":
-        earlier = [files.read_json(Path(folder, "summary.json")) for folder in _read(made, "collect")]
+        before = [files.read_json(Path(folder, "summary.json")) for folder in _read(made, "collect")]
         cost.episodes = summary["new_episodes"]
-        cost.steps = summary["steps"] - sum(one["steps"] for one in earlier)
+        cost.steps = summary["steps"] - sum(one["steps"] for one in before)
     elif step.stage == "evaluate":
         cost.episodes, cost.steps = summary["episodes"], summary["steps"]
     elif step.stage == "evolve":
@@ -200,8 +200,8 @@ def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
         return set(before).union(*map(behind, before))
 
     chain = [f"runs/{made.name}/evolve"]
-    while earlier := _read(parts_by_folder[chain[0]].made, "evolve"):
-        chain.insert(0, earlier[0])
+    while before := _read(parts_by_folder[chain[0]].made, "evolve"):
+        chain.insert(0, before[0])
     for folder in chain:
         part = parts_by_folder[folder]
         costs = [one.cost for path, one in parts_by_folder.items() if path in behind(folder)]

@@ -30,8 +30,6 @@ from wm.spool import Entry
 PATIENCE = 20.0
 """Seconds that the end of a run waits for MLflow; 3 if that was unreachable or the run was interrupted."""
 PARENT = "WM_PARENT_RUN"
-_SILENT: set[str] = set()
-"""Where MLflow did not answer this process: each question would cost its time limit again."""
 _CALM = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -140,115 +138,6 @@ def digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def find_run(output_digest: str, root: Path | None = None) -> dict[str, Any] | None:
-    """The last finished run that wrote an output with this `digest`: who made a folder, and when.
-
-    Returns:
-        {"run_id", "experiment_id", "url" (empty without a server), "stage", "name", "version" (of a registered model,
-        or empty), "machine", "commit", "dirty" (whether the code had changes on top), "start_ms", "seconds",
-        "inputs": {folder: digest}, "output": digest, "params": {key: text}, "metrics": {key: last value}}, or None
-        where there is no such run or MLflow did not answer.
-    """
-    root = find_root() if root is None else Path(root)
-
-    def ask(client: Any) -> dict[str, Any] | None:
-        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-        asked = f"tags.`wm.output` = '{output_digest}' and attributes.status = 'FINISHED'"
-        found = client.search_runs(everywhere, asked, max_results=1, order_by=["attributes.start_time DESC"])
-        return _about(found[0], root) if found else None
-
-    return _ask(root, ask)
-
-
-def find_cost(run: Mapping[str, Any], root: Path | None = None) -> tuple[float, dict[int, float]]:
-    """What it took to make an output, with the attempts that its `run` (of `find_run`) went on from.
-
-    Those are the runs directly before it of the same stage, name, commit, inputs and numbers (but for `generations`,
-    which a budget shortens) that did not finish.
-
-    Returns:
-        Seconds of wall time in all, and seconds of each step of the journal that has them: {generation: seconds}.
-    """
-    root = find_root() if root is None else Path(root)
-
-    def numbers(run: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in run["params"].items() if key != "generations"}
-
-    def ask(client: Any) -> tuple[float, dict[int, float]]:
-        asked = (
-            f"tags.`wm.stage` = '{run['stage']}' and tags.`wm.name` = '{run['name']}' "
-            f"and attributes.start_time < {run['start_ms']}"
-        )
-        newest = ["attributes.start_time DESC"]
-        attempts = [run]
-        for found in client.search_runs([run["experiment_id"]], asked, max_results=100, order_by=newest):
-            before = _about(found, root)
-            same = all(before[key] == run[key] for key in ("commit", "inputs")) and numbers(before) == numbers(run)
-            if found.info.status == "FINISHED" or not same:
-                break
-            attempts.insert(0, before)
-        steps = {}
-        for attempt in attempts:  # a later attempt did what it did again from the last checkpoint on
-            told = client.get_metric_history(attempt["run_id"], "seconds")
-            steps |= {one.step: one.value for one in sorted(told, key=lambda one: one.timestamp)}
-        return sum(attempt["seconds"] for attempt in attempts), steps
-
-    return _ask(root, ask) or (run["seconds"], {})
-
-
-def find_version(name: str, version: str, root: Path | None = None) -> dict[str, Any] | None:
-    """The run that made a registered model, as `find_run` gives it.
-
-    Args:
-        version: a number, or an alias after `@`: "3", "@champion".
-    """
-    root = find_root() if root is None else Path(root)
-
-    def ask(client: Any) -> dict[str, Any] | None:
-        alias = version.startswith("@")
-        get = client.get_model_version_by_alias if alias else client.get_model_version
-        try:
-            found = get(name, version.removeprefix("@"))
-        except sys.modules["mlflow"].exceptions.MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            return None
-        return {**_about(client.get_run(found.run_id), root), "version": f"{found.name}/{found.version}"}
-
-    return _ask(root, ask)
-
-
-def _ask(root: Path, question: Any) -> Any:
-    """The answer of a function of a client; None where MLflow holds nothing or does not answer."""
-    local = not os.environ.get("MLFLOW_TRACKING_URI")
-    if off() or uri(root) in _SILENT or (local and not (root / "mlflow.db").exists()):
-        return None
-    try:
-        return question(connect(root))
-    except Exception as error:  # MLflow's are of many kinds
-        _SILENT.add(uri(root))
-        _warn(f"MLflow at {uri(root)} could not be asked for earlier runs ({sentence(error)})")
-        return None
-
-
-def _about(run: Any, root: Path) -> dict[str, Any]:
-    info, tags, server = run.info, run.data.tags, uri(root)
-    page = f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
-    return {
-        "run_id": info.run_id,
-        "experiment_id": info.experiment_id,
-        "url": page if server.startswith("http") else "",
-        **{field: tags.get(f"wm.{field}", "") for field in ("stage", "name", "output", "version", "machine")},
-        "commit": tags.get("mlflow.source.git.commit", ""),
-        "dirty": tags.get("wm.dirty") == "true",
-        "start_ms": info.start_time,
-        "seconds": ((info.end_time or info.start_time) - info.start_time) / 1000,
-        "inputs": {key.removeprefix("wm.input."): text for key, text in tags.items() if key.startswith("wm.input.")},
-        "params": dict(run.data.params),
-        "metrics": dict(run.data.metrics),
-    }
-
-
 def send_left_behind(root: Path) -> None:
     """Sends what earlier runs could not, and waits for it: ten minutes a run at most, on a busy machine."""
     for entry in spool.left_behind(root):
@@ -345,7 +234,7 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
             run.key = entry.run["key"]
             sender = _start_sender(entry)
         except OSError as error:
-            _warn(f"this run is not tracked: {sentence(error)}")
+            warn(f"this run is not tracked: {sentence(error)}")
     try:
         yield run
     except BaseException as error:
@@ -405,7 +294,7 @@ def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -
     else:
         reason = trouble.read_text() if trouble.exists() else "it was too slow"
         entry.keep()
-        _warn(
+        warn(
             f"MLflow at {uri(entry.root)} did not take this run's report ({reason}): "
             f"it waits in {entry.folder.relative_to(entry.root)} and is sent with the next run"
         )
@@ -470,7 +359,8 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Says on stderr what went wrong and does not matter to the result."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
