@@ -10,7 +10,6 @@ engine's overhead (jobs, messages, the order of results), not its speed, and the
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from bench.rollout import _agent
+from bench.rollout import same_agent
 from wm import figures, rollout
 from wm.cluster import Cluster
 from wm.journal import bar
@@ -48,14 +47,10 @@ class _Asleep:
         return np.zeros((len(slots), 3), np.float32)
 
 
-_same_agent = functools.cache(_agent)
-"""Made once a process."""
-
-
 def _play(job, shared=None) -> int:
     """One job, real or asleep; the steps that it played."""
     params, pairs, steps, asleep = job
-    agent = _same_agent()
+    agent = same_agent()
     if asleep:
         rollout._ENVIRONMENTS.setdefault(("car_racing", "asleep"), [_Sleeper() for _ in range(SLOTS)])
         played = rollout.play(agent.world, _Asleep(), pairs, SLOTS, drawing="asleep", limit=steps)

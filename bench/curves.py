@@ -18,16 +18,22 @@ def compare(before: Path, after: Path, metric: str) -> list[tuple[int, float, fl
     """(step, before, after) of every step at which both journals have the metric.
 
     Raises:
-        SystemExit: there is no such step.
+        SystemExit: there is no such step, or no such journal.
     """
     both = []
     for folder in (before, after):
+        if not (folder / "metrics.jsonl").exists():
+            raise SystemExit(f"error: {folder} has no metrics.jsonl: name the output of a stage that trains or evolves")
         lines = journal.read(folder / "metrics.jsonl")
         both.append({line["step"]: line[metric] for line in lines if line.get(metric) is not None})
     rows = [(step, both[0][step], both[1][step]) for step in sorted(both[0].keys() & both[1].keys())]
     if not rows:
         raise SystemExit(f"error: {before} and {after} have no step with {metric} in common")
     return rows
+
+
+def _change(old: float, new: float) -> float:
+    return (new - old) / max(abs(old), 1e-12)
 
 
 def main() -> None:
@@ -41,8 +47,8 @@ def main() -> None:
     rows = compare(args.before, args.after, args.metric)
     print(f"{'step':>8}{'before':>12}{'after':>12}{'%':>8}   {args.metric}")
     for step, old, new in rows:
-        print(f"{step:>8}{old:>12.4f}{new:>12.4f}{100 * (new - old) / abs(old):>8.1f}")
-    print(f"median difference {median(abs(new - old) / abs(old) for _, old, new in rows):.1%} of {len(rows)} points")
+        print(f"{step:>8}{old:>12.4f}{new:>12.4f}{100 * _change(old, new):>8.1f}")
+    print(f"median difference {median(abs(_change(old, new)) for _, old, new in rows):.1%} of {len(rows)} points")
     if args.picture:
         lines = [{"step": step, "curves/before": old, "curves/after": new} for step, old, new in rows]
         figures.curves(lines, args.picture, {args.metric: ["curves/before", "curves/after"]}, title="Before and after")

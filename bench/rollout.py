@@ -12,6 +12,7 @@ Occupancy: steps played over (slots x steps of the batch), until the last episod
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from statistics import median
@@ -42,7 +43,8 @@ def measure(episodes: int = 8, workers: int = 2) -> dict[str, float]:
     params = rng.normal(0, 0.1, (POPULATION, agent.layout.size)).astype(np.float32)
     loop = median(_loop(agent, params[:1], steps=100) for _ in range(REPEATS))
     pairs = [(candidate, seed) for seed in range(episodes) for candidate in range(POPULATION)]
-    jobs = [(params, pairs[start : start + EPISODES_PER_JOB]) for start in range(0, len(pairs), EPISODES_PER_JOB)]
+    size = min(EPISODES_PER_JOB, -(-len(pairs) // workers))  # nobody idle
+    jobs = [(params, pairs[start : start + size]) for start in range(0, len(pairs), size)]
     with Cluster(workers) as cluster:
         list(cluster.map(_play, [(params, pairs[:SLOTS], 2)] * workers))  # workers start, models are made
         before = list(cluster.map(_parts, [params] * workers))
@@ -72,6 +74,12 @@ def _agent() -> agents.Agent:
     mdnrnn = MDNRNN(MDNConfig(), 32, 3, False).eval().requires_grad_(False)
     layout: Layout = agents.layout(world, mdnrnn, INPUTS)
     return agents.Agent(vae=vae, mdnrnn=mdnrnn, world=world, layout=layout, inputs=INPUTS)
+
+
+@functools.cache
+def same_agent() -> agents.Agent:
+    """Made once a process. A function of a module, so that a worker finds it by name."""
+    return _agent()
 
 
 def _play(job, shared=None) -> rollout.Played:

@@ -6,6 +6,8 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_world
 
@@ -29,11 +31,11 @@ def episode(length: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def write(folder: Path, lengths: list[int], a_shard: int = 3) -> EpisodeSet:
+def write(folder: Path, lengths: list[int], a_shard: int = 3, level: int = 3) -> EpisodeSet:
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
     for index, start in enumerate(range(0, len(lengths), a_shard)):
-        shard = Shard(COLUMNS)
+        shard = Shard(COLUMNS, level)
         for number in range(start, min(start + a_shard, len(lengths))):
             shard.add(episode(lengths[number], number), seed=number, score=1.5 * number)
         shards.append(episodes.store_shard(folder, index, *shard.finish()))
@@ -108,15 +110,26 @@ def test_any_flipped_byte_of_a_shard_is_named_before_it_is_used(tmp_path):
             EpisodeSet(tmp_path).verify()
 
 
-def test_a_flip_in_a_page_is_noticed_while_reading(tmp_path):
+@pytest.mark.parametrize("level", [0, 3])
+def test_a_flip_in_a_page_is_noticed_while_reading(tmp_path, level):
     """The disk may fail after `verify`: pages carry a CRC."""
-    write(tmp_path, [50])
+    write(tmp_path, [50], level=level)
     path = tmp_path / "shard-00000.parquet"
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 3] ^= 1
     path.write_bytes(whole)
     with pytest.raises(DamagedData, match=r"shard-00000.parquet is damaged"):
         EpisodeSet(tmp_path).read(0)
+
+
+def test_a_shard_of_another_layout_is_named(tmp_path):
+    data = write(tmp_path, [5])
+    lists = pa.schema([pa.field(c.name, c.arrow if c.name != "act" else pa.list_(pa.float32(), 3)) for c in COLUMNS])
+    table = pq.read_table(tmp_path / "shard-00000.parquet").drop_columns(["act"])
+    table = table.append_column("act", pa.array([[0.0, 0.0, 0.0]] * 5, pa.list_(pa.float32(), 3)))
+    pq.write_table(table.select(lists.names), tmp_path / "shard-00000.parquet")
+    with pytest.raises(DamagedData, match=r"shard-00000.parquet has the layout of an earlier version"):
+        data.read(0)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 400, -1])
@@ -193,9 +206,9 @@ def test_reads_can_be_written_to_or_say_so(tmp_path):
     """Arrays that torch would share must not be views of a file's buffer that it believes to be writable."""
     read = write(tmp_path, [6]).read(0)
     for name, array in read.items():
-        if array.flags.writeable:
+        assert array.flags.writeable == (name != "obs")
+        if name != "obs":
             array[...] = 0
-            assert name != "obs"
 
 
 def test_column_shapes_survive_arrow():

@@ -96,6 +96,15 @@ def stop_at(task, step: int):
     return task
 
 
+def test_latents_that_there_is_no_room_for_are_read_again(tmp_path, latents):
+    tasks = [mdn_task(latents) for _ in range(3)]
+    tasks[1].streams.room, tasks[2].streams.room = 0, 1000
+    results = [run(task, tmp_path / str(number)) for number, task in enumerate(tasks)]
+    kept = [len(task.streams.kept) for task in tasks]
+    assert kept[1] == 0 < kept[2] < kept[0] == len(latents.training)
+    assert results[0] == results[1] == results[2]
+
+
 @pytest.mark.parametrize("make, data", [(vae_task, "frames"), (mdn_task, "latents")])
 def test_resumed_is_the_same_to_the_bit(tmp_path, request, make, data):
     """Killed twice: between two checkpoints that fall between two reports, and right after one."""
@@ -196,6 +205,7 @@ def test_windows_laid_end_to_end_are_whole_episodes(latents):
     streams = Streams(latents, latents.training, batch=3, length=7, rng=generator(0, Purpose.TRAIN_MDN))
     windows = [streams.next() for _ in range(12)]
     joined = {name: torch.cat([getattr(w, name)[:, :7] for w in windows], 1).numpy() for name in windows[0]._fields}
+    assert (joined["logvar"] == -9.0).all()
     following = torch.cat([w.mu[:, 1:] for w in windows], 1).numpy()
     begun = []
     for stream in range(3):

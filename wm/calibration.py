@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import torch
 
@@ -20,11 +19,13 @@ from wm.episodes import EpisodeSet
 from wm.errors import UserError
 from wm.journal import bar
 from wm.mdnrnn import MDNRNN, load_mdnrnn
+from wm.params import Params
 from wm.stages.train_mdn import Streams
 from wm.worlds.base import FRAME_SHAPE
+from wm.worlds.dream import Dreams
 
 RUNS = Path("runs")
-TAUS = (0.5, 0.75, 1.0, 1.15, 1.3, 1.5)
+TAUS = (0.5, 1.0, 1.15, 1.3, 1.6, 2.0)
 SIDE_BY_SIDE = 32
 HELD_OUT = 200
 """Held-out episodes on which M's ends are counted, at most."""
@@ -38,20 +39,27 @@ class Lives:
     lengths: np.ndarray
 
     def __str__(self) -> str:
-        return f"{_pm(self.lengths)} steps, score {_pm(self.scores)}, {len(self.scores)} episodes"
+        error = self.scores.std() / len(self.scores) ** 0.5
+        score = f"score {_pm(self.scores)} (standard error {error:.0f})"
+        return f"{score}, {_pm(self.lengths)} steps, {len(self.scores)} episodes"
 
 
-def report(name: str, taus: Sequence[float] = TAUS, episodes: int = 64) -> str:
+def report(everything: Params, name: str, taus: Sequence[float] = TAUS, episodes: int = 200) -> str:
     """What `python -m wm calibrate MODEL` prints.
 
     Raises:
-        UserError: the model is not there yet, or none of its data were collected by a random policy.
+        UserError: the model is unknown or not there yet, none of its data were collected by a random policy, or a
+            temperature is not positive.
     """
+    if name not in everything.models:
+        known = ", ".join(everything.models)
+        raise UserError(f"{name!r} is not in `models` of params.yaml: expected one of {known}")
     if not (RUNS / name / "train_mdn" / "mdnrnn.json").exists():
         raise UserError(f"model {name!r} has no M in runs/ yet: run `dvc repro train_mdn@{name}`")
+    collect = everything.experiments[everything.models[name].experiment].collect
     lines = [f"{name}: the random policy in the world: {world(RUNS / name / 'collect')}"]
     for tau in taus:
-        lines.append(f"tau {tau:<5g} in M's dream: {dream(RUNS / name, tau, episodes)}")
+        lines.append(f"tau {tau:<5g} in M's dream: {dream(RUNS / name, tau, episodes, collect.stall)}")
     seen = ends(load_mdnrnn(RUNS / name / "train_mdn"), EpisodeSet(RUNS / name / "encode"))
     return "\n".join([*lines, seen] if seen else lines)
 
@@ -69,29 +77,40 @@ def world(collected: Path) -> Lives:
     return Lives(*(np.array([episode[key] for episode in random], float) for key in ("score", "length")))
 
 
-def dream(model: Path, tau: float, episodes: int) -> Lives:
-    """The random policy in `episodes` dreams of a model at temperature `tau`."""
+def dream(model: Path, tau: float, episodes: int, stall: int = 0) -> Lives:
+    """The random policy in `episodes` dreams of a model at temperature `tau`.
+
+    A policy that looks at what it sees is given blank frames.
+
+    Args:
+        stall: a dream also ends after so many steps without a positive reward, as `collect` ends episodes; 0: never.
+    Raises:
+        UserError: tau is not positive.
+    """
+    if not tau > 0:
+        raise UserError(f"--tau is {tau:g}: a temperature is a positive number")
     count = min(SIDE_BY_SIDE, episodes)
-    envs = gymnasium.make_vec("wm/Dream-v0", num_envs=count, model=model, tau=tau)
-    real = envs.unwrapped.dreams.world
-    numbers = seeds.episodes(0, seeds.Purpose.TEST, count=episodes)
-    policies = [real.explorer(np.random.default_rng(number)) for number in numbers]
-    slots = np.arange(count)  # whose policy drives each dream; the dreams after the first ones have seeds of their own
-    envs.reset(seed=[int(number) % 2**31 for number in numbers[:count]])
+    dreams = Dreams(model, tau, count, "features", None, None, None)
+    numbers = seeds.episodes(0, seeds.Purpose.EXPLORATION, 1, count=episodes)
+    policies = [dreams.world.explorer(np.random.default_rng(number)) for number in numbers]
     scores, lengths, blank = np.zeros(episodes), np.zeros(episodes, int), np.zeros(FRAME_SHAPE, np.uint8)
-    progress, following, running = bar(episodes, f"tau {tau:g}", "dream"), count, np.ones(count, bool)
-    while running.any():
-        acts = np.stack([policies[index](blank) for index in slots])
-        _, rew, end, trunc, _ = envs.step(acts)
-        scores[slots[running]] += rew[running]
-        lengths[slots[running]] += 1
-        for slot in np.flatnonzero((end | trunc) & running):
+    running, idle = np.arange(count), np.zeros(count, int)  # the episode of each slot, or -1
+    for slot in running:
+        dreams.begin(slot, numbers[slot])
+    progress, following = bar(episodes, f"tau {tau:g}", "dream"), count
+    while (active := np.flatnonzero(running >= 0)).size:
+        rew, end, trunc = dreams.step(np.stack([policies[index](blank) for index in running]))
+        scores[running[active]] += rew[active]
+        lengths[running[active]] += 1
+        idle = np.where(rew > 0, 0, idle + 1)
+        over = end | trunc | ((0 < stall) & (stall <= idle))
+        for slot in active[over[active]]:
             progress.update()
-            running[slot] = following < episodes
-            if running[slot]:
-                slots[slot], following = following, following + 1
+            running[slot], idle[slot] = (following if following < episodes else -1), 0
+            if following < episodes:
+                dreams.begin(slot, numbers[following])
+                following += 1
     progress.close()
-    envs.close()
     return Lives(scores, lengths)
 
 

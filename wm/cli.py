@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "the random policy in M's dream at several temperatures, beside what it did in the world"
     command = _add(commands, "calibrate", text, _calibrate)
     command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
-    command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 1.5")
-    command.add_argument("--episodes", type=int, default=64, help="dreams at each; default: 64")
+    command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
+    command.add_argument("--episodes", type=int, default=200, help="dreams at each; default: 200")
     command = _add(commands, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
     command.add_argument("--commit", default=None, help="that made it; default: the one checked out")
@@ -196,11 +196,11 @@ def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from wm import calibration
+    from wm import calibration, params
 
     if args.episodes < 1:
         raise UserError(f"--episodes is {args.episodes}: expected 1 or more")
-    print(calibration.report(args.name, args.tau or calibration.TAUS, args.episodes))
+    print(calibration.report(params.load(), args.name, args.tau or calibration.TAUS, args.episodes))
 
 
 def _keep(args: argparse.Namespace) -> None:

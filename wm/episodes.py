@@ -1,8 +1,9 @@
 """A data set of episodes on disk: a few Parquet shards and a manifest.
 
 A row is a step, a row group is an episode, so any episode is one read, and a column that is not asked for is not read.
-Pages are compressed with zstd and carry a CRC that is verified on every read; the manifest has the sha256 of every
-shard. Memory does not grow with the data set: writers hold one shard, readers what they ask for.
+Pages are compressed with zstd (but for latents, which do not shrink) and carry a CRC that is verified on every read;
+the manifest has the sha256 of every shard. Memory does not grow with the data set: writers hold one shard, readers what
+they ask for.
 
 Shapes: T steps of an episode, A action, Z latent.
 """
@@ -185,7 +186,7 @@ class EpisodeSet:
         """Episode `index`: the named columns (all of them where None), each [T, *shape].
 
         Raises:
-            DamagedData: a page's CRC does not match.
+            DamagedData: a page's CRC does not match, or an earlier version of this module wrote the shard.
         """
         shard, group = self._where[index]
         columns = [c for c in self.columns if names is None or c.name in set(names)]
@@ -194,6 +195,9 @@ class EpisodeSet:
         except (OSError, pa.ArrowException) as error:
             path = self.folder / self.shards[shard]["file"]
             raise DamagedData(f"{path} is damaged ({error}): delete it and run `dvc checkout`") from None
+        if any(table.schema.field(column.name).type != column.arrow for column in columns):
+            path = self.folder / self.shards[shard]["file"]
+            raise DamagedData(f"{path} has the layout of an earlier version: run the stage that wrote it again")
         return {column.name: column.to_numpy(table[column.name]) for column in columns}
 
     def _file(self, shard: int) -> pq.ParquetFile:

@@ -52,8 +52,8 @@ class Sequences(NamedTuple):
 
     mu, logvar: [B, T + 1, Z] V's posterior of the frame at t; of the last one M is asked, but not told.
     act: [B, T, A]. rew: [B, T] reward of the step. end: [B, T] 1 where the step ended the episode for good.
-    restart: [B, T] 1 where the frame is an episode's first. has_next: [B, T] 0 where the frame at t + 1 is another
-    episode's, so that there is nothing to predict.
+    restart: [B, T] 1 where the frame is an episode's first. has_next: [B, T] 0 where the frame at t + 1 is not the
+    same episode's, so that there is nothing to predict.
     """
 
     mu: Tensor
@@ -111,8 +111,8 @@ class MDNRNN(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
         """Mean negative log-likelihood of a sampled next z, per dimension, plus the heads' losses.
 
-        z is sampled anew from V's posterior for every batch, so M cannot overfit one draw (paper, A.2); what M is
-        asked at t is what it is told at t + 1 (released code).
+        z is sampled anew from V's posterior for every batch, so M cannot overfit one draw (paper, A.2); inside a
+        window M is asked at t what it is told at t + 1 (released code).
 
         Returns:
             the loss, {"nll", "reward", "done"} as detached scalars, and the (h, c) to carry to the next window.

@@ -112,7 +112,7 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, ste
     if config.clip:
         torch.nn.utils.clip_grad_value_(task.model.parameters(), config.clip)
     for weight, parameter in zip(optimizer.param_groups[0]["params"], task.model.parameters(), strict=True):
-        weight.grad = _dense(parameter.grad)
+        weight.grad = None if parameter.grad is None else _dense(parameter.grad)
     optimizer.step()
     return {"loss": loss.detach(), **metrics}
 

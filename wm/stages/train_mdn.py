@@ -101,9 +101,10 @@ class Streams:
             return self.kept[index]
         names = [name for name in Sequences._fields if name in self.shapes]
         episode = {name: torch.from_numpy(array) for name, array in self.data.read(index, names).items()}
-        self.room -= sum(tensor.nbytes for tensor in episode.values())
-        if self.room >= 0:
+        size = sum(tensor.nbytes for tensor in episode.values())
+        if size <= self.room:
             self.kept[index] = episode
+            self.room -= size
         return episode
 
     def state(self) -> dict[str, Any]:
