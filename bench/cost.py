@@ -102,13 +102,13 @@ def measure(steps: int = 100) -> list[dict]:
 def picture(rows: list[dict], path: Path) -> None:
     """Seconds of a generation over its episodes, a line a number of workers, the real and the sleeping world."""
     lines: dict[int, dict] = {}
-    panels: dict[str, list[str]] = {"CarRacing, seconds": [], "Sleeping world, seconds (overhead)": []}
+    titles = {"CarRacing": "CarRacing, seconds", "sleeping": "Sleeping world, seconds (overhead)"}
+    panels: dict[str, list[str]] = {title: [] for title in titles.values()}
     for row in rows:
         count, name = row["population"] * row["episodes"], f"{row['world']}/{row['workers']} workers"
         lines.setdefault(count, {"step": count})[name] = row["seconds"]
-        panel = panels[next(title for title in panels if title.startswith(row["world"][:5].capitalize()))]
-        if name not in panel:
-            panel.append(name)
+        if name not in panels[titles[row["world"]]]:
+            panels[titles[row["world"]]].append(name)
     ordered = [lines[count] for count in sorted(lines)]
     figures.curves(ordered, path, panels, xlabel="episodes of a generation", title="What a generation costs")
 
@@ -121,11 +121,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args()
     rows = measure(args.steps)
-    if args.picture:
-        picture(rows, args.picture)
     if args.json:
         print(json.dumps(rows))
-        return
+    else:
+        _print(rows)
+    if args.picture:
+        picture(rows, args.picture)
+
+
+def _print(rows: list[dict]) -> None:
     print("| world | workers | population | episodes | seconds | sleep alone |\n|---|---|---|---|---|---|")
     for row in rows:
         ideal = f"{row['ideal']:.1f}" if row["ideal"] else ""
