@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up down test lint ui bench clean
+.PHONY: help install run up down test lint audit ui bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(INSTALLED)  ## all tests
 
 lint: $(INSTALLED)  ## style
 	@ruff check . && ruff format --check .
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages (asks PyPI)
+	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
 ui: $(INSTALLED)  ## what runs left behind: the MLflow UI on http://127.0.0.1:5000
 	@exec python -m wm ui
