@@ -26,7 +26,7 @@ STAGE_OVERHEAD = 8.0
 TOGETHER = 0.85
 """Speed of a worker while all others work, as a share of its speed alone (memory and scheduling; measured)."""
 LENGTHS = {
-    "car_racing": {"random": (40.0, 1.48), "first": 190.0, "later": 720.0, "driven": 950.0},
+    "car_racing": {"random": (40.0, 1.48), "first": 220.0, "later": 880.0, "driven": 950.0},
     "take_cover": {"random": (300.0, 0.0), "first": 450.0, "later": 800.0, "driven": 800.0},
 }
 """Steps of an average episode, from finished runs (LOG.md): a random policy's (a constant, and so much for each step of
