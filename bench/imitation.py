@@ -20,9 +20,9 @@ from wm import agent as agents
 from wm import params, seeds, worlds
 from wm.cluster import Cluster
 from wm.controller import load_controller
+from wm.fitness import real_scores
 from wm.imitation import imitate
 from wm.mdnrnn import load_mdnrnn
-from wm.stages.evolve import real_scores
 from wm.stages.run import RUNS
 
 

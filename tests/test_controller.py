@@ -52,6 +52,26 @@ def test_each_controller_reads_its_own_features(hidden, bias):
         assert rest == [] and np.allclose(out[row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_shifted_parameters_make_the_same_of_shifted_inputs(hidden):
+    layout, rng = Layout(inputs=5, actions=3, hidden=hidden), np.random.default_rng(0)
+    params, features, offset = (
+        rng.standard_normal((6, layout.size)),
+        rng.standard_normal((6, 5)),
+        rng.standard_normal(5),
+    )
+    shifted = layout.shift(params, offset)
+    assert np.allclose(layout.apply(shifted, features - offset), layout.apply(params, features))
+    assert np.allclose(layout.shift(shifted, -offset), params) and not np.allclose(shifted, params)
+
+
+def test_without_a_bias_only_no_offset_at_all_can_be_taken_up():
+    layout = Layout(inputs=2, actions=1, bias=False)
+    assert np.array_equal(layout.shift(np.ones((1, 2)), np.zeros(2)), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="bias"):
+        layout.shift(np.ones((1, 2)), np.ones(2))
+
+
 def test_a_controller_that_is_not_a_number_fails_alone():
     layout = Layout(inputs=2, actions=1)
     params = np.ones((3, layout.size), np.float32)

@@ -116,3 +116,14 @@ def test_flat_fitness_for_many_generations_is_no_end():
         es.ask()
         es.tell(np.zeros(16))
     assert np.isfinite(es.ask()).all() and np.isfinite(es.sigma)
+
+
+def test_the_average_is_that_of_the_last_half_of_the_means():
+    es, means = search(), []
+    for _ in range(5):
+        es.tell(sphere(es.ask()))
+        means.append(es.mean.astype(np.float64))
+    assert np.allclose(es.average, np.mean(means[2:], axis=0), atol=1e-6)
+    again = search()
+    again.replay(es.history)
+    assert np.array_equal(again.average, es.average)

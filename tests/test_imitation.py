@@ -9,7 +9,7 @@ import torch
 from tests import tiny_world
 from wm import agent as agents
 from wm import episodes
-from wm.imitation import BATCH, imitate
+from wm.imitation import BATCH, NEWEST, average, imitate
 from wm.mdnrnn import MDNRNN, MDNConfig
 
 Z, H, A = 4, 8, 2
@@ -64,3 +64,13 @@ def test_who_drove_in_no_episode_cannot_be_imitated_nor_can_a_hidden_layer_imita
     write(tmp_path, memory, np.ones((A, Z + H)), np.ones(A))
     assert imitate(tmp_path, "nobody", memory, ("z", "h"), agents.layout(tiny_world.Tiny(), memory, ("z", "h"))) is None
     assert imitate(tmp_path, "me", memory, ("z",), agents.layout(tiny_world.Tiny(), memory, ("z",), 3)) is None
+
+
+def test_the_average_is_over_what_c_would_read_in_the_newest_episodes(tmp_path, memory, monkeypatch):
+    write(tmp_path, memory, np.ones((A, Z + H)), np.ones(A))
+    data = episodes.EpisodeSet(tmp_path)
+    for newest in (7, NEWEST):
+        monkeypatch.setattr("wm.imitation.NEWEST", newest)
+        seen = [features(memory, *data.read(number, ["mu", "act"]).values()) for number in range(len(data))][-newest:]
+        expected = np.concatenate(seen).astype(np.float64).mean(0)
+        assert np.allclose(average(tmp_path, memory, ("z", "h")), expected, atol=1e-6)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from conftest import STAGES, make_project
 from wm import files, models, seeds
 from wm.agent import AgentFiles
 from wm.cli import main
+from wm.contenders import Contender, Contenders
 from wm.episodes import EpisodeSet
 from wm.evolution import CMAES
+from wm.fitness import Scorer
 from wm.journal import read
 from wm.mdnrnn import load_mdnrnn, save_mdnrnn
 from wm.stages import evolve
@@ -150,7 +153,8 @@ def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
     )
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert [text.split(":")[0] for text in said.splitlines()] == [f"{stage} tiny" for stage in STAGES]
+    closing = [text.split(":")[0] for text in said.splitlines() if not text.startswith("final selection: ")]
+    assert closing == [f"{stage} tiny" for stage in STAGES]
     for part in ("runs", "metrics"):
         assert hashes(folder / part) == hashes(line / part)
     for path in (folder / "runs" / "tiny").rglob("*"):
@@ -257,7 +261,8 @@ def test_a_second_round_goes_on_from_the_first(copy, capsys):
     assert "C starts as what imitates the earlier agent best" in said
     about = files.read_json(copy / "runs/tiny-2/evolve/controller.json")
     start = float(re.search(r"that it starts from scores (-?[\d.]+)", said).group(1))
-    assert about["round"] == 1 and about["selection_score"] >= start - 0.05, "worse than what it started from"
+    kept = read(copy / "runs/tiny-2/evolve/metrics.jsonl")[-1]["kept"]
+    assert about["round"] == 1 and kept >= start - 0.05, "worse than what it started from"
 
 
 def test_rounds_share_no_tracks_and_no_candidates(copy, monkeypatch):
@@ -280,7 +285,7 @@ def test_rounds_share_no_tracks_and_no_candidates(copy, monkeypatch):
     name = "tiny-2"
     assert [main([stage, "tiny-2"]) for stage in STAGES[:5]] == [0] * 5
     first, second = ({number for part in parts for number in part} for parts in drawn.values())
-    assert len(first) == 12 and not first & second
+    assert len(first) == 15 and not first & second
     assert not np.allclose(candidates["tiny"], candidates["tiny-2"])
 
 
@@ -361,7 +366,7 @@ def test_an_untrained_memory_is_one_number_away(copy):
 
 
 def test_a_dream_is_looked_at_beside_the_world_and_may_choose_alone(copy, capsys):
-    change(("evolve: {", "evolve: {dream: true, select: dream, "))
+    change(("evolve: {", "evolve: {dream: true, select: dream, "), ("final_episodes: 3", "final_episodes: 0"))
     assert main(["evolve", "tiny"]) == 0
     lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
     best = max(max(each["rescored_dream"], each["rescored_best_dream"]) for each in lines)
@@ -388,8 +393,8 @@ def test_a_controller_that_exploits_the_dream_is_an_alarm(capsys):
             return looks["dream"]
 
     def look(world, dream, before):
-        nothing, kept = np.zeros(3), evolve._Kept(np.zeros(3))
-        return evolve._rescore(Looks(world, dream), nothing, nothing, 1, kept, before)
+        contenders = Contenders([Contender(np.zeros(3), -np.inf, 0, "start")])
+        return evolve._rescore(Looks(world, dream), np.zeros((2, 3)), 1, contenders, before)
 
     first = look([100.0, 120.0], [100.0, 110.0], {})
     assert first["gap_alarm"] == 0 and first["dream_reality_gap"] == -5
@@ -423,11 +428,51 @@ def test_no_purpose_shares_an_episode_with_another():
     assert all(len(part) == 500 and max(part) < 2**31 for part in drawn)
 
 
-def test_the_kept_controller_is_the_best_that_selection_episodes_saw(line):
+def test_the_kept_controller_is_the_best_of_those_that_selection_episodes_saw_best(line):
+    """The best few of all looks, and the average of the means, on episodes that no look was made on."""
     lines = [each for each in read(line / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
     assert [each["step"] for each in lines] == [2, 4, 5]
-    best = max(max(each["rescored"], each["rescored_best"]) for each in lines)
+    seen = {("mean", each["step"]): each["rescored"] for each in lines}
+    seen |= {("best", each["step"]): each["rescored_best"] for each in lines}
+    assert lines[-1]["kept"] == max(seen.values())
     about = files.read_json(line / "runs/tiny/evolve/controller.json")
+    won = (about["source"], about["generation"])
+    few = sorted(seen, key=seen.__getitem__, reverse=True)[:3]
+    assert won in [*few, ("average", 5)] or seen[won] == seen[few[-1]]
+    assert about["selection_score"] not in seen.values(), "of the last look, on episodes of its own"
+
+
+def test_without_a_last_look_the_best_look_is_kept(copy):
+    change(("final_episodes: 3", "final_episodes: 0"))
+    assert main(["evolve", "tiny"]) == 0
+    lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
+    best = max(max(each["rescored"], each["rescored_best"]) for each in lines)
+    about = files.read_json(copy / "runs/tiny/evolve/controller.json")
     assert about["selection_score"] == best == lines[-1]["kept"]
     won = next(each for each in lines if best in (each["rescored"], each["rescored_best"]))
     assert about["generation"] == won["step"]
+
+
+def test_an_episode_that_went_worst_is_played_again(copy, monkeypatch):
+    generations: list[list[int]] = []
+    real = Scorer.fitness
+
+    def fitness(self, params, numbers):
+        generations.append(numbers)
+        return real(self, params, numbers)
+
+    monkeypatch.setattr(Scorer, "fitness", fitness)
+    change(("generations: 5", "generations: 6"))
+    assert main(["evolve", "tiny"]) == 0
+    assert all(len(set(numbers)) == 2 for numbers in generations)
+    for number, numbers in enumerate(generations[1:], 1):
+        assert numbers[0] in {one for before in generations[:number] for one in before}
+        assert numbers[1] not in {one for before in generations[:number] for one in before}
+
+
+def test_a_centred_search_needs_a_bias(copy, monkeypatch, capsys):
+    monkeypatch.setattr(tiny_world.Tiny, "spec", replace(tiny_world.SPEC, controller_bias=False))
+    shutil.rmtree(copy / "runs/tiny/evolve")
+    assert main(["evolve", "tiny"]) == 2
+    assert "evolve.centre moves a bias, and the controller of tiny has none" in capsys.readouterr().err
+    assert not (copy / "runs/tiny/evolve").exists()

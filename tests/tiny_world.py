@@ -85,7 +85,7 @@ experiments:
     train_mdn: {steps: 30, batch: 4, length: 8, report_every: 5, held_out_every: 10, checkpoint_every: 5, threads: 1,
                 model: {hidden: 8, mixtures: 2}}
     evolve: {population: 4, generations: 5, episodes: 2, rescore_every: 2, rescore_episodes: 2, episodes_per_job: 4,
-             slots: 2, workers: 1}
+             slots: 2, workers: 1, centre: true, hard_episodes: 1, final_episodes: 3}
     evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1}
     gate: {workers: 1}
 models:

@@ -52,6 +52,24 @@ class Layout:
         out = np.matmul(weight, features[:, :, None])[:, :, 0]
         return out + params[:, end : end + self.actions] if self.bias else out
 
+    def shift(self, params: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Parameters [B, P] that make of inputs which are `offset` [D] less what `params` make of them; in float64.
+
+        The first layer's biases take up W offset; `shift(…, -offset)` is the way back.
+
+        Raises:
+            ValueError: an offset, and no bias to take it up.
+        """
+        params, width = np.array(params, np.float64), self.hidden or self.actions
+        if not np.any(offset):
+            return params
+        if not (self.bias or self.hidden):
+            raise ValueError("without a bias there is nothing that takes up an offset")
+        end = width * self.inputs
+        taken = params[:, :end].reshape(-1, width, self.inputs) @ np.asarray(offset, np.float64)
+        params[:, end : end + width] += taken
+        return params
+
 
 def save_controller(
     params: np.ndarray, layout: Layout, world: str, inputs: tuple[str, ...], folder: Path, **about: Any

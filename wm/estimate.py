@@ -18,6 +18,7 @@ from wm.episodes import Shard, frame_columns
 from wm.errors import UserError
 from wm.mdnrnn import MDNRNN, Sequences
 from wm.params import ZERO, Params
+from wm.stages.evolve import final_episodes
 from wm.stages.run import OF_MODEL, plan
 from wm.vae import VAE
 
@@ -120,6 +121,7 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
         episodes = config.generations * config.population * config.episodes
         looks = -(-config.generations // config.rescore_every)
         scored = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
+        scored += final_episodes(config)
         driven = scored * LENGTHS.get(todo.world, {}).get("driven", longest)
         if config.dream:
             rate = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])

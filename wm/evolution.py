@@ -59,6 +59,7 @@ class CMAES:
             warnings.simplefilter("ignore")
             self._es = cma.CMAEvolutionStrategy(np.asarray(start, np.float64), config.sigma0, options)
         self._told: list[np.ndarray] = []
+        self._means: list[np.ndarray] = []
 
     def ask(self) -> np.ndarray:
         """The next candidates, [P, N] float32: what is evaluated, the optimiser's own rounded."""
@@ -76,6 +77,7 @@ class CMAES:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._es.tell(self._asked, list(-ranked))
+        self._means.append(np.array(self._es.mean))
         return int(bad.sum())
 
     def replay(self, history: np.ndarray) -> None:
@@ -93,6 +95,11 @@ class CMAES:
     def mean(self) -> np.ndarray:
         """The distribution's mean, [N] float32."""
         return np.array(self._es.mean, np.float32)
+
+    @property
+    def average(self) -> np.ndarray:
+        """The mean's average over the last half of the generations, [N] float32: its random walk falls out of it."""
+        return np.mean(self._means[len(self._means) // 2 :], axis=0).astype(np.float32)
 
     @property
     def sigma(self) -> float:

@@ -9,6 +9,7 @@ Shapes: B episodes, T steps, D numbers that C reads, A actions, P parameters of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ RIDGE = 1e-3
 """Penalty of the squared weights, a step: small beside the features' variance."""
 BATCH = 50
 """Episodes that M goes through side by side."""
+NEWEST = 100
+"""Episodes over which what C reads is averaged."""
 
 
 def imitate(latents: Path, actor: str, memory: MDNRNN, inputs: tuple[str, ...], layout: Layout) -> np.ndarray | None:
@@ -40,19 +43,37 @@ def imitate(latents: Path, actor: str, memory: MDNRNN, inputs: tuple[str, ...], 
         return None
     size = layout.inputs + int(layout.bias)
     products, moments, steps = np.zeros((size, size)), np.zeros((size, layout.actions)), 0
-    for start in range(0, len(chosen), BATCH):
-        episodes = [data.read(number, ["mu", "act", "out"]) for number in chosen[start : start + BATCH]]
-        for states, episode in zip(_remembered(memory, episodes), episodes, strict=True):
-            states["z"] = episode["mu"].astype(np.float32)
-            columns = [states[name] for name in inputs] + [np.ones((len(states["z"]), 1), np.float32)] * layout.bias
-            features = np.concatenate(columns, axis=1).astype(np.float64)
-            products += features.T @ features
-            moments += features.T @ episode["out"].astype(np.float64)
-            steps += len(features)
+    for features, out in _replayed(data, chosen, memory, inputs, "out"):
+        features = np.concatenate([features, np.ones((len(features), int(layout.bias)))], axis=1)
+        products += features.T @ features
+        moments += features.T @ out
+        steps += len(features)
     penalty = np.full(size, RIDGE * steps)
     penalty[layout.inputs :] = 0.0
     weights = np.linalg.solve(products + np.diag(penalty), moments)  # [D (+ 1), A]
     return np.concatenate([weights[: layout.inputs].T.ravel(), weights[layout.inputs :].ravel()]).astype(np.float32)
+
+
+def average(latents: Path, memory: MDNRNN, inputs: tuple[str, ...]) -> np.ndarray:
+    """What C reads on average, [D] float64, in the newest episodes (at most `NEWEST`)."""
+    data = EpisodeSet(latents)
+    total, steps = 0.0, 0
+    for features, _ in _replayed(data, list(range(len(data.episodes)))[-NEWEST:], memory, inputs, "act"):
+        total, steps = total + features.sum(0), steps + len(features)
+    return total / steps
+
+
+def _replayed(
+    data: EpisodeSet, chosen: list[int], memory: MDNRNN, inputs: tuple[str, ...], column: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each chosen episode: what C would have read [T, D], and a column [T, A]; both float64."""
+    for start in range(0, len(chosen), BATCH):
+        names = list(dict.fromkeys(["mu", "act", column]))
+        episodes = [data.read(number, names) for number in chosen[start : start + BATCH]]
+        for states, episode in zip(_remembered(memory, episodes), episodes, strict=True):
+            states["z"] = episode["mu"].astype(np.float32)
+            features = np.concatenate([states[name] for name in inputs], axis=1)
+            yield features.astype(np.float64), episode[column].astype(np.float64)
 
 
 @torch.inference_mode()

@@ -141,7 +141,7 @@ def _part(made: Made, machine: str) -> _Part:
             cost.episodes, cost.steps = summary["episodes"], summary["steps"]
         looks = 2 * sum("rescored" in line for line in _lines(made))  # the mean, and the generation's best
         looks += bool(_read(made, "evolve"))  # what it inherits
-        cost.selection = looks * _number(made, "rescore_episodes")
+        cost.selection = looks * _number(made, "rescore_episodes") + summary.get("final_episodes", 0)
     return _Part(made, cost, generations)
 
 

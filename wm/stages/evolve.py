@@ -1,14 +1,15 @@
 """evolve: C by CMA-ES, in the world or in M's dream (paper, section 2.3, 3 and 4).
 
 What is written is not the best of a noisy population: the distribution's mean, and the generation's best candidate,
-are scored again on selection episodes that no candidate was ever trained on, and the best of those is kept.
+are scored again on selection episodes that no candidate was ever trained on. The best of those is kept, or the best few
+and the average of the means are played off on further episodes at the end (`final_episodes`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,13 @@ import torch
 from pydantic import Field
 
 from wm import agent as agents
-from wm import budget, figures, imitation, journal, models, rollout, seeds, worlds
+from wm import budget, figures, imitation, journal, models, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
+from wm.contenders import Contender, Contenders, Episodes
 from wm.controller import Layout, load_controller, save_controller
 from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
+from wm.fitness import Scorer
 from wm.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
 from wm.workspace import Workspace
 
@@ -53,6 +56,23 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         10, ge=1, description="generations between two scorings on selection episodes (released code: 25)"
     )
     rescore_episodes: int = Field(24, ge=1, description="selection episodes (released code: 1,024)")
+    final_episodes: int = Field(
+        0,
+        ge=0,
+        description="further selection episodes, on which the best few of all scorings and the average of the "
+        "distribution's means over the last half of the generations are compared at the end; 0: the best scoring wins",
+    )
+    hard_episodes: int = Field(
+        0,
+        ge=0,
+        description="of `episodes`, how many are earlier ones of this search: those that went worst for all candidates "
+        "when they last were played",
+    )
+    centre: bool = Field(
+        False,
+        description="the search moves what C's weights make of deviations from what it reads on average; with raw "
+        "weights (paper) most of a step's effect is the same in all states. Needs a bias",
+    )
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
     select: Literal["world", "dream"] = Field(
         "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
@@ -60,30 +80,8 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the dream runs: cpu, cuda or cuda:N")
 
 
-@dataclass(frozen=True)
-class _Job:
-    world: str
-    params: np.ndarray  # [N, P]
-    pairs: list[rollout.Pair]
-    layout: object
-    inputs: tuple[str, ...]
-    sampled: bool
-    slots: int
-    stall: int
-
-
-VIRTUAL_EPISODES = 100
-"""Dreamed episodes on which the kept controller's virtual score is measured (paper, section 4.4)."""
-
-
-@dataclass
-class _Kept:
-    """The best controller by selection score so far."""
-
-    params: np.ndarray
-    score: float = -np.inf
-    generation: int = 0
-    source: str = "start"
+FINAL = 1
+"""Where in a round the seeds of the final selection are."""
 
 
 def evolve(
@@ -116,24 +114,39 @@ def evolve(
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
     start, turn = _start(config, previous, workspace.out, latents, memory, inputs, layout)
-    search = CMAES(config, start, seed, turn)
-    kept = _resume(search, workspace, config.generations)
+    offset = np.zeros(layout.inputs)
+    if config.centre:
+        if not (layout.bias or layout.hidden):
+            raise UserError(f"evolve.centre moves a bias, and the controller of {world} has none: set it to false")
+        offset = imitation.average(latents, memory, inputs)
+    search = CMAES(config, layout.shift(start[None], offset)[0], seed, turn)
+    played = Episodes()
+    contenders = _resume(search, played, workspace, config.generations)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
+
+    def controllers(found: np.ndarray) -> np.ndarray:
+        """What CMA-ES moves, [P, N], as controllers."""
+        return layout.shift(found, -offset).astype(np.float32)
+
     with Cluster(config.workers) as cluster:
-        scorer = _Scorer(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out, selection)
-        if kept is None:
-            kept = _Kept(start)
+        scorer = Scorer(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out, selection)
+        if contenders is None:
+            contenders = Contenders([Contender(start, -np.inf, 0, "start")])
             if start.any():  # what it inherits has to be beaten
-                kept.score = _finite(scorer.chosen(scorer.looks(start[None]))[0].mean())
-                print(f"the controller that it starts from scores {kept.score:.1f} on the selection episodes")
-                _save(search, kept, workspace, 0)
+                score = scorer.chosen(scorer.looks(start[None]))[0].mean()
+                contenders.add(Contender(start, float(score), 0, "start"))
+                print(f"the controller that it starts from scores {score:.1f} on the selection episodes")
+                _save(search, contenders, played, workspace, 0)
         last_look = time.time()
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
-            candidates = search.ask()
-            numbers = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
+            candidates = controllers(search.ask())
+            numbers = played.hardest(min(config.hard_episodes, config.episodes))
+            fresh = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
+            numbers += fresh[: config.episodes - len(numbers)]
             scores, lengths = scorer.fitness(candidates, numbers)  # [P, E]
+            played.played(numbers, scores)
             fitness = scores.mean(1)
             if not np.isfinite(fitness).any():
                 raise UserError(
@@ -150,25 +163,34 @@ def evolve(
                 "steps": int(lengths.sum()),
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
-                best = candidates[int(np.nanargmax(fitness))]
-                line |= _rescore(scorer, search.mean, best, generation, kept, _last_look(workspace))
+                looked_at = time.time()
+                looked = np.stack([controllers(search.mean[None])[0], candidates[int(np.nanargmax(fitness))]])
+                line |= _rescore(scorer, looked, generation, contenders, _last_look(workspace))
+                ending = (time.time() - looked_at) * final_episodes(config) / (2 * config.rescore_episodes)
             seconds = time.perf_counter() - began
             workspace.journal.log(
                 generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds, "seconds": seconds}
             )
-            progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{kept.score:.1f}", refresh=False)
+            progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{contenders.best.score:.1f}", refresh=False)
             progress.update()
-            _save(search, kept, workspace, generation + 1)
+            _save(search, contenders, played, workspace, generation + 1)
             if (generation + 1) % config.rescore_every == 0 and generation + 1 < config.generations:
                 spent, last_look = time.time() - last_look, time.time()
-                if last_look + spent > budget.deadline():
-                    raise budget.OutOfTime(generation + 1, config.generations, kept.score)
+                if last_look + spent + ending > budget.deadline():
+                    raise budget.OutOfTime(generation + 1, config.generations, contenders.best.score)
+        progress.close()
+        kept = contenders.best
+        if not math.isfinite(kept.score):
+            raise UserError(
+                f"no controller has a finite score on the selection episodes: look at the models in {vae} and {mdnrnn}"
+            )
+        final = 0
+        if config.final_episodes:
+            average = controllers(search.average[None])[0]
+            field = [*contenders.found, Contender(average, -np.inf, config.generations, "average")]
+            numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, FINAL, count=config.final_episodes)
+            kept, final = _final(scorer, field, numbers), len(field) * len(numbers)
         virtual = scorer.virtual(kept.params) if config.dream else {}
-    progress.close()
-    if not math.isfinite(kept.score):
-        raise UserError(
-            f"no controller has a finite score on the selection episodes: look at the models in {vae} and {mdnrnn}"
-        )
     save_controller(
         kept.params,
         layout,
@@ -198,126 +220,27 @@ def evolve(
         "episodes": config.generations * config.population * config.episodes,
         "steps": int(sum(line["steps"] for line in lines)),
         "nan": int(sum(line["nan"] for line in lines)),
+        "final_episodes": final,
         **virtual,
     }
 
 
-class _Scorer:
-    """Plays candidates where fitness comes from, and where they are looked at again."""
-
-    def __init__(
-        self,
-        config: EvolveConfig,
-        world: str,
-        tau: float,
-        memory: MDNRNN,
-        mdnrnn: Path,
-        layout: Layout,
-        inputs: tuple[str, ...],
-        cluster: Cluster,
-        agent: Path,
-        selection: list[int],
-    ):
-        self.config, self.world, self.layout, self.inputs = config, world, layout, inputs
-        self.cluster, self.shared, self.selection = cluster, agents.AgentFiles.read(agent), selection
-        self.dream = None
-        if config.dream:
-            from wm.dream import Dream
-
-            models.load(mdnrnn, models.STARTS_KIND)  # whole, or a sentence that says what is not
-            options = {"threads": config.workers, "device": config.device}
-            self.dream = Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau, **options)
-
-    def fitness(self, params: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates [P, N] on the episodes `numbers` [E] -> scores, lengths, each [P, E]."""
-        if self.dream:
-            return self.dream.scores(params, numbers)
-        return self._real(self.config, params, numbers, self.config.stall)
-
-    def looks(self, params: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores [P, E] on whole selection episodes: {"world": …, "dream": … where fitness comes from there}."""
-        full = self.config.model_copy(update={"episodes_per_job": self.config.slots})  # they last about equally long
-        found = {"world": self._real(full, params, self.selection, stall=0)[0]}
-        return found | ({"dream": self.dream.scores(params, self.selection)[0]} if self.dream else {})
-
-    def chosen(self, looks: dict[str, np.ndarray]) -> np.ndarray:
-        """Those of the looks that decide which controller is kept."""
-        return looks["dream" if self.dream and self.config.select == "dream" else "world"]
-
-    def virtual(self, params: np.ndarray) -> dict[str, float]:
-        """The score in the dream, on episodes of its own."""
-        numbers = seeds.episodes(0, seeds.Purpose.TEST, count=VIRTUAL_EPISODES)
-        scores, _ = self.dream.scores(params[None], numbers)
-        return {"virtual_score": float(scores.mean()), "virtual_std": float(scores.std())}
-
-    def _real(self, config: EvolveConfig, params: np.ndarray, numbers: list[int], stall: int):
-        return real_scores(
-            config, self.world, self.layout, self.inputs, self.cluster, self.shared, params, numbers, stall
-        )
-
-
-def real_scores(
-    config: ClusterConfig,
-    world: str,
-    layout,
-    inputs: tuple[str, ...],
-    cluster: Cluster,
-    shared: agents.AgentFiles,
-    params: np.ndarray,
-    numbers: list[int],
-    stall: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and lengths, each [P, E], of params [P, N] on the episodes `numbers` [E] of the real world.
-
-    Args:
-        shared: V and M.
-    """
-    pairs = [(candidate, number) for number in numbers for candidate in range(len(params))]
-    jobs = []
-    for first in range(0, len(pairs), config.episodes_per_job):
-        part = pairs[first : first + config.episodes_per_job]
-        used = sorted({candidate for candidate, _ in part})
-        local = {candidate: index for index, candidate in enumerate(used)}
-        jobs.append(
-            _Job(
-                world,
-                params[used],
-                [(local[candidate], number) for candidate, number in part],
-                layout,
-                inputs,
-                config.sampled,
-                config.slots,
-                stall,
-            )
-        )
-    played = list(cluster.map(_play, jobs, shared))
-    shape = (len(numbers), len(params))
-    return (
-        np.concatenate([part.scores for part in played]).reshape(shape).T,
-        np.concatenate([part.lengths for part in played]).reshape(shape).T,
-    )
-
-
-def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
-    vae, mdnrnn = shared.models()
-    world = worlds.get(job.world)
-    agent = agents.Agent(vae=vae, mdnrnn=mdnrnn, world=world, layout=job.layout, inputs=job.inputs)
-    driver = rollout.AgentDriver(agent, job.params, job.slots, job.sampled)
-    return rollout.play(world, driver, job.pairs, job.slots, stall=job.stall)
+def final_episodes(config: EvolveConfig) -> int:
+    """Episodes that the final selection plays at most, of all contenders together."""
+    return (Contenders.MOST + 1) * config.final_episodes
 
 
 def _rescore(
-    scorer: _Scorer, mean: np.ndarray, best: np.ndarray, generation: int, kept: _Kept, before: dict[str, float]
+    scorer: Scorer, looked: np.ndarray, generation: int, contenders: Contenders, before: dict[str, float]
 ) -> dict[str, float]:
-    """Looks at the mean and the best candidate on whole selection episodes; updates `kept`.
+    """Looks at the mean and the best candidate, [2, N], on whole selection episodes; updates `contenders`.
 
     Args:
         before: the line of the journal with the last look.
     """
-    looks = scorer.looks(np.stack([mean, best]))
-    for source, params, scores in zip(("mean", "best"), (mean, best), scorer.chosen(looks), strict=True):
-        if np.isfinite(value := scores.mean()) and value > kept.score:
-            kept.params, kept.score, kept.generation, kept.source = params, float(value), generation + 1, source
+    looks = scorer.looks(looked)
+    for source, params, scores in zip(("mean", "best"), looked, scorer.chosen(looks), strict=True):
+        contenders.add(Contender(params, float(scores.mean()), generation + 1, source))
     line: dict[str, float] = {}
     for name, scores in looks.items():
         suffix = "" if name == "world" else f"_{name}"
@@ -335,7 +258,7 @@ def _rescore(
                 f"{line['rescored_dream']:.0f} and the world's from {before['rescored']:.0f} to "
                 f"{line['rescored']:.0f}: the controller exploits the model; a higher tau makes that harder"
             )
-    return line | {"kept": kept.score}
+    return line | {"kept": contenders.best.score}
 
 
 def _exploits(line: dict[str, float], before: dict[str, float], episodes: int) -> bool:
@@ -386,20 +309,21 @@ def _start(
     return params, about["round"] + 1
 
 
-def _finite(value: float) -> float:
-    return float(value) if np.isfinite(value) else -np.inf
+def _final(scorer: Scorer, field: list[Contender], numbers: list[int]) -> Contender:
+    """The one of the field that is best on the episodes `numbers`, with its score there."""
+    scores = scorer.deciding(np.stack([one.params for one in field]), numbers).mean(1)
+    for one, score in zip(field, scores, strict=True):
+        print(f"final selection: {one.source} of generation {one.generation} scores {score:.1f}")
+    best = int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
+    return replace(field[best], score=float(scores[best]))
 
 
-def _save(search: CMAES, kept: _Kept, workspace: Workspace, generation: int) -> None:
-    state = {
-        "score": kept.score if math.isfinite(kept.score) else None,
-        "generation": kept.generation,
-        "source": kept.source,
-    }
-    workspace.checkpoints.save(generation, {"params": kept.params, "history": search.history}, state)
+def _save(search: CMAES, contenders: Contenders, played: Episodes, workspace: Workspace, generation: int) -> None:
+    tensors, state = contenders.state()
+    workspace.checkpoints.save(generation, {"history": search.history} | tensors | played.state(), state)
 
 
-def _resume(search: CMAES, workspace: Workspace, generations: int) -> _Kept | None:
+def _resume(search: CMAES, played: Episodes, workspace: Workspace, generations: int) -> Contenders | None:
     """What the last checkpoint had; None where there is none, or it is of a longer search that has gone too far."""
     found = workspace.checkpoints.load()
     if found is None or found[1]["step"] > generations:
@@ -408,8 +332,7 @@ def _resume(search: CMAES, workspace: Workspace, generations: int) -> _Kept | No
         return None
     tensors, state = found
     search.replay(tensors["history"])
+    played.restore(tensors)
     workspace.journal.rewind(state["step"])
     print(f"going on from generation {state['step']}")
-    return _Kept(
-        tensors["params"], -np.inf if state["score"] is None else state["score"], state["generation"], state["source"]
-    )
+    return Contenders.restored(tensors, state)
