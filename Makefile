@@ -31,8 +31,9 @@ up: $(INSTALLED)  ## what schedules need, on this machine: Prefect, MLflow, work
 down: $(INSTALLED)  ## end all that `make up` started
 	@python -m flows.up stop
 
+# Three at once on two cores: tests wait for servers more than they compute.
 test: $(INSTALLED)  ## all tests
-	@python -m pytest -n 2 --dist loadfile
+	@python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)  ## style
 	@ruff check . && ruff format --check .

@@ -19,6 +19,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job's; tes
 
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
 
+LONG = ("server_loss", "flow", "up", "scale_out", "stages", "workers", "improve", "gate", "serving")
+"""Files whose tests start servers and wait for them: first, so that none of them is left over at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))  # stable
+
 
 def make_project(folder: Path) -> Path:
     """A folder with params.yaml of the tiny world and runs/zero, as a clone has them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wm.checkpoints import Checkpoints
-from wm.contenders import Contender, Contenders, Episodes
+from wm.contenders import Contender, Contenders, PlayedEpisodes
 
 
 def contender(score: float, generation: int = 1) -> Contender:
@@ -29,22 +29,22 @@ def test_what_has_no_score_stays_only_until_something_has():
 
 
 def test_the_hardest_episodes_are_those_that_went_worst_when_they_last_were_played():
-    played = Episodes()
+    played = PlayedEpisodes()
     assert played.hardest(2) == []
-    played.played([11, 12, 13], np.array([[1.0, 9.0, 5.0], [3.0, np.nan, 7.0]]))
+    played.note([11, 12, 13], np.array([[1.0, 9.0, 5.0], [3.0, np.nan, 7.0]]))
     assert played.hardest(2) == [11, 13]
-    played.played([11, 14], np.array([[20.0, np.nan], [20.0, np.inf]]))
+    played.note([11, 14], np.array([[20.0, np.nan], [20.0, np.inf]]))
     assert played.hardest(4) == [13, 12, 11], "14 has no finite score"
 
 
 def test_both_are_themselves_after_a_checkpoint(tmp_path):
-    few, played = Contenders([contender(-np.inf, 0)]), Episodes()
-    played.played([2**30, 5], np.array([[0.1, 0.1]]))
+    few, played = Contenders([contender(-np.inf, 0)]), PlayedEpisodes()
+    played.note([2**30, 5], np.array([[0.1, 0.1]]))
     for _ in range(2):
         tensors, state = few.state()
         Checkpoints(tmp_path).save(1, tensors | played.state(), state)
         tensors, state = Checkpoints(tmp_path).load()
-        again, back = Contenders.restored(tensors, state), Episodes()
+        again, back = Contenders.restored(tensors, state), PlayedEpisodes()
         back.restore(tensors)
         assert back.hardest(2) == played.hardest(2) == [2**30, 5]
         assert [vars(one) | {"params": one.params.tolist()} for one in again.found] == [

@@ -27,6 +27,7 @@ from wm.contenders import Contender, Contenders
 from wm.episodes import EpisodeSet
 from wm.evolution import CMAES
 from wm.fitness import Scorer
+from wm.imitation import average
 from wm.journal import read
 from wm.mdnrnn import load_mdnrnn, save_mdnrnn
 from wm.stages import evolve
@@ -454,20 +455,73 @@ def test_without_a_last_look_the_best_look_is_kept(copy):
 
 
 def test_an_episode_that_went_worst_is_played_again(copy, monkeypatch):
-    generations: list[list[int]] = []
+    generations: list[tuple[list[int], np.ndarray]] = []
     real = Scorer.fitness
 
     def fitness(self, params, numbers):
-        generations.append(numbers)
-        return real(self, params, numbers)
+        scores, lengths = real(self, params, numbers)
+        generations.append((numbers, scores))
+        return scores, lengths
 
     monkeypatch.setattr(Scorer, "fitness", fitness)
     change(("generations: 5", "generations: 6"))
     assert main(["evolve", "tiny"]) == 0
-    assert all(len(set(numbers)) == 2 for numbers in generations)
-    for number, numbers in enumerate(generations[1:], 1):
-        assert numbers[0] in {one for before in generations[:number] for one in before}
-        assert numbers[1] not in {one for before in generations[:number] for one in before}
+    last: dict[int, float] = {}
+    for numbers, scores in generations:
+        assert numbers[0] == min(last, key=last.get) if last else len(set(numbers)) == 2
+        assert numbers[1] not in last
+        last |= dict(zip(numbers, scores.mean(0), strict=True))
+    assert len(generations) == 6 and len(set(last.values())) > 3
+
+
+def test_the_final_selection_keeps_the_best_on_its_episodes_and_its_score_there(capsys):
+    field = [Contender(np.full(3, number), 9.0 - number, number, "mean") for number in range(4)]
+
+    class Final:
+        def deciding(self, params, numbers):
+            assert params[:, 0].tolist() == [0, 1, 2, 3] and numbers == [7, 8]
+            return np.array([[1.0, 2.0], [np.nan, 90.0], [5.0, 4.0], [4.0, 4.0]])
+
+    kept = evolve._final(Final(), field, [7, 8])
+    assert (kept.generation, kept.score) == (2, 4.5) and kept.params is field[2].params
+    assert "mean of generation 2 scores 4.5" in capsys.readouterr().out
+
+
+def test_a_final_selection_in_which_nobody_has_a_score_publishes_nothing(copy, monkeypatch, capsys):
+    real = Scorer.deciding
+    monkeypatch.setattr(Scorer, "deciding", lambda *words: np.full_like(real(*words), np.nan))
+    shutil.rmtree(copy / "runs/tiny/evolve")
+    assert main(["evolve", "tiny"]) == 2
+    assert "no controller has a finite score" in capsys.readouterr().err
+    assert not (copy / "runs/tiny/evolve").exists()
+
+
+@pytest.mark.parametrize("centre", ["true", "false"])
+def test_candidates_scatter_about_the_start_where_c_reads_its_average_or_nothing(copy, monkeypatch, centre):
+    change(("centre: true", f"centre: {centre}"))
+    asked, played = [], []
+    ask, fitness = CMAES.ask, Scorer.fitness
+    monkeypatch.setattr(CMAES, "ask", lambda self: asked.append(ask(self)) or asked[-1])
+    monkeypatch.setattr(Scorer, "fitness", lambda self, *words: played.append((self, *words)) or fitness(self, *words))
+    shutil.rmtree(copy / ".wm", ignore_errors=True)
+    assert main(["evolve", "tiny"]) == 0
+    scorer, candidates, _ = played[0]
+    offset = average(copy / "runs/tiny/encode", load_mdnrnn(copy / "runs/tiny/train_mdn"), ("z", "h"))
+    assert np.abs(offset).max() > 0.05
+    moved = scorer.layout.shift(candidates, offset if centre == "true" else np.zeros_like(offset))
+    assert np.allclose(moved, asked[0], atol=1e-5)
+
+
+def test_a_dream_that_decides_alone_plays_the_final_selection_in_the_dream(copy, monkeypatch):
+    change(("evolve: {", "evolve: {dream: true, select: dream, "))
+    found = []
+    real = Scorer.deciding
+    monkeypatch.setattr(Scorer, "deciding", lambda self, *words: found.append((self, words)) or real(self, *words))
+    assert main(["evolve", "tiny"]) == 0
+    scorer, (params, numbers) = found[0]
+    best = float(scorer.dream.scores(params, numbers)[0].mean(1).max())
+    assert files.read_json(copy / "runs/tiny/evolve/controller.json")["selection_score"] == best
+    assert files.read_json(copy / "runs/tiny/evolve/summary.json")["final_episodes"] == 0, "of the world"
 
 
 def test_a_centred_search_needs_a_bias(copy, monkeypatch, capsys):

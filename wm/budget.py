@@ -19,7 +19,7 @@ class OutOfTime(UserError):
     def __init__(self, done: int, planned: int, score: float):
         super().__init__(
             f"the time is over after generation {done} of {planned}, with a selection score of {score:.1f}: set "
-            f"`generations` of evolve to {done}, and the same command writes this controller, or go on without a budget"
+            f"`generations` of evolve to {done}, and the same command keeps the best so far, or go on without a budget"
         )
 
 

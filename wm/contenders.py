@@ -21,7 +21,7 @@ class Contender:
 
     Attributes:
         params: [N] float32.
-        score: mean over the selection episodes; -inf before the first look.
+        score: mean over the selection episodes, or over those of the final selection; -inf before the first look.
         generation: after which it was found; 0 for what the search started from.
         source: "start", "mean" of the distribution, "best" candidate, or "average" of the means.
     """
@@ -75,7 +75,7 @@ class Contenders:
         )
 
 
-class Episodes:
+class PlayedEpisodes:
     """Training episodes that have been played, and how they went when they last were (prioritised level replay,
     Jiang et al. 2021, with the score itself as the priority)."""
 
@@ -86,7 +86,7 @@ class Episodes:
         """The `count` episodes that went worst; fewer where fewer have been played."""
         return sorted(self._scores, key=self._scores.__getitem__)[:count]
 
-    def played(self, numbers: list[int], scores: np.ndarray) -> None:
+    def note(self, numbers: list[int], scores: np.ndarray) -> None:
         """Scores [P, E] of a generation on the episodes `numbers` [E]; what is not finite says nothing."""
         for number, column in zip(numbers, scores.T, strict=True):
             if np.isfinite(column).any():

@@ -59,7 +59,7 @@ def fitting(left: float, search: float, generations: int, every: int) -> int:
     """How many generations fit into `left` seconds: all, or a multiple of `every`, since a search ends at a look.
 
     Args:
-        search: seconds that all `generations` take.
+        search: seconds that all `generations` take; a final selection is taken for a part of each.
     """
     if left >= search:
         return generations

@@ -37,7 +37,18 @@ class _Job:
 
 
 class Scorer:
-    """Plays candidates where fitness comes from, and where they are looked at again."""
+    """Plays candidates where fitness comes from, and where they are looked at again.
+
+    Args:
+        tau: temperature of the dream.
+        memory: the M that C remembers with; mdnrnn: the folder of the M that dreams.
+        layout: of the candidates.
+        inputs: the states that they read.
+        agent: folder with V and M, for the workers of `cluster`.
+        selection: the episodes of every look.
+    Raises:
+        DamagedData: the dream's model is not whole.
+    """
 
     def __init__(
         self,
@@ -75,21 +86,17 @@ class Scorer:
 
     def chosen(self, looks: dict[str, np.ndarray]) -> np.ndarray:
         """Those of the looks that decide which controller is kept."""
-        return looks["dream" if self._dream_decides else "world"]
+        return looks["dream" if self.config.dream_decides else "world"]
 
     def deciding(self, params: np.ndarray, numbers: list[int]) -> np.ndarray:
         """Scores [P, E] on the whole episodes `numbers` [E], only where it is decided which controller is kept."""
-        return self.dream.scores(params, numbers)[0] if self._dream_decides else self._whole(params, numbers)
+        return self.dream.scores(params, numbers)[0] if self.config.dream_decides else self._whole(params, numbers)
 
     def virtual(self, params: np.ndarray) -> dict[str, float]:
-        """The score in the dream, on episodes of its own."""
+        """The score in the dream, on episodes of its own; only where fitness comes from a dream."""
         numbers = seeds.episodes(0, seeds.Purpose.TEST, count=VIRTUAL_EPISODES)
         scores, _ = self.dream.scores(params[None], numbers)
         return {"virtual_score": float(scores.mean()), "virtual_std": float(scores.std())}
-
-    @property
-    def _dream_decides(self) -> bool:
-        return self.config.dream and self.config.select == "dream"
 
     def _whole(self, params: np.ndarray, numbers: list[int]) -> np.ndarray:
         full = self.config.model_copy(update={"episodes_per_job": self.config.slots})  # they last about equally long

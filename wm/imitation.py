@@ -9,7 +9,7 @@ Shapes: B episodes, T steps, D numbers that C reads, A actions, P parameters of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,10 @@ def imitate(latents: Path, actor: str, memory: MDNRNN, inputs: tuple[str, ...], 
         return None
     size = layout.inputs + int(layout.bias)
     products, moments, steps = np.zeros((size, size)), np.zeros((size, layout.actions)), 0
-    for features, out in _replayed(data, chosen, memory, inputs, "out"):
+    for features, episode in _replayed(data, chosen, memory, inputs, ["out"]):
         features = np.concatenate([features, np.ones((len(features), int(layout.bias)))], axis=1)
         products += features.T @ features
-        moments += features.T @ out
+        moments += features.T @ episode["out"].astype(np.float64)
         steps += len(features)
     penalty = np.full(size, RIDGE * steps)
     penalty[layout.inputs :] = 0.0
@@ -58,22 +58,21 @@ def average(latents: Path, memory: MDNRNN, inputs: tuple[str, ...]) -> np.ndarra
     """What C reads on average, [D] float64, in the newest episodes (at most `NEWEST`)."""
     data = EpisodeSet(latents)
     total, steps = 0.0, 0
-    for features, _ in _replayed(data, list(range(len(data.episodes)))[-NEWEST:], memory, inputs, "act"):
+    for features, _ in _replayed(data, list(range(len(data.episodes)))[-NEWEST:], memory, inputs):
         total, steps = total + features.sum(0), steps + len(features)
     return total / steps
 
 
 def _replayed(
-    data: EpisodeSet, chosen: list[int], memory: MDNRNN, inputs: tuple[str, ...], column: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each chosen episode: what C would have read [T, D], and a column [T, A]; both float64."""
+    data: EpisodeSet, chosen: list[int], memory: MDNRNN, inputs: tuple[str, ...], more: Sequence[str] = ()
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Of each chosen episode: what C would have read [T, D] float64, and its columns "mu", "act" and `more`."""
     for start in range(0, len(chosen), BATCH):
-        names = list(dict.fromkeys(["mu", "act", column]))
-        episodes = [data.read(number, names) for number in chosen[start : start + BATCH]]
+        episodes = [data.read(number, ["mu", "act", *more]) for number in chosen[start : start + BATCH]]
         for states, episode in zip(_remembered(memory, episodes), episodes, strict=True):
             states["z"] = episode["mu"].astype(np.float32)
             features = np.concatenate([states[name] for name in inputs], axis=1)
-            yield features.astype(np.float64), episode[column].astype(np.float64)
+            yield features.astype(np.float64), episode
 
 
 @torch.inference_mode()

@@ -30,7 +30,8 @@ class Cost:
         seconds: of wall time, stopped attempts included; None where no run in MLflow wrote this output.
         cores: processes or threads that it was given.
         episodes, steps: of the world, collected, searched with or tested on.
-        selection: episodes of the world on which a search looked at its mean; their steps are not recorded.
+        selection: episodes of the world on which searches looked at means, best candidates, what they inherit, and the
+            contenders of a final selection; their steps are not recorded.
         dreamed_episodes, dreamed_steps: inside M.
     """
 
@@ -249,7 +250,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
             for row in paper.SCORES.get(world, ())[:1]:
                 figures._reference(ax, f"{row.method}, paper", row.mean, figures.GREY)
             figures._reference(ax, "solved", worlds.get(world).spec.solved, figures.INK)
-            figures._finish(ax, "Selection score of the controller kept", label, "linear", legend=False)
+            figures._finish(ax, "Best selection score so far", label, "linear", legend=False)
             ax.set_xlim(left=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figures._save(figure, path)

@@ -15,12 +15,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wm import agent as agents
 from wm import budget, figures, imitation, journal, models, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
-from wm.contenders import Contender, Contenders, Episodes
+from wm.contenders import Contender, Contenders, PlayedEpisodes
 from wm.controller import Layout, load_controller, save_controller
 from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
@@ -70,14 +70,27 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     )
     centre: bool = Field(
         False,
-        description="the search moves what C's weights make of deviations from what it reads on average; with raw "
-        "weights (paper) most of a step's effect is the same in all states. Needs a bias",
+        description="the search moves C's weights about what C reads on average (newest 100 episodes); with raw "
+        "weights (paper) most of a step's effect is the same in all states. Needs a bias or a hidden layer",
     )
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
     select: Literal["world", "dream"] = Field(
         "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the dream runs: cpu, cuda or cuda:N")
+
+    @property
+    def dream_decides(self) -> bool:
+        """Whether the kept controller is chosen in the dream."""
+        return self.dream and self.select == "dream"
+
+    @model_validator(mode="after")
+    def _leaves_room_for_new_episodes(self) -> EvolveConfig:
+        if self.hard_episodes >= self.episodes:
+            raise ValueError(
+                f"hard_episodes is {self.hard_episodes} of {self.episodes} episodes: leave at least one for a new one"
+            )
+        return self
 
 
 FINAL = 1
@@ -103,8 +116,8 @@ def evolve(
         previous: the agent whose controller the search starts from (runs/zero/evolve for zeros).
     Raises:
         DamagedData: a model is not whole.
-        UserError: no candidate of a generation has a finite score.
-        OutOfTime: the next look at the selection episodes would come after WM_DEADLINE.
+        UserError: no candidate of a generation, or no contender, has a finite score; `centre` without a bias.
+        OutOfTime: the next look at the selection episodes and the final selection would end after WM_DEADLINE.
     """
     agents.save(vae, mdnrnn, workspace.out)
     spec = worlds.get(world).spec
@@ -120,7 +133,7 @@ def evolve(
             raise UserError(f"evolve.centre moves a bias, and the controller of {world} has none: set it to false")
         offset = imitation.average(latents, memory, inputs)
     search = CMAES(config, layout.shift(start[None], offset)[0], seed, turn)
-    played = Episodes()
+    played = PlayedEpisodes()
     contenders = _resume(search, played, workspace, config.generations)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
@@ -142,11 +155,11 @@ def evolve(
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = controllers(search.ask())
-            numbers = played.hardest(min(config.hard_episodes, config.episodes))
+            numbers = played.hardest(config.hard_episodes)
             fresh = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
             numbers += fresh[: config.episodes - len(numbers)]
             scores, lengths = scorer.fitness(candidates, numbers)  # [P, E]
-            played.played(numbers, scores)
+            played.note(numbers, scores)
             fitness = scores.mean(1)
             if not np.isfinite(fitness).any():
                 raise UserError(
@@ -164,7 +177,7 @@ def evolve(
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 looked_at = time.time()
-                looked = np.stack([controllers(search.mean[None])[0], candidates[int(np.nanargmax(fitness))]])
+                looked = np.concatenate([controllers(search.mean[None]), candidates[[int(np.nanargmax(fitness))]]])
                 line |= _rescore(scorer, looked, generation, contenders, _last_look(workspace))
                 ending = (time.time() - looked_at) * final_episodes(config) / (2 * config.rescore_episodes)
             seconds = time.perf_counter() - began
@@ -179,17 +192,17 @@ def evolve(
                 if last_look + spent + ending > budget.deadline():
                     raise budget.OutOfTime(generation + 1, config.generations, contenders.best.score)
         progress.close()
-        kept = contenders.best
-        if not math.isfinite(kept.score):
-            raise UserError(
-                f"no controller has a finite score on the selection episodes: look at the models in {vae} and {mdnrnn}"
-            )
-        final = 0
+        kept, final = contenders.best, 0
         if config.final_episodes:
             average = controllers(search.average[None])[0]
             field = [*contenders.found, Contender(average, -np.inf, config.generations, "average")]
             numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, FINAL, count=config.final_episodes)
-            kept, final = _final(scorer, field, numbers), len(field) * len(numbers)
+            kept = _final(scorer, field, numbers)
+            final = 0 if config.dream_decides else len(field) * len(numbers)
+        if not math.isfinite(kept.score):
+            raise UserError(
+                f"no controller has a finite score on the selection episodes: look at the models in {vae} and {mdnrnn}"
+            )
         virtual = scorer.virtual(kept.params) if config.dream else {}
     save_controller(
         kept.params,
@@ -226,8 +239,8 @@ def evolve(
 
 
 def final_episodes(config: EvolveConfig) -> int:
-    """Episodes that the final selection plays at most, of all contenders together."""
-    return (Contenders.MOST + 1) * config.final_episodes
+    """Episodes of the world that the final selection plays at most, of all contenders together."""
+    return 0 if config.dream_decides else (Contenders.MOST + 1) * config.final_episodes
 
 
 def _rescore(
@@ -310,20 +323,21 @@ def _start(
 
 
 def _final(scorer: Scorer, field: list[Contender], numbers: list[int]) -> Contender:
-    """The one of the field that is best on the episodes `numbers`, with its score there."""
+    """The one of the field that is best on the episodes `numbers`, with its score there; -inf where nobody has one."""
     scores = scorer.deciding(np.stack([one.params for one in field]), numbers).mean(1)
+    scores = np.where(np.isfinite(scores), scores, -np.inf)
     for one, score in zip(field, scores, strict=True):
         print(f"final selection: {one.source} of generation {one.generation} scores {score:.1f}")
-    best = int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
+    best = int(scores.argmax())
     return replace(field[best], score=float(scores[best]))
 
 
-def _save(search: CMAES, contenders: Contenders, played: Episodes, workspace: Workspace, generation: int) -> None:
+def _save(search: CMAES, contenders: Contenders, played: PlayedEpisodes, workspace: Workspace, generation: int) -> None:
     tensors, state = contenders.state()
     workspace.checkpoints.save(generation, {"history": search.history} | tensors | played.state(), state)
 
 
-def _resume(search: CMAES, played: Episodes, workspace: Workspace, generations: int) -> Contenders | None:
+def _resume(search: CMAES, played: PlayedEpisodes, workspace: Workspace, generations: int) -> Contenders | None:
     """What the last checkpoint had; None where there is none, or it is of a longer search that has gone too far."""
     found = workspace.checkpoints.load()
     if found is None or found[1]["step"] > generations:

@@ -103,8 +103,8 @@ def run_stage(stage: str, name: str) -> None:
             )
     numbers = todo.config.model_dump()
     identity = numbers | todo.arguments
-    if stage == "evolve":  # a long search begins as a short one does, if both are looked at in the same generations
-        identity["generations"] %= identity["rescore_every"]
+    if stage == "evolve" and identity["generations"] % identity["rescore_every"] == 0:
+        identity["generations"] = 0  # a long search begins as a short one does: with looks in the same generations
     print_key = fingerprint(
         stage, identity, {key: digest(path) for key, path in todo.inputs.items()}, function.__module__
     )
