@@ -7,20 +7,26 @@ core would reach if it did nothing but step, see, remember and act, each at its 
 measured inside the same workers, all of them busy: "env" is one environment over whole episodes of the same kind, reset
 and drawing included, V, M and C run in batches.
 Occupancy: steps played over (slots x steps of the batch), until the last episode has ended.
+Where the rest goes: microseconds of one core a step, of each part alone (as in the bound) and inside the engine, where
+every environment and every weight comes back into the cache after all the others had their turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import time
+from collections.abc import Iterator
 from statistics import median
+from unittest import mock
 
 import cv2
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.wrappers import TimeLimit
 
 from wm import agent as agents
 from wm import rollout, worlds
@@ -49,7 +55,7 @@ def measure(episodes: int = 8, workers: int = 2) -> dict[str, float]:
         list(cluster.map(_play, [(params, pairs[:SLOTS], 2)] * workers))  # workers start, models are made
         before = list(cluster.map(_parts, [params] * workers))
         began = time.perf_counter()
-        played = list(cluster.map(_play, [(*job, 0) for job in jobs]))
+        played, spent = zip(*cluster.map(_timed_play, jobs), strict=True)
         seconds = time.perf_counter() - began
         after = list(cluster.map(_parts, [params] * workers))
     parts = {name: float(np.mean([rates[name] for rates in before + after])) for name in before[0]}
@@ -64,6 +70,9 @@ def measure(episodes: int = 8, workers: int = 2) -> dict[str, float]:
         "fraction": steps / seconds / bound,
         "occupancy": steps / sum(part.slots * part.batch_steps for part in played),
         "steps": steps,
+        **{f"{name}_alone_us": 1e6 / rate for name, rate in parts.items()},
+        **{f"{name}_inside_us": 1e6 * sum(job[name] for job in spent) / steps for name in spent[0]},
+        "idle_us": 1e6 * (workers * seconds - sum(sum(job.values()) for job in spent)) / steps,
     }
 
 
@@ -133,6 +142,41 @@ def _parts(params: np.ndarray, shared: None = None) -> dict[str, float]:
         "mdnrnn": _rate(lambda: agent.remember(z, acts, h, c, restart), SLOTS, 200),
         "controller": _rate(lambda: agent.act(params[:SLOTS], z, h, c), SLOTS, 200),
     }
+
+
+def _timed_play(job, shared: None = None) -> tuple[rollout.Played, dict[str, float]]:
+    """A job to its end, and the seconds that went into each part, and into all that is none of them."""
+    spent = dict.fromkeys(("env", "vae", "mdnrnn", "controller"), 0.0)
+    parts = (
+        (TimeLimit, "reset", "env"),
+        (TimeLimit, "step", "env"),
+        (agents.Agent, "see", "vae"),
+        (agents.Agent, "remember", "mdnrnn"),
+        (agents.Agent, "decide", "controller"),
+    )
+    with contextlib.ExitStack() as stack:
+        for owner, method, name in parts:
+            stack.enter_context(_clocked(owner, method, spent, name))
+        began = time.perf_counter()
+        played = _play((*job, 0))
+        spent["rest"] = time.perf_counter() - began - sum(spent.values())
+    return played, spent
+
+
+@contextlib.contextmanager
+def _clocked(owner: type, method: str, spent: dict[str, float], name: str) -> Iterator[None]:
+    """Inside it, the seconds that a method takes are added to `spent`."""
+    plain = getattr(owner, method)
+
+    def clocked(*args, **kwargs):
+        began = time.perf_counter()
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            spent[name] += time.perf_counter() - began
+
+    with mock.patch.object(owner, method, clocked):
+        yield
 
 
 def _rate(work, count: int, repeats: int) -> float:

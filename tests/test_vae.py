@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wm import convolutions
-from wm.vae import VAE, SigmoidSquaredError, VAEConfig, load_vae, save_vae
+from wm.vae import VAE, SigmoidError, VAEConfig, load_vae, save_vae
 
 
 class PlainVAE(nn.Module):
@@ -155,12 +155,23 @@ def test_relu_with_spreading():
     torch.testing.assert_close(convolutions.fold(convolutions.relu_spread(folded)), folded.relu())
 
 
-def test_squared_error_of_a_sigmoid():
+@pytest.mark.parametrize("focus", [0.0, 100.0])
+def test_error_of_a_sigmoid(focus):
     logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     target = torch.rand(2, 5, dtype=torch.float64)
-    assert torch.autograd.gradcheck(SigmoidSquaredError.apply, (logits, target))
-    expected = F.mse_loss(torch.sigmoid(logits), target, reduction="sum")
-    torch.testing.assert_close(SigmoidSquaredError.apply(logits, target), expected)
+    assert torch.autograd.gradcheck(SigmoidError.apply, (logits, target, focus))
+    squares = F.mse_loss(torch.sigmoid(logits), target, reduction="none")
+    torch.testing.assert_close(SigmoidError.apply(logits, target, focus), (squares + focus * squares**2).sum())
+
+
+def test_focus_reaches_the_loss():
+    obs = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    plain = VAE(VAEConfig(z_size=8))
+    focused = VAE(VAEConfig(z_size=8, focus=100.0))
+    focused.load_state_dict(plain.state_dict())
+    first, second = (model.loss(obs, torch.Generator().manual_seed(0))[1] for model in (plain, focused))
+    assert second["kl"] == first["kl"]
+    assert second["reconstruction"] > 2 * first["reconstruction"]
 
 
 def test_kl_below_the_free_nats_costs_them():
