@@ -22,7 +22,7 @@ PAPER = {1: "202 ± 79 measured before, 210 ± 108 in the paper", 10: "285 ± 14
 
 def play(env: gymnasium.Env, seed: int, hold: int) -> tuple[float, list[np.ndarray]]:
     """Score and frames of one episode of the random policy; a function of seed and hold alone."""
-    policy = worlds.get("take_cover").explorer(np.random.default_rng([seed, hold]), hold=hold)
+    policy = worlds.get("take_cover").explorer(np.random.default_rng([seed, hold]), hold=hold, lean=0.0)
     obs, _ = env.reset(seed=seed)
     frames, score, over = [obs], 0.0, False
     while not over:

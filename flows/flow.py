@@ -106,6 +106,11 @@ def run_stage(
     )
 
 
+def at_start() -> None:
+    """Called as a flow begins. A command puts its own here, to take back the SIGTERM that Prefect's engine has taken,
+    which would wait for the stage under way."""
+
+
 @flow(
     name="pipeline",
     flow_run_name="{agent}",
@@ -120,6 +125,7 @@ def pipeline(agent: str, place: Place = "here", budget: Budget = None) -> State[
         place: Where stages run: in this folder, or each on a worker of the pool that dvc.yaml names for it.
         budget: How long the run may take, such as 2h or 90m; empty for as long as it takes.
     """
+    at_start()
     try:
         deadline = _deadline(agent, place, budget)
         with claim.workspace(agent):
@@ -192,6 +198,7 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
         agent: a name under `agents` in params.yaml.
         actor: the agent that collects the round's episodes; the last round's where none is named.
     """
+    at_start()
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.uri(Path.cwd()))  # of this folder, not of the worktree
     try:
         graph.check(agent)

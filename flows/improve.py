@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
 from flows import claim, graph
-from flows.pipeline import check_folder, stop
+from flows.pipeline import check_folder, listen
 from flows.server import Server
 from wm.errors import UserError
 
@@ -27,7 +26,8 @@ examples:
   git worktree remove .wm/improve/smoke         forget the folder (the branch keeps the rounds)
 
 A round that was stopped or failed is gone on with by the next run, which adds no other.
-exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130 stopped by Ctrl-C
+exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130, 143 stopped by
+Ctrl-C, by SIGTERM
 """
 
 
@@ -42,16 +42,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("agent", metavar="NAME", help="an entry of `agents` in params.yaml")
     parser.add_argument("--actor", metavar="AGENT", help="who collects; default: the last round's agent")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGINT, stop)
+    listen()
     try:
         check_folder()
         graph.check(args.agent)
         claim.watch_over()  # the server starts before the round's folder is claimed
         server = Server()
-        from flows.flow import improve  # Prefect takes seconds to import, and makes its folder
+        from flows import flow  # Prefect takes seconds to import, and makes its folder
 
+        flow.at_start = listen
         server.wait()
-        state = improve(args.agent, args.actor, return_state=True)
+        state = flow.improve(args.agent, args.actor, return_state=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

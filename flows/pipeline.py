@@ -39,7 +39,8 @@ examples:
                                                      for it; `python -m flows.worker --help` says how
 
 Ctrl-C or a kill leave no process behind, and the same command goes on from the last checkpoint.
-exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130 stopped by Ctrl-C
+exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130, 143 stopped by
+Ctrl-C, by SIGTERM
 """
 OUTLOOK = {
     "unchanged": "unchanged, will be skipped",
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     agent, place = args.agent, args.place
-    signal.signal(signal.SIGINT, stop)
+    listen()
     try:
         check_folder()
         _check_params()
@@ -137,11 +138,12 @@ def _run(agent: str, place: str, length: str | None) -> int:
             print("warning: no estimate of the time it takes; going on without", file=sys.stderr)
     import httpx
 
-    from flows.flow import metrics, pipeline  # Prefect takes seconds to import, and makes its folder
+    from flows import flow  # Prefect takes seconds to import, and makes its folder
 
+    flow.at_start = listen
     server.wait()
     try:
-        state = pipeline(agent, place, length, return_state=True)
+        state = flow.pipeline(agent, place, length, return_state=True)
     except httpx.TransportError as error:  # after a minute of further tries
         address = os.environ["PREFECT_API_URL"]
         print(
@@ -156,13 +158,20 @@ def _run(agent: str, place: str, length: str | None) -> int:
     for address, result in state.result()["stages"].items():
         print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s")
     print(state.result()["gate"])
-    print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in metrics(agent).items()))
+    print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in flow.metrics(agent).items()))
     return 0
 
 
-def stop(*_) -> None:
-    """Ctrl-C: ends what the run started, says so in one sentence, and leaves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def listen() -> None:
+    """Lets Ctrl-C and SIGTERM end the run."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def stop(number: int, *_) -> None:
+    """Ctrl-C or SIGTERM: ends what the run started, says so in one sentence, and leaves."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     logging.disable()  # what is ended now will be reported as failed
     if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
         from prefect.runtime import flow_run
@@ -174,7 +183,7 @@ def stop(*_) -> None:
     if os.environ.get(watchdog.VARIABLE) == watchdog.ticket():
         guard.sweep(watchdog.ticket())
     print("\nStopped; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
-    os._exit(130)  # not SystemExit: Prefect would report a crash to a server that is gone
+    os._exit(128 + number)  # not SystemExit: Prefect would report a crash to a server that is gone
 
 
 def _cancelled(run_id: str | None) -> None:
@@ -183,7 +192,7 @@ def _cancelled(run_id: str | None) -> None:
 
     if run_id:
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run_id, Cancelled(message="Stopped by Ctrl-C"), force=True)
+            client.set_flow_run_state(run_id, Cancelled(message="Stopped by a signal"), force=True)
 
 
 if __name__ == "__main__":

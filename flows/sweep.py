@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with it goes the run that it waits for
     for name in names:
         if code := subprocess.run([sys.executable, "-m", "flows.pipeline", name]).returncode:
             return code

@@ -170,13 +170,20 @@ def test_somebody_elses_dvc_is_waited_for(project):
     assert finish(other)[0] == 0
 
 
-def test_nothing_survives_kill_9_nor_ctrl_c(offline):
+def test_nothing_survives_kill_9_nor_sigterm_nor_ctrl_c(offline):
     offline.set("collect", seconds=300)
     flow = offline.start("flows.pipeline", "tiny")
     read_until(flow, "Task run 'collect@tiny' - working")
     assert len(offline.processes()) >= 6  # flow, guard, server, dvc, stage, its worker
     flow.kill()
     wait_for(lambda: not offline.processes(), 10)
+
+    flow = offline.start("flows.pipeline", "tiny")
+    read_until(flow, "Task run 'collect@tiny' - working")
+    flow.terminate()  # as `timeout`, `docker stop` and schedulers do
+    code, output = finish(flow)
+    assert code == 143 and output.strip() == SENTENCE
+    wait_for(lambda: not offline.processes(), 2)
 
     (offline.folder / ".dvc/tmp/rwlock").write_text('{"write": {"')  # as a kill at the wrong moment leaves it
     flow = offline.start("flows.pipeline", "tiny")

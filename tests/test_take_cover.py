@@ -136,7 +136,7 @@ def test_step_needs_reset(env):
 
 @pytest.mark.parametrize("hold", [1, 10])
 def test_random_actions_are_uniform_and_held(hold):
-    policy = worlds.get("take_cover").explorer(np.random.default_rng(0), hold=hold)
+    policy = worlds.get("take_cover").explorer(np.random.default_rng(0), hold=hold, lean=0.0)
     acts = np.array([policy(None)[0] for _ in range(20_000)])
     starts = np.flatnonzero(np.diff(acts, prepend=2))
     lengths = np.diff(starts)
@@ -144,6 +144,18 @@ def test_random_actions_are_uniform_and_held(hold):
     assert lengths.mean() == pytest.approx((hold + 1) / 2, rel=0.05)
     thirds = np.histogram(acts[starts], 3, (-1, 1))[0] / len(starts)
     assert thirds == pytest.approx(np.full(3, 1 / 3), abs=0.03)
+
+
+def test_some_episodes_are_restless_and_some_stay_at_a_wall():
+    means, longest = [], []
+    for seed in range(100):
+        policy = worlds.get("take_cover").explorer(np.random.default_rng(seed))
+        acts = np.array([policy(None)[0] for _ in range(300)])
+        assert np.abs(acts).max() <= 1
+        means.append(acts.mean())
+        longest.append(np.diff(np.flatnonzero(np.diff(np.sign(acts), prepend=9, append=9))).max())
+    assert min(means) < -0.5 and max(means) > 0.5
+    assert min(longest) < 30 and sum(np.array(longest) > 250) >= 10
 
 
 @pytest.mark.parametrize("hold", [0, 2.5])

@@ -28,6 +28,9 @@ SKILL = 4
 THRESHOLD = 1 / 3
 """The action's middle third means: stay."""
 
+HOLDS = (10, 20, 40, 80, 160, 320)
+"""Steps for which a random action is held at most: from a restless policy to one that runs to a wall and stays."""
+
 _STAY, _LEFT, _RIGHT = [0, 0], [1, 0], [0, 1]  # the scenario's buttons: MOVE_LEFT, MOVE_RIGHT
 _RESOLUTIONS = ("160x120", "320x240", "640x480")
 
@@ -57,12 +60,20 @@ class TakeCover(World):
         """tanh, so that C's actions fill the range [-1, 1] of the random ones from which M learned."""
         return tanh(out)
 
-    def explorer(self, rng: np.random.Generator, *, hold: int = 10) -> Policy:
-        """Actions uniform in [-1, 1], each held for 1 to `hold` steps (uniform too).
+    def explorer(self, rng: np.random.Generator, *, hold: int | None = None, lean: float | None = None) -> Policy:
+        """Actions uniform in [-1, 1] plus `lean`, clipped, each held for 1 to `hold` steps (uniform too).
 
+        Without arguments an episode's temper is drawn first: `hold` from `HOLDS`, `lean` uniform in [-1, 1]. A policy
+        with one temper for all (the paper's is near `hold=10, lean=0`) hardly ever stays at a wall, and a dream made of
+        its episodes knows no harm there, which is the first thing that a search finds.
+
+        Args:
+            rng: all its randomness.
         Raises:
             ValueError: hold is not a whole number from 1 on.
         """
+        hold = int(rng.choice(HOLDS)) if hold is None else hold
+        lean = rng.uniform(-1, 1) if lean is None else lean
         if hold < 1 or hold != int(hold):
             raise ValueError(f"hold is {hold}: expected a whole number of steps, 1 or more")
         act, left = np.zeros(1, np.float32), 0
@@ -70,7 +81,7 @@ class TakeCover(World):
         def policy(obs: np.ndarray) -> np.ndarray:
             nonlocal act, left
             if left == 0:
-                act = rng.uniform(-1, 1, 1).astype(np.float32)
+                act = (rng.uniform(-1, 1, 1) + lean).clip(-1, 1).astype(np.float32)
                 left = int(rng.integers(1, int(hold) + 1))
             left -= 1
             return act.copy()
