@@ -140,7 +140,7 @@ def _parts(params: np.ndarray, shared: None = None) -> dict[str, float]:
         "env": 1 / float(np.mean(per_step)),
         "vae": _rate(lambda: agent.see(batch, None), SLOTS, 200),
         "mdnrnn": _rate(lambda: agent.remember(z, acts, h, c, restart), SLOTS, 200),
-        "controller": _rate(lambda: agent.act(params[:SLOTS], z, h, c), SLOTS, 200),
+        "controller": _rate(lambda: agent.decide(params[:SLOTS], z, h, c), SLOTS, 200),
     }
 
 
@@ -199,7 +199,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     for name, value in found.items():
-        print(f"{name:<18}{value:>14,.2f}")
+        print(f"{name:<22}{value:>14,.2f}")
 
 
 if __name__ == "__main__":

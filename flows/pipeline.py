@@ -171,7 +171,7 @@ def listen() -> None:
 def stop(number: int, *_) -> None:
     """Ctrl-C or SIGTERM: ends what the run started, says so in one sentence, and leaves."""
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)  # not SIG_IGN, which a child would inherit
     logging.disable()  # what is ended now will be reported as failed
     if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
         from prefect.runtime import flow_run

@@ -35,11 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with it goes the run that it waits for
-    for name in names:
-        if code := subprocess.run([sys.executable, "-m", "flows.pipeline", name]).returncode:
+    for command in (*(["flows.pipeline", name] for name in names), ["wm", "sweep", model]):
+        if code := _run(command):
             return code
-    return subprocess.run([sys.executable, "-m", "wm", "sweep", model]).returncode
+    return 0
+
+
+def _run(command: list[str]) -> int:
+    """The exit code of `python -m` this; SIGTERM is passed on to it."""
+    child = subprocess.Popen([sys.executable, "-m", *command])
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    return child.wait()
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_contract(tmp_path):
-    check_world(DreamWorld(write_model(tmp_path, "car_racing"), tau=1.1, max_steps=60))
+@pytest.mark.parametrize("world", ["car_racing", "take_cover"])
+def test_contract(world, tmp_path):
+    check_world(DreamWorld(write_model(tmp_path, world), tau=1.1, max_steps=60), seed=8)
 
 
 @pytest.mark.parametrize("observation", ["features", "frame"])

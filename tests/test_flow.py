@@ -180,7 +180,7 @@ def test_nothing_survives_kill_9_nor_sigterm_nor_ctrl_c(offline):
 
     flow = offline.start("flows.pipeline", "tiny")
     read_until(flow, "Task run 'collect@tiny' - working")
-    flow.terminate()  # as `timeout`, `docker stop` and schedulers do
+    flow.terminate()  # as `timeout` and cluster schedulers do
     code, output = finish(flow)
     assert code == 143 and output.strip() == SENTENCE
     wait_for(lambda: not offline.processes(), 2)

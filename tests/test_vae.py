@@ -160,6 +160,7 @@ def test_error_of_a_sigmoid(focus):
     logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     target = torch.rand(2, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(SigmoidError.apply, (logits, target, focus))
+    assert torch.autograd.gradcheck(SigmoidError.apply, (logits.detach().T.requires_grad_(), target.T, focus))
     squares = F.mse_loss(torch.sigmoid(logits), target, reduction="none")
     torch.testing.assert_close(SigmoidError.apply(logits, target, focus), (squares + focus * squares**2).sum())
 

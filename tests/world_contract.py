@@ -80,8 +80,7 @@ def check_explorer(world: World, seed: int) -> None:
     first, again = explore(world, 200, seed), explore(world, 200, seed)
     assert np.array_equal(first, again), "explorer is not a function of rng alone"
     assert not np.array_equal(first, explore(world, 200, seed + 1)), "explorer ignores rng"
-    several = [first, *(explore(world, 200, seed + 1 + index) for index in range(9))]
-    assert max(np.ptp(acts, axis=0).max() for acts in several) > 0, "explorer never changes its action"
+    assert np.ptp(first, axis=0).max() > 0, "explorer never changes its action"
     space = world.make().action_space
     for act in first:
         assert space.contains(act), f"explorer gave {act!r}, outside {space}"

@@ -144,9 +144,9 @@ class SigmoidError(torch.autograd.Function):
         flat = error.flatten()
         total = torch.dot(flat, flat)
         if focus:
-            squares = flat.square()
-            total += focus * torch.dot(squares, squares)
-            flat *= squares.mul_(2.0 * focus).add_(1.0)
+            squares = error.square()
+            total += focus * squares.square().sum()
+            error *= squares.mul_(2.0 * focus).add_(1.0)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(torch.ops.aten.sigmoid_backward.grad_input(error, p, grad_input=error))
         return total
