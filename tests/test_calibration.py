@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests import dream_model
 from wm import calibration, episodes
 from wm.cli import main
 from wm.errors import UserError
+from wm.worlds.take_cover import TakeCover
 
 ROOT = Path(__file__).parent.parent
 LENGTHS = [8, 21, 30] * 10
@@ -51,7 +53,9 @@ def test_only_episodes_of_the_random_policy_count(model):
     assert lives.lengths.tolist() == lives.scores.tolist() == mine
 
 
-def test_a_cold_dream_ends_when_the_drift_says(model):
+def test_a_cold_dream_ends_when_the_drift_says(model, monkeypatch):
+    even_tempered = functools.partialmethod(TakeCover.explorer, hold=10, lean=0.0)  # others push against the drift
+    monkeypatch.setattr(TakeCover, "explorer", even_tempered)
     lives = calibration.dream(model, 1e-6, 400)
     assert (lives.scores == lives.lengths).all() and len(lives.lengths) == 400
     assert 22 < lives.lengths.mean() < 34  # 2 at a drift of 0.1 takes 20 steps; pushes are held, which takes longer
