@@ -15,8 +15,9 @@ was trained or selected; the interval is the mean's, 95%, by bootstrap. `dvc met
 beside this page has all that is said here about an agent, with the points of its curve."""
 COSTS = """\
 Wall time is MLflow's, summed over all stages back to the first episode, attempts that were stopped included; core-hours
-are those of training. Real episodes are those of the world: collected, played by the search, and played whole to choose
-what it keeps (selection; their steps are not recorded, so the column of steps is without them)."""
+are those of training. Real episodes are those of the world: collected, played by the search, and played whole on
+selection episodes, to choose what the search keeps or, where the dream chooses, only to look at how it does in the world
+(their steps are not recorded, so the column of steps is without them)."""
 SAME = """\
 Agents on one V and M, scored on the same episodes, each compared in pairs with the first
 (`python -m wm table {names}`)."""
