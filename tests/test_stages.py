@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -13,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -370,19 +372,20 @@ def test_a_dream_is_looked_at_beside_the_world_and_may_choose_alone(copy, capsys
     change(("evolve: {", "evolve: {dream: true, select: dream, "), ("final_episodes: 3", "final_episodes: 0"))
     assert main(["evolve", "tiny"]) == 0
     lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
-    best = max(max(each["rescored_dream"], each["rescored_best_dream"]) for each in lines)
+    best = max(each["rescored_dream"] for each in lines)
     about = files.read_json(copy / "runs/tiny/evolve/controller.json")
     assert about["selection_score"] == best and about["dream"] and about["tau"] == 1.0
+    assert about["source"] == "mean", "a generation's best candidate is the best at its model's mistakes"
     assert all(each["dream_reality_gap"] == each["rescored_dream"] - each["rescored"] for each in lines)
     summary = files.read_json(copy / "runs/tiny/evolve/summary.json")
     assert np.isfinite(summary["virtual_score"]) and summary["virtual_std"] >= 0
 
 
 def test_a_controller_that_exploits_the_dream_is_an_alarm(capsys):
-    """The dream's score rises while the world's falls, each by more than its standard error."""
+    """The dream's score rises while the world's falls, each by more than a look's standard error."""
 
     class Looks:
-        selection = (1, 2)
+        selection, config = (1, 2), SimpleNamespace(dream_decides=True)
 
         def __init__(self, world, dream):
             self.found = {"world": np.array([world, world]), "dream": np.array([dream, dream])}
@@ -397,12 +400,21 @@ def test_a_controller_that_exploits_the_dream_is_an_alarm(capsys):
         contenders = Contenders([Contender(np.zeros(3), -np.inf, 0, "start")])
         return evolve._rescore(Looks(world, dream), np.zeros((2, 3)), 1, contenders, before)
 
-    first = look([100.0, 120.0], [100.0, 110.0], {})
+    first = look([100.0, 120.0], [100.0, 110.0], {}) | {"step": 1}
     assert first["gap_alarm"] == 0 and first["dream_reality_gap"] == -5
     assert look([90.0, 70.0], [90.0, 100.0], first)["gap_alarm"] == 0, "both fell"
     assert look([100.0, 115.0], [200.0, 210.0], first)["gap_alarm"] == 0, "the world's fell within its error"
     assert look([50.0, 60.0], [200.0, 210.0], first)["gap_alarm"] == 1
-    assert "the controller exploits the model" in capsys.readouterr().out
+    assert "alarm: since generation 1 " in capsys.readouterr().out
+
+
+def test_an_alarm_compares_with_the_look_at_which_the_world_went_best(tmp_path):
+    """A slow fall, each step of it within the error, would never be one otherwise."""
+    lines = [{"step": 1}, {"step": 2, "rescored": 5.0}, {"step": 4, "rescored": 9.0}, {"step": 6, "rescored": 7.0}]
+    path = tmp_path / "metrics.jsonl"
+    assert evolve._best_look(SimpleNamespace(journal=SimpleNamespace(path=path))) == {}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert evolve._best_look(SimpleNamespace(journal=SimpleNamespace(path=path)))["step"] == 4
 
 
 def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):

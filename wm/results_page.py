@@ -16,8 +16,8 @@ beside this page has all that is said here about an agent, with the points of it
 COSTS = """\
 Wall time is MLflow's, summed over all stages back to the first episode, attempts that were stopped included; core-hours
 are those of training. Real episodes are those of the world: collected, played by the search, and played whole on
-selection episodes, to choose what the search keeps or, where the dream chooses, only to look at how it does in the world
-(their steps are not recorded, so the column of steps is without them)."""
+selection episodes, to choose what it keeps or, where the dream chooses, only to see how it does in the world (their
+steps are not recorded, so the column of steps is without them)."""
 SAME = """\
 Agents on one V and M, scored on the same episodes, each compared in pairs with the first
 (`python -m wm table {names}`)."""

@@ -2,7 +2,8 @@
 
 What is written is not the best of a noisy population: the distribution's mean, and the generation's best candidate,
 are scored again on selection episodes that no candidate was ever trained on. The best of those is kept, or the best few
-and the average of the means are played off on further episodes at the end (`final_episodes`).
+and the average of the means are played off on further episodes at the end (`final_episodes`). Where the dream chooses,
+only means are kept: the best candidate of a generation is the one that found most of the model's mistakes.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def evolve(
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 looked_at = time.time()
                 looked = np.concatenate([controllers(search.mean[None]), candidates[[int(np.nanargmax(fitness))]]])
-                line |= _rescore(scorer, looked, generation, contenders, _last_look(workspace))
+                line |= _rescore(scorer, looked, generation, contenders, _best_look(workspace))
                 ending = (time.time() - looked_at) * final_episodes(config) / (2 * config.rescore_episodes)
             seconds = time.perf_counter() - began
             workspace.journal.log(
@@ -234,6 +235,7 @@ def evolve(
         "steps": int(sum(line["steps"] for line in lines)),
         "nan": int(sum(line["nan"] for line in lines)),
         "final_episodes": final,
+        **({"gap_alarms": int(sum(line.get("gap_alarm", 0) for line in lines))} if config.dream else {}),
         **virtual,
     }
 
@@ -249,11 +251,12 @@ def _rescore(
     """Looks at the mean and the best candidate, [2, N], on whole selection episodes; updates `contenders`.
 
     Args:
-        before: the line of the journal with the last look.
+        before: the line of the journal with the look at which the mean was best in the world; empty before the first.
     """
     looks = scorer.looks(looked)
     for source, params, scores in zip(("mean", "best"), looked, scorer.chosen(looks), strict=True):
-        contenders.add(Contender(params, float(scores.mean()), generation + 1, source))
+        if source == "mean" or not scorer.config.dream_decides:
+            contenders.add(Contender(params, float(scores.mean()), generation + 1, source))
     line: dict[str, float] = {}
     for name, scores in looks.items():
         suffix = "" if name == "world" else f"_{name}"
@@ -267,24 +270,25 @@ def _rescore(
         line["gap_alarm"] = float(_exploits(line, before, len(scorer.selection)))
         if line["gap_alarm"]:
             print(
-                f"alarm: since the last look the dream's score went from {before['rescored_dream']:.0f} to "
-                f"{line['rescored_dream']:.0f} and the world's from {before['rescored']:.0f} to "
+                f"alarm: since generation {before['step']} the dream's score went from {before['rescored_dream']:.0f} "
+                f"to {line['rescored_dream']:.0f} and the world's from {before['rescored']:.0f} to "
                 f"{line['rescored']:.0f}: the controller exploits the model; a higher tau makes that harder"
             )
     return line | {"kept": contenders.best.score}
 
 
 def _exploits(line: dict[str, float], before: dict[str, float], episodes: int) -> bool:
-    """Whether the dream's score rose and the world's fell, both by more than their standard errors."""
+    """Whether the dream's score rose and the world's fell, both by more than the standard error of a look."""
     if "rescored_dream" not in before:
         return False
     rise, fall = line["rescored_dream"] - before["rescored_dream"], before["rescored"] - line["rescored"]
     return bool(rise > line["rescored_std_dream"] / episodes**0.5 and fall > line["rescored_std"] / episodes**0.5)
 
 
-def _last_look(workspace: Workspace) -> dict[str, float]:
+def _best_look(workspace: Workspace) -> dict[str, float]:
     path = workspace.journal.path
-    return next((line for line in reversed(journal.read(path) if path.exists() else []) if "rescored" in line), {})
+    looks = [line for line in (journal.read(path) if path.exists() else []) if "rescored" in line]
+    return max(looks, key=lambda line: line["rescored"], default={})
 
 
 def _untrained(trained: MDNRNN, seed: int) -> MDNRNN:
