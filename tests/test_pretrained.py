@@ -69,3 +69,20 @@ def test_a_damaged_or_unknown_agent_is_a_sentence(project, capsys):
     assert "controller.safetensors is damaged" in capsys.readouterr().err
     assert main(["keep", "tiny"]) == 2
     assert "tiny has no score yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--seed=-1", "0 or more"), ("--steps=0", "1 or more"), ("--tau=0", "more than 0"), ("--tau=-1", "more than 0")],
+)
+@pytest.mark.parametrize("command", ["watch", "dream"])
+def test_a_number_that_cannot_be_is_a_sentence(project, capsys, command, option, words):
+    assert main([command, "tiny", "--pretrained", option]) == 2
+    assert f"expected {words}" in capsys.readouterr().err
+
+
+def test_a_display_that_is_not_there_is_none(project, capsys, monkeypatch):
+    """With a DISPLAY that leads nowhere pygame draws where nobody looks."""
+    monkeypatch.setenv("DISPLAY", ":77")
+    assert main(["dream", "tiny", "--pretrained", "--steps", "3"]) == 0
+    assert "wrote dream.mp4" in capsys.readouterr().out and Path("dream.mp4").exists()

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         command = _add(commands, name, text, function)
         command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
-        command.add_argument("--steps", type=int, default=None if name == "watch" else 1000, help="the most to play")
+        command.add_argument("--steps", type=int, default=None, help="the most to play; default: the whole episode")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
         _pretrained(command, "the agent that comes with the repository (pretrained/NAME)")
@@ -180,19 +180,26 @@ def _watch(args: argparse.Namespace) -> None:
 def _dream(args: argparse.Namespace) -> None:
     from wm import watch
 
-    folder, starts, tau = _whole_agent(args)
-    print(watch.dream(folder, starts, args.seed, args.out, args.steps, tau))
+    folder, model, tau = _whole_agent(args)
+    print(watch.dream(folder, model, args.seed, args.out, args.steps, tau))
 
 
 def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
-    """Where the agent lies, where the first frames of its dreams do, and the dream's temperature."""
+    """Where the agent lies, where the model does that it dreams with, and the dream's temperature."""
+    for option, sound, words in (
+        ("seed", args.seed >= 0, "0 or more"),
+        ("steps", args.steps is None or args.steps > 0, "1 or more"),
+        ("tau", args.tau is None or args.tau > 0, "more than 0"),
+    ):
+        if not sound:
+            raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
     if args.pretrained:
         from wm import files, pretrained
 
         folder = pretrained.folder(args.name)
         return folder, folder, args.tau or files.read_record(folder / "made.json")["tau"]
     entry = _agent(args.name)
-    return RUNS / args.name / "evolve", RUNS / entry.model / "train_mdn", args.tau or entry.tau
+    return RUNS / args.name / "evolve", RUNS / entry.model, args.tau or entry.tau
 
 
 def _calibrate(args: argparse.Namespace) -> None:

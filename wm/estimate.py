@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from wm import agent as agents
-from wm import expectation, rollout, worlds
+from wm import expectation, rollout, training, worlds
 from wm.episodes import Shard, frame_columns
 from wm.errors import UserError
 from wm.mdnrnn import MDNRNN, Sequences
@@ -28,7 +29,7 @@ TOGETHER = 0.85
 """Speed of a worker while all others work, as a share of its speed alone (memory and scheduling; measured)."""
 LENGTHS = {
     "car_racing": {"random": (40.0, 1.48), "first": 220.0, "later": 880.0, "driven": 950.0},
-    "take_cover": {"random": (228.0, 0.0), "first": 450.0, "later": 800.0, "driven": 800.0},
+    "take_cover": {"random": (228.0, 0.0), "first": 680.0, "later": 800.0, "driven": 800.0},
 }
 """Steps of an average episode, from finished runs (LOG.md): a random policy's (a constant, and so much for each step of
 `stall`), a search's that starts from nothing, a search's that goes on, and a finished agent's."""
@@ -100,14 +101,14 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
     experiment = everything.experiments[everything.models[model].experiment]  # whose V and M these are
     longest = world.spec.max_steps
     if stage == "collect":
-        steps = config.episodes * _length(everything, stage, name)
         driven = everything.models[name].actor != ZERO
-        rate = (
+        pace = (
             rates.film(experiment, _search(everything, everything.models[name].actor), world, config.slots)
             if driven
             else rates.explore(world, config.slots)
         )
-        return _played(steps, rate, config.workers), f"{config.episodes:,} episodes"
+        work = pace.seconds(config.episodes, _length(everything, stage, name))
+        return _shared(work, config.workers), f"{config.episodes:,} episodes"
     if stage == "train_vae":
         rate = rates.train_vae(config)
         return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} frames"
@@ -122,24 +123,24 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
         looks = -(-config.generations // config.rescore_every)
         scored = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
         scored += final_episodes(config)
-        driven = scored * LENGTHS.get(todo.world, {}).get("driven", longest)
+        pace = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])
+        looked = pace.seconds(scored, LENGTHS.get(todo.world, {}).get("driven", longest))
         if config.dream:
-            rate = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])
             dreamed = episodes * _length(everything, stage, name) / rates.dream(experiment, config, world)
-            return dreamed + _played(driven, rate, config.workers), f"{episodes:,} dreamed episodes, {scored:,} real"
-        steps = episodes * _length(everything, stage, name) + driven
-        rate = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])
-        return _played(steps, rate, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
-    rate = rates.drive(
+            return dreamed + _shared(looked, config.workers), f"{episodes:,} dreamed episodes, {scored:,} real"
+        work = pace.seconds(episodes, _length(everything, stage, name)) + looked
+        return _shared(work, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
+    pace = rates.drive(
         experiment, _search(everything, name), world, config.slots, config.drawing or world.spec.drawings[-1]
     )
-    steps = config.episodes * LENGTHS.get(todo.world, {}).get("driven", longest)
-    return _played(steps, rate, config.workers), f"{config.episodes} episodes"
+    work = pace.seconds(config.episodes, LENGTHS.get(todo.world, {}).get("driven", longest))
+    return _shared(work, config.workers), f"{config.episodes} episodes"
 
 
-def _played(steps: float, rate: float, workers: int) -> float:
+def _shared(work: float, workers: int) -> float:
+    """Seconds that a stage takes for what one worker alone would do in `work` seconds."""
     busy = min(workers, os.cpu_count() or 1)
-    return steps / (rate * busy * (TOGETHER if busy > 1 else 1.0)) + STAGE_OVERHEAD
+    return work / (busy * (TOGETHER if busy > 1 else 1.0)) + STAGE_OVERHEAD
 
 
 def _length(everything: Params, stage: str, name: str) -> float:
@@ -175,32 +176,43 @@ def _collected(everything: Params, name: str) -> float:
     return experiment.collect.episodes * _length(everything, "collect", name)
 
 
+class Pace(NamedTuple):
+    """What an episode costs one process, in seconds: its reset, and each of its steps."""
+
+    reset: float
+    step: float
+
+    def seconds(self, episodes: float, length: float) -> float:
+        """So many episodes of `length` steps."""
+        return episodes * (self.reset + length * self.step)
+
+
 class _Rates:
     """Measured once each."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple, float] = {}
+        self._known: dict[tuple, Any] = {}
 
-    def _once(self, key: tuple, measure: Callable[[], float]) -> float:
+    def _once(self, key: tuple, measure: Callable[[], Any]) -> Any:
         if key not in self._known:
             self._known[key] = measure()
         return self._known[key]
 
-    def explore(self, world, slots: int) -> float:
-        """Steps a second of one process with a random policy, frames kept and compressed."""
+    def explore(self, world, slots: int) -> Pace:
+        """One process with a random policy, frames kept and compressed."""
 
-        def measure() -> float:
+        def measure() -> Pace:
             shard = Shard(frame_columns(world.spec.action_size))
-            return _play_rate(world, rollout.ExplorerDriver(world, slots), slots, None, shard)
+            return _pace(world, rollout.ExplorerDriver(world, slots), slots, None, shard)
 
         return self._once(("explore", world.spec.name, slots), measure)
 
-    def drive(self, experiment, search, world, slots: int, drawing: str) -> float:
-        """Steps a second of one process with V and M as the experiment has them and C as its search has it."""
+    def drive(self, experiment, search, world, slots: int, drawing: str) -> Pace:
+        """One process with V and M as the experiment has them and C as its search has it."""
         key = ("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden, search.hidden)
         return self._once(key, lambda: self._drive(experiment, search, world, slots, drawing, None))
 
-    def film(self, experiment, search, world, slots: int) -> float:
+    def film(self, experiment, search, world, slots: int) -> Pace:
         """The same, frames kept and compressed."""
         key = ("film", world.spec.name, slots, experiment.train_mdn.model.hidden, search.hidden)
         shard = Shard(frame_columns(world.spec.action_size))
@@ -213,6 +225,8 @@ class _Rates:
             from wm.dream import Dream
 
             memory = _memory(experiment, world).eval()
+            if memory.done:
+                torch.nn.init.constant_(memory.done.bias, -1e6)  # untrained, it would end dreams at once
             layout = agents.layout(world, memory, tuple(config.inputs or world.spec.controller_inputs), config.hidden)
             rng = np.random.default_rng(0)
             params = rng.normal(0, 0.1, (config.population, layout.size)).astype(np.float32)
@@ -235,14 +249,14 @@ class _Rates:
 
         return self._once(("dream", world.spec.name, config), measure)
 
-    def _drive(self, experiment, search, world, slots: int, drawing: str, shard: Shard | None) -> float:
+    def _drive(self, experiment, search, world, slots: int, drawing: str, shard: Shard | None) -> Pace:
         vae = VAE(experiment.train_vae.model).eval()
         memory = _memory(experiment, world).eval()
         inputs = tuple(search.inputs or world.spec.controller_inputs)
         layout = agents.layout(world, memory, inputs, search.hidden)
         agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
         driver = rollout.AgentDriver(agent, np.zeros((1, layout.size), np.float32), slots, search.sampled)
-        return _play_rate(world, driver, slots, drawing, shard)
+        return _pace(world, driver, slots, drawing, shard)
 
     def train_vae(self, config) -> float:
         """Optimiser steps a second."""
@@ -250,9 +264,8 @@ class _Rates:
         def measure() -> float:
             torch.set_num_threads(config.threads)
             vae, noise = VAE(config.model).to(config.device), torch.Generator(config.device)
-            optimizer = torch.optim.Adam(vae.parameters())
             obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
-            return _repeat(lambda: _optimise(optimizer, vae.loss(obs, noise)[0]))
+            return _training_rate(vae, lambda: vae.loss(obs, noise)[0], config)
 
         return self._once(("train_vae", config), measure)
 
@@ -263,16 +276,14 @@ class _Rates:
         def measure() -> float:
             torch.set_num_threads(config.threads)
             memory, noise = _memory(experiment, world).to(config.device), torch.Generator(config.device)
-            optimizer = torch.optim.Adam(memory.parameters())
             steps = (
                 [(config.length + 1, memory.z_size)] * 2
                 + [(config.length, memory.action_size)]
                 + [(config.length,)] * 4
             )
             window = Sequences(*(torch.zeros(config.batch, *shape, device=config.device) for shape in steps))
-            return _repeat(
-                lambda: _optimise(optimizer, memory.loss(window, memory.initial_state(config.batch), noise)[0])
-            )
+            begun = memory.initial_state(config.batch)
+            return _training_rate(memory, lambda: memory.loss(window, begun, noise)[0], config)
 
         return self._once(("train_mdn", config, world.spec.name), measure)
 
@@ -298,10 +309,22 @@ def _memory(experiment, world) -> MDNRNN:
     )
 
 
-def _optimise(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+class _Task(NamedTuple):
+    """A task of `wm.training` whose batch is always the same."""
+
+    model: torch.nn.Module
+    loss: Callable[[], torch.Tensor]
+
+    def step(self) -> tuple[torch.Tensor, dict[str, torch.Tensor], str]:
+        return self.loss(), {}, "a made-up batch"
+
+
+def _training_rate(model: torch.nn.Module, loss: Callable[[], torch.Tensor], config: training.TrainConfig) -> float:
+    """Optimiser steps a second."""
+    # wm/training.py is code of train_vae and train_mdn: public names there would make both run again.
+    weights = [training._dense(parameter.detach()) for parameter in model.parameters()]
+    optimizer, task = torch.optim.Adam(weights, lr=config.learning_rate_end, fused=True), _Task(model, loss)
+    return _repeat(lambda: training._step(task, optimizer, config, 1))
 
 
 def _repeat(work: Callable[[], object]) -> float:
@@ -314,19 +337,26 @@ def _repeat(work: Callable[[], object]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _play_rate(world, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> float:
-    """Steps a second over whole episodes: from a play of some seconds, what a step costs beside the resets."""
+def _pace(world, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> Pace:
+    """From a play of some seconds: what a step costs, and what a reset does."""
     pairs = [(0, seed) for seed in range(slots)]
     envs = rollout.environments(world, drawing, slots)
-    reset = _seconds(lambda: [env.reset(seed=seed) for seed, env in enumerate(envs)])
 
-    def play(limit: int) -> float:
-        return _seconds(lambda: rollout.play(world, driver, pairs, slots, drawing=drawing, shard=shard, limit=limit))
+    def resets() -> float:
+        return _seconds(lambda: [env.reset(seed=seed) for seed, env in enumerate(envs)])
+
+    resets()  # the first one may start a game's engine
+    reset = resets()
+
+    def play(limit: int) -> tuple[float, int]:
+        began = time.perf_counter()
+        played = rollout.play(world, driver, pairs, slots, drawing=drawing, shard=shard, limit=limit)
+        return time.perf_counter() - began, int(played.lengths.sum())  # an episode may end before the limit
 
     few = 6
-    many = int(np.clip(few * 2 * PATIENCE / play(few), 2 * few, world.spec.max_steps // 2))
-    step = max(1e-3 * reset, play(many) - reset) / many
-    return slots * world.spec.max_steps / (reset + world.spec.max_steps * step)
+    many = int(np.clip(few * 2 * PATIENCE / play(few)[0], 2 * few, world.spec.max_steps // 2))
+    seconds, steps = play(many)
+    return Pace(reset / slots, max(1e-3 * seconds, seconds - reset) / steps)
 
 
 def _seconds(work: Callable[[], object]) -> float:

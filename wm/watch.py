@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from wm import agent as agents
-from wm import models, videos, worlds
+from wm import journal, models, videos, worlds
 from wm.agent import Agent, EpisodeNoise
 from wm.errors import UserError
 from wm.mdnrnn import sample
+from wm.worlds.dream import Dreams
 
 PANEL = 256
 """Pixels of a panel's side."""
@@ -43,24 +44,41 @@ def watch(agent_folder: Path, seed: int, out: Path | None, steps: int | None, ta
         UserError: there is no agent.
     """
     agent, params, about = _load(agent_folder)
-    score = [0.0]
-    frames = _episode(agent, params, about["sampled"], seed, steps or agent.world.spec.max_steps, tau, score)
-    where = _show_or_write(frames, agent.world.spec.fps, out, Path("watch.mp4"))
+    score, steps = [0.0], steps or agent.world.spec.max_steps
+    frames = _episode(agent, params, about["sampled"], seed, steps, tau, score)
+    where = _show_or_write(frames, steps, agent.world.spec.fps, out, Path("watch.mp4"))
     return f"{where}; score {score[0]:.1f}"
 
 
-def dream(agent_folder: Path, model_folder: Path, seed: int, out: Path | None, steps: int, tau: float) -> str:
-    """An episode inside M: a person drives with the arrow keys where there is a display, else C drives and an mp4 is
-    written. Arguments and errors as `watch`; model_folder holds the dream's first frames (starts.safetensors)."""
+def dream(agent_folder: Path, model: Path, seed: int, out: Path | None, steps: int | None, tau: float) -> str:
+    """An episode of `wm/Dream-v0`: a person drives with the arrow keys where there is a display, else C drives and an
+    mp4 is written. Arguments, result and errors as `watch`; model is the folder of the model that dreams."""
     agent, params, _ = _load(agent_folder)
+    dreams = Dreams(model, tau, 1, "frame", None, steps, None)
     keys = _Keys(agent.world.spec.action_size) if out is None and has_display() else None
-    frames = _dreamed(agent, params, model_folder, seed, steps, tau, keys)
-    return _show_or_write(frames, agent.world.spec.fps, out, Path("dream.mp4"))
+    score = [0.0]
+    where = _show_or_write(
+        _dreamed(agent, params, dreams, seed, keys, score),
+        dreams.max_steps,
+        agent.world.spec.fps,
+        out,
+        Path("dream.mp4"),
+    )
+    return f"{where}; score in the dream {score[0]:.1f}"
 
 
 def has_display() -> bool:
     """Whether a window could be opened."""
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    os.environ.pop("SDL_VIDEODRIVER", None)
+    import pygame
+
+    try:
+        pygame.display.init()
+    except pygame.error:
+        return False
+    return pygame.display.get_driver() not in ("offscreen", "dummy")
 
 
 def _load(folder: Path) -> tuple[Agent, np.ndarray, dict]:
@@ -106,23 +124,19 @@ def _episode(
 
 @torch.inference_mode()
 def _dreamed(
-    agent: Agent, params: np.ndarray, model_folder: Path, seed: int, steps: int, tau: float, keys: _Keys | None
+    agent: Agent, params: np.ndarray, dreams: Dreams, seed: int, keys: _Keys | None, score: list[float]
 ) -> Iterator[np.ndarray]:
-    _, starts = models.load(model_folder, models.STARTS_KIND)
-    generator = torch.Generator().manual_seed(seed)
-    first = seed % len(starts["mu"])
-    z, score, restart = starts["mu"][first : first + 1], 0.0, torch.ones(1)
-    state = agent.mdnrnn.initial_state(1)
-    for step in range(steps):
-        frame = agent.vae.decode(z)[0].numpy()
-        act = keys.act() if keys else agent.act(params[None], z.numpy(), state[0].numpy(), state[1].numpy())
-        yield _screen([(f"a dream, tau {tau:g}", frame)], act[0], f"step {step}   score {score:.1f}", scale=2)
-        state = agent.mdnrnn.step(z, torch.from_numpy(act), state, restart)
-        mixture, rew, done = agent.mdnrnn.heads(state[0])
-        z, restart = sample(mixture, tau, generator), torch.zeros(1)
-        score += float(rew) if rew is not None else 1.0
-        if done is not None and float(done) > 0:
-            break
+    dreams.begin(0, seed)
+    (h, c), restart, over, step = agent.initial_state(1), np.ones(1, np.float32), False, 0
+    while not over:
+        z = dreams.z.numpy()
+        act = keys.act() if keys else agent.act(params[None], z, h, c)
+        picture = (f"a dream, tau {dreams.tau:g}", agent.vae.decode(dreams.z)[0].numpy())
+        yield _screen([picture], act[0], f"step {step}   score {score[0]:.1f}", scale=2)
+        h, c = agent.remember(z, act, h, c, restart)  # what C remembers with need not be the M that dreams
+        rew, end, trunc = dreams.step(act)
+        restart, over, step = np.zeros(1, np.float32), end[0] or trunc[0], step + 1
+        score[0] += float(rew[0])
 
 
 def _screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, scale: int = 1) -> np.ndarray:
@@ -159,15 +173,25 @@ class _Keys:
         return np.array([every[: self.size]], np.float32)
 
 
-def _show_or_write(frames: Iterator[np.ndarray], fps: int, out: Path | None, default: Path) -> str:
+def _show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None, default: Path) -> str:
+    """`steps`: the most there can be."""
     if out is None and has_display():
         _show(frames, fps)
         return "watched"
     out = out or default
+    frames = _counted(frames, steps, out.name)
     if out.suffix == ".gif":
         return _write_gif(frames, out, fps)
     count = videos.video(frames, out, fps)
     return f"wrote {out}, {count} frames at {fps} a second"
+
+
+def _counted(frames: Iterator[np.ndarray], steps: int, name: str) -> Iterator[np.ndarray]:
+    """The same, with a progress bar."""
+    with journal.bar(steps, name, "step") as progress:
+        for frame in frames:
+            yield frame
+            progress.update()
 
 
 def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
@@ -181,10 +205,8 @@ def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
 
 
 def _show(frames: Iterator[np.ndarray], fps: int) -> None:
-    os.environ.pop("SDL_VIDEODRIVER", None)
     import pygame
 
-    pygame.init()
     window, clock = None, pygame.time.Clock()
     for frame in frames:
         if window is None:
