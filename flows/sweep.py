@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from flows import claim
 from wm.errors import UserError
 
 EPILOG = """\
@@ -16,6 +17,10 @@ MLflow. What has been made is not made again, and a sweep that was stopped goes 
 
   python -m flows.sweep take_cover     the paper's table of temperatures
 """
+
+
+PATIENCE_S = 10
+"""Seconds that a run has to end after Ctrl-C."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    claim.watch_over()  # a sweep that is killed takes its run along
     for command in (*(["flows.pipeline", name] for name in names), ["wm", "sweep", model]):
         if code := _run(command):
             return code
@@ -45,7 +51,15 @@ def _run(command: list[str]) -> int:
     """The exit code of `python -m` this; SIGTERM is passed on to it."""
     child = subprocess.Popen([sys.executable, "-m", *command])
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    return child.wait()
+    try:
+        return child.wait()
+    except KeyboardInterrupt:  # a terminal sends it to the child too, which may have something to end
+        try:
+            child.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            child.wait()
+        raise
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A model made by hand, whose dream is known: for tests and examples that need one before any was trained.
 
 z[0] walks at random with a drift of +0.1 a step, and the action pushes it by 0.3; the dream is over when its
-mean goes beyond 2. So doing nothing ends after some twenty steps, and the action -1 lives to the end.
+mean goes beyond 2. So doing nothing ends after some twenty steps, and the action -1 lives to the end. Where the world
+has other rewards than survival, that of a step is z[0]'s mean there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def write_model(folder: Path, world: str = "take_cover") -> Path:
     """Writes train_vae/ and train_mdn/ into `folder` and returns it."""
     torch.manual_seed(0)
     spec = worlds.get(world).spec
-    config = MDNConfig(hidden=H, mixtures=K, reward_head=False)
+    config = MDNConfig(hidden=H, mixtures=K, reward_head=world != "take_cover")
     mdnrnn = MDNRNN(config, Z, spec.action_size, spec.predicts_restart)
     lstm, (i, f, g, o) = mdnrnn.lstm, range(0, 4 * H, H)
     for weight in mdnrnn.parameters():
@@ -37,6 +38,8 @@ def write_model(folder: Path, world: str = "take_cover") -> Path:
         mdnrnn.mixture.bias[mean + k * Z + 1 : mean + (k + 1) * Z] = 2.0 * k - 1.0
     mdnrnn.mixture.bias[log_sigma:] = torch.tensor(SIGMA).log()
     mdnrnn.done.weight[0, 0], mdnrnn.done.bias[0] = 1.0 / SCALE, -EDGE
+    if mdnrnn.reward:
+        mdnrnn.reward.weight[0, 0] = 1.0 / SCALE
     save_mdnrnn(mdnrnn, world, folder / "train_mdn")
     starts = {"mu": 0.2 * torch.randn(20, Z), "logvar": torch.full((20, Z), -4.0)}
     models.save(folder / "train_mdn", models.STARTS_KIND, starts, {"world": world})

@@ -73,24 +73,28 @@ def test_ends_when_the_logit_says_so_and_truncates_at_the_limit(model):
         env.unwrapped.step(np.zeros(1, np.float32))
 
 
-def test_agrees_with_the_engine_that_evolution_uses(model):
-    world, mdnrnn, inputs = worlds.get("take_cover"), load_mdnrnn(model / "train_mdn"), ("z", "c", "h")
+@pytest.mark.parametrize(("name", "seed"), [("car_racing", 5), ("take_cover", 0)])
+def test_agrees_with_the_engine_that_evolution_uses(name, seed, tmp_path):
+    model = write_model(tmp_path, name)
+    world, mdnrnn, inputs = worlds.get(name), load_mdnrnn(model / "train_mdn"), ("z", "c", "h")
     shape = layout(world, mdnrnn, inputs)
-    params = np.random.default_rng(0).normal(0, 1, (3, shape.size)).astype(np.float32)
+    params = np.random.default_rng(seed).normal(0, 1, (3, shape.size)).astype(np.float32)
     seeds = [5, 6, 7, 8]
     dream = Dream.from_folder(model / "train_mdn", mdnrnn, world, shape, inputs, 1.3, max_steps=90)
-    lengths = dream.scores(params, seeds)[1]
-    assert len(np.unique(lengths)) > 3
+    scores, lengths = dream.scores(params, seeds)
+    assert len(np.unique(lengths)) > 3 and np.array_equal(scores, lengths) == (name == "take_cover")
     for p, controller in enumerate(params):
         envs = DreamVectorEnv(len(seeds), model=model, tau=1.3, max_steps=90)
         envs.reset(seed=seeds)
-        first = np.zeros(len(seeds), int)
+        first, total = np.zeros(len(seeds), int), np.zeros(len(seeds))
         for step in range(1, 91):
             states = torch.cat([envs.dreams.z, envs.dreams.c, envs.dreams.h], dim=1).numpy()
             acts = world.squash(shape.apply(np.tile(controller, (len(seeds), 1)), states))
-            _, _, end, trunc, _ = envs.step(acts)
+            _, rew, end, trunc, _ = envs.step(acts)
+            total += np.where(first == 0, rew, 0.0)
             first[(first == 0) & (end | trunc)] = step
         assert first.tolist() == lengths[p].tolist()
+        np.testing.assert_allclose(total, scores[p], rtol=1e-4, atol=1e-4)
 
 
 def test_vector_steps_as_the_single_one_and_resets_in_the_same_step(model):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny_world
 from conftest import make_project
@@ -12,6 +17,7 @@ from wm import files, params, sweep
 from wm.cli import main
 from wm.errors import UserError
 
+ROOT = Path(__file__).parent.parent
 VARIANTS = "".join(
     f"  tiny-tau{tau}: {{experiment: dreaming, model: tiny, after: zero, tau: {tau / 100}}}\n" for tau in (130, 10, 115)
 )
@@ -35,7 +41,7 @@ def put(name: str, virtual: float, actual: float) -> None:
     for stage in ("evolve", "evaluate"):
         (Path("runs") / name / stage).mkdir(parents=True)
     files.write_json(Path("runs") / name / "evolve/summary.json", {"virtual_score": virtual, "virtual_std": 2.0})
-    scores = {"mean": actual, "std": 3.0, "ci95_low": actual - 1, "ci95_high": actual + 1}
+    scores = {"mean": actual, "std": 3.0, "ci95_low": actual - 1, "ci95_high": actual + 1, "scores": [actual] * 7}
     files.write_json(Path("runs") / name / "evaluate/scores.json", scores)
 
 
@@ -50,7 +56,9 @@ def test_it_compares_the_agents_that_dream_in_the_model_coldest_first(project, c
         "| 1.30 | 10 ± 2 | 12 ± 3 | 11 to 13 | tiny-tau130 |",
     ]
     out = Path("results/tiny_tau")
-    assert (out / "figures/tau.png").stat().st_size > 5000 and lines[2] in (out / "table.md").read_text()
+    text = (out / "table.md").read_text()
+    assert (out / "figures/tau.png").stat().st_size > 5000 and lines[2] in text
+    assert "virtual over 100 dreamed episodes, actual over 7;" in text
     assert files.read_json(out / "summary.json")["actual/tau_1.15"] == 15
 
 
@@ -64,9 +72,34 @@ def test_an_agent_without_a_score_is_named_with_what_to_do(project, capsys):
 def test_a_model_in_which_nobody_dreams_has_no_sweep(project):
     with pytest.raises(UserError, match="model 'tiny-2' has 0 agents with `dream: true`"):
         sweep.agents(params.load(), "tiny-2")
+    with pytest.raises(UserError, match="'tony' is not in `models`"):
+        sweep.agents(params.load(), "tony")
 
 
 def test_the_papers_scores_stand_beside_those_of_its_world_alone():
-    rows = [sweep.Row(1.15, "x", (900.0, 1.0), (1000.0, 1.0), (990.0, 1010.0))]
+    rows = [sweep.Row(1.15, "x", (900.0, 1.0), (1000.0, 1.0), (990.0, 1010.0), 100)]
     assert "| 1.15 | 900 ± 1 | 1000 ± 1 | 990 to 1010 | x | 918 ± 546 | 1092 ± 556 |" in sweep.table(rows, "take_cover")
     assert "paper" not in sweep.table(rows, "car_racing")
+
+
+RUN = """
+import sys
+from flows import claim, sweep
+claim.watch_over()
+sys.exit(sweep._run(["timeit", "-n1", "-r1", "print('sleeps', flush=True); __import__('time').sleep(60)"]))
+"""
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_ends_with_its_sweep(project, death):
+    command = [sys.executable, "-c", RUN]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              start_new_session=True)  # fmt: skip
+    assert parent.stdout.readline() == b"sleeps\n"
+    (child,) = (one for one in psutil.Process(parent.pid).children() if "timeit" in one.cmdline())
+    os.killpg(parent.pid, death) if death == signal.SIGINT else parent.send_signal(death)  # as a terminal does
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()
+    parent.wait(10)
+    parent.stdout.close()

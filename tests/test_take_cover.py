@@ -20,7 +20,7 @@ from world_contract import check_world
 
 from wm import worlds
 from wm.errors import UserError
-from wm.worlds import doom
+from wm.worlds import doom, take_cover
 from wm.worlds.take_cover import TakeCoverEnv, buttons
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +83,15 @@ def test_the_game_is_the_same_at_every_resolution(env):
         over, length = any(ends), length + 1
     assert 50 < length < 2100
     fine.close()
+
+
+def test_who_lives_to_the_last_tic_is_truncated_there(env, monkeypatch):
+    monkeypatch.setattr(take_cover, "MAX_TICS", 30)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(1, np.float32))[2:4] for _ in range(30)]
+    assert ends == [(False, False)] * 29 + [(False, True)]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(1, np.float32))
 
 
 def test_reset_without_a_seed_goes_on_from_the_last_one(env):

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 
 from wm import worlds
-from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
+from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, tanh
 
 SPEC = Spec(
     name="tiny",
@@ -64,8 +64,8 @@ class Tiny(World):
             raise ValueError(f"unknown drawing {drawing!r}")
         return TimeLimit(TinyEnv(), SPEC.max_steps)
 
-    def squash(self, out: np.ndarray) -> np.ndarray:
-        return np.tanh(out, dtype=np.float32)
+    def squash(self, out: Array) -> Array:
+        return tanh(out)
 
     def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
         return lambda obs: rng.uniform(-1, 1, 2).astype(np.float32)

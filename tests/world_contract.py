@@ -17,6 +17,7 @@ from itertools import count
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from wm.worlds.base import FRAME_SHAPE, World
 
@@ -73,6 +74,9 @@ def check_squash(world: World) -> None:
     for row, expected in zip(out.reshape(-1, size), act.reshape(-1, size), strict=True):
         assert space.contains(expected), f"squash({row}) = {expected} is outside {space}"
         assert np.array_equal(world.squash(row), expected), "squash of a batch is not that of its rows"
+    tensor = world.squash(torch.from_numpy(out))
+    assert isinstance(tensor, torch.Tensor), f"squash made a {type(tensor)} of a tensor: dreams on a GPU need one"
+    assert np.allclose(tensor.numpy(), act, atol=1e-6), "squash of a tensor is not that of an array"
 
 
 def check_explorer(world: World, seed: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wm import figures, files, tracking
 from wm.errors import UserError
+from wm.fitness import VIRTUAL_EPISODES
 from wm.paper import TEMPERATURES
 from wm.params import Params
 
@@ -15,21 +16,24 @@ RUNS, RESULTS = Path("runs"), Path("results")
 
 @dataclass(frozen=True)
 class Row:
-    """An agent's scores, each (mean, standard deviation) over 100 episodes."""
+    """An agent's scores, each (mean, standard deviation) over episodes: 100 dreamed ones, `episodes` real ones."""
 
     tau: float
     agent: str
     virtual: tuple[float, float]
     actual: tuple[float, float]
     interval: tuple[float, float]
+    episodes: int
 
 
 def agents(everything: Params, model: str) -> list[str]:
     """The agents that were evolved in dreams of `model`, the coldest first.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: there are fewer than two, or no such model.
     """
+    if model not in everything.models:
+        raise UserError(f"{model!r} is not in `models` of params.yaml: expected one of {', '.join(everything.models)}")
     found = [
         (entry.tau, name)
         for name, entry in everything.agents.items()
@@ -64,6 +68,7 @@ def read(everything: Params, model: str) -> list[Row]:
                 virtual=(dream["virtual_score"], dream["virtual_std"]),
                 actual=(world["mean"], world["std"]),
                 interval=(world["ci95_low"], world["ci95_high"]),
+                episodes=len(world["scores"]),
             )
         )
     return rows
@@ -108,10 +113,9 @@ def report(everything: Params, model: str) -> str:
         output=out,
     ) as run:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        command = f"`python -m flows.sweep {model}`"
-        files.write_bytes(
-            out / "table.md", f"{text}\n\nMean ± standard deviation over 100 episodes; {command}\n".encode()
-        )
+        counts = " or ".join(str(count) for count in sorted({row.episodes for row in rows}))
+        words = f"Mean ± standard deviation, virtual over {VIRTUAL_EPISODES} dreamed episodes, actual over {counts}"
+        files.write_bytes(out / "table.md", f"{text}\n\n{words}; `python -m flows.sweep {model}`\n".encode())
         figures.temperatures(
             [row.tau for row in rows],
             [row.virtual for row in rows],
