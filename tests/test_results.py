@@ -17,8 +17,8 @@ DREAM = """\
   tiny_dream:
     world: tiny
     seed: 3
-    evolve: {population: 4, generations: 3, episodes: 3, dream: true, rescore_every: 3, rescore_episodes: 2, slots: 2,
-             workers: 1}
+    evolve: {population: 4, generations: 3, episodes: 3, dream: true, select: dream, rescore_every: 3,
+             rescore_episodes: 2, slots: 2, workers: 1}
     evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1, videos: false}
 models:
 """
@@ -95,6 +95,7 @@ def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_c
         assert f"| **{name}** | **{score['mean']:.0f} ± {score['std']:.0f}** |" in page
         assert f"`python -m flows.pipeline {name}`" in page and f"dvc repro evaluate@{name}" in page
         assert f"({name}.png)" in page and Path("results", f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert [expectation.read(name)["decides"] for name in names] == ["world", "world", "dream"]
     dreamed = lengths("tiny_dream", "evolve")
     assert f"| {lengths('tiny', 'collect'):,} | 36 | {dreamed:,} |" in page  # real steps; dreamed episodes and steps
     before = {path: path.read_bytes() for path in Path("results").iterdir()}
@@ -158,6 +159,12 @@ RECORD = {
 def test_expected_scores_lie_on_the_recorded_curve_shifted_to_the_test(generations, score, at_least):
     found = expectation.expect(RECORD, generations)
     assert found == expectation.Expectation(score, score - 20, score + 15, at_least)
+
+
+def test_where_the_dream_chooses_what_the_world_said_is_expected():
+    curve = [{**point, "rescored": point["kept"] / 10} for point in RECORD["curve"]]
+    found = expectation.expect({**RECORD, "curve": curve, "decides": "dream"}, 4)
+    assert found == expectation.Expectation(820 - 5, 800 - 5, 835 - 5, False)
 
 
 def test_before_the_first_look_nothing_is_expected():

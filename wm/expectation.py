@@ -39,13 +39,20 @@ def read(name: str) -> dict[str, Any] | None:
     return files.read_record(path) if path.exists() else None
 
 
+def world_key(record: Mapping[str, Any]) -> str:
+    """Which score of a record's curve is one of the world: "kept", or "rescored" where that is one of the dream."""
+    return "rescored" if record.get("decides") == "dream" else "kept"
+
+
 def expect(record: Mapping[str, Any], generations: int) -> Expectation | None:
     """What the agent of a record scores after so many generations of its own search.
 
-    The kept selection score there, between two looks on the line that joins them, and as much above or below as the
-    test was above or below the last one. None before the first look: nothing is recorded there.
+    The selection score there (what the world said of the distribution's mean, where the dream chooses), between two
+    looks on the line that joins them, and as much above or below as the test was above or below the last one. None
+    before the first look: nothing is recorded there.
     """
-    looks = [(one["generation"], one["kept"]) for one in record["curve"] if one["agent"] == record["agent"]]
+    key = world_key(record)
+    looks = [(one["generation"], one[key]) for one in record["curve"] if one["agent"] == record["agent"]]
     if not looks or generations < looks[0][0]:
         return None
     at, kept = np.array(looks, dtype=float).T

@@ -16,7 +16,7 @@ import numpy as np
 
 from wm import earlier, figures, files, journal, lineage, paper, params, results_page, table, worlds
 from wm.errors import DamagedData, UserError
-from wm.expectation import RESULTS
+from wm.expectation import RESULTS, world_key
 from wm.history import ZERO
 from wm.lineage import Lineage, Made
 
@@ -89,9 +89,11 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         "score": {"mean", "std", "ci95_low", "ci95_high", "median", "episodes", "drawing", "selection"},
         "cost": {"training_seconds", "test_seconds", "core_hours" (of training), "unrecorded": [addresses], and sums of
         `Cost`'s counts over the stages of training}, "stages": [`Cost`, …],
+        "decides": "world" or "dream", where the search chose what it kept,
         "curve": a point a look at the selection episodes, over all agents that the search goes back to: {"agent",
-        "generation", "kept" and "rescored" (selection scores), and since the first episode of all: "seconds" (None
-        where unknown), "episodes", "steps" (real and dreamed)}}
+        "generation", "kept" (the best score so far where the choice is made) and "rescored" (the world's, of the
+        distribution's mean), and since the first episode of all: "seconds" (None where unknown), "episodes", "steps"
+        (real and dreamed)}}
     """
     scores = table.scores(name)
     made = lineage.of(name)
@@ -110,6 +112,7 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         "score": {key: scores[key] for key in ("mean", "std", "ci95_low", "ci95_high", "drawing")}
         | {"median": float(np.median(values)), "episodes": len(values), "selection": kept},
         "cost": _sum([part.cost for part in parts]),
+        "decides": "dream" if _dream_decides(made.steps, name) else "world",
         "stages": [asdict(part.cost) for part in parts],
         "curve": curve,
     }
@@ -193,6 +196,11 @@ def _seconds(costs: Sequence[Cost]) -> float | None:
 # ---------------------------------------------------------------- the curve
 
 
+def _dream_decides(steps: Sequence[Made], name: str) -> bool:
+    (own,) = (made for made in steps if made.step.folder == f"runs/{name}/evolve")
+    return bool(_number(own, "dream")) and _number(own, "select") == "dream"
+
+
 def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
     parts_by_folder = {part.made.step.folder: part for part in parts}
 
@@ -228,7 +236,8 @@ def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
 
 def picture(record: dict[str, Any], path: Path) -> None:
     """The curve as a PNG, the same bytes for the same record: over episodes and, where recorded, over time."""
-    curve, score, world = record["curve"], record["score"], record["world"]
+    curve, score, world, key = record["curve"], record["score"], record["world"], world_key(record)
+    title = "Best selection score so far" if key == "kept" else "Mean of the distribution, looked at in the world"
     axes_of = {"training episodes" + (", dreamed ones included" if record["cost"]["dreamed_episodes"] else ""): [
         point["episodes"] for point in curve
     ]}  # fmt: skip
@@ -241,7 +250,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
         figure, axes = figures._panels(len(axes_of), "", size=(4.9 * len(axes_of) + 1.2, 4.2))
         for ax, (label, xs) in zip(axes, axes_of.items(), strict=True):
             for number, agent in enumerate(agents):
-                own = [(x, point["kept"]) for x, point in zip(xs, curve, strict=True) if point["agent"] == agent]
+                own = [(x, point[key]) for x, point in zip(xs, curve, strict=True) if point["agent"] == agent]
                 colour = figures.CYCLE[number % len(figures.CYCLE)]
                 ax.plot(*zip(*own, strict=True), color=colour, marker="o", markersize=4, label=f"evolve of {agent}")
             errors = [[score["mean"] - score["ci95_low"]], [score["ci95_high"] - score["mean"]]]
@@ -250,7 +259,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
             for row in paper.SCORES.get(world, ())[:1]:
                 figures._reference(ax, f"{row.method}, paper", row.mean, figures.GREY)
             figures._reference(ax, "solved", worlds.get(world).spec.solved, figures.INK)
-            figures._finish(ax, "Best selection score so far", label, "linear", legend=False)
+            figures._finish(ax, title, label, "linear", legend=False)
             ax.set_xlim(left=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figures._save(figure, path)
