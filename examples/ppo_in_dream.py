@@ -1,7 +1,7 @@
 """Something that nobody here wrote learns inside the dream: PPO of stable-baselines3 plays `wm/Dream-v0`.
 
     pip install stable-baselines3
-    python examples/ppo_in_dream.py [MODEL] [--steps 20000] [--limit 500] [--tau 1.0] [--seeds 0 1 2]
+    python examples/ppo_in_dream.py [MODEL] [--steps 60000] [--limit 500] [--tau 1.0] [--seeds 0 1 2]
 
 MODEL is the folder of a model: runs/NAME, or pretrained/NAME. For each seed it prints the mean score of the
 first 20 episodes and of the last 20, in the order in which they began (in the order of their ends, short ones
@@ -20,6 +20,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import wm  # noqa: F401  registers wm/Dream-v0
+from wm.errors import UserError
 
 MODELS = ("pretrained/take_cover", "runs/take_cover", "runs/take_cover_smoke")
 COUNTED = 20
@@ -92,18 +93,22 @@ def main() -> int:
     """Parses the command line, trains once a seed, prints; 1 where a seed learned nothing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", type=Path, help=f"default: {', or '.join(MODELS)}")
-    parser.add_argument("--steps", type=int, default=20_000, help="dreamed steps a seed")
+    parser.add_argument("--steps", type=int, default=60_000, help="dreamed steps a seed")
     parser.add_argument("--limit", type=int, default=500, help="steps after which an episode is truncated")
     parser.add_argument("--tau", type=float, default=1.0, help="temperature")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     found = [Path(name) for name in MODELS if list(Path(name).glob("**/mdnrnn.json"))]
     if not (options.model or found):
-        print("no model yet: name a folder such as runs/NAME, or run `dvc repro train_mdn@take_cover_smoke`")
+        print("no model yet: run `dvc repro train_mdn@take_cover`, or name the folder of another model, such as runs/NAME")
         return 2
     learned = []
     for seed in options.seeds:
-        scores = learn(options.model or found[0], options.steps, options.limit, options.tau, seed)
+        try:
+            scores = learn(options.model or found[0], options.steps, options.limit, options.tau, seed)
+        except UserError as error:
+            print(f"error: {error}")
+            return 2
         if len(scores) < 2 * COUNTED:
             print(f"seed {seed}: {len(scores)} episodes ended: more than {options.steps} --steps are needed")
             return 2

@@ -199,15 +199,19 @@ def _evolution(steps: Sequence[Made], solved: float) -> str:
         found = [_points(lines, metric, start) for lines, start in zip(journals, starts, strict=True)]
         return [part for part in found if part]
 
+    dreamed = bool(parts("rescored_dream"))
     drawn = [
-        charts.Line("population's mean", parts("mean"), "a"),
-        charts.Line("the distribution's mean, re-scored", parts("rescored"), "b", dots=True),
-    ]
+        charts.Line("population's mean" + ", in the dream" * dreamed, parts("mean"), "a"),
+        charts.Line("the distribution's mean" + (" in the world" if dreamed else ", re-scored"),
+                    parts("rescored"), "b", dots=True),
+        charts.Line("the same in the dream", parts("rescored_dream"), "c", dots=True),
+    ]  # fmt: skip
     drawn = [line for line in drawn if line.parts]
     best = max((y for part in parts("rescored") for _, y in part), default=float("nan"))
     return charts.lines(
         "Evolution of C",
-        f"Scores by generation over {len(spans)} rounds; the best re-scored mean is {best:.0f}.",
+        f"Scores by generation over {len(spans)} rounds; the best re-scored mean is {best:.0f}"
+        + (" in the world." if dreamed else "."),
         drawn,
         xlabel="generation",
         rounds=spans,
