@@ -100,7 +100,7 @@ def main() -> int:
     options = parser.parse_args()
     found = [Path(name) for name in MODELS if list(Path(name).glob("**/mdnrnn.json"))]
     if not (options.model or found):
-        print("no model yet: run `dvc repro train_mdn@take_cover`, or name the folder of another model, such as runs/NAME")
+        print("no model yet: run `dvc repro train_mdn@take_cover`, or name another model: runs/NAME")
         return 2
     learned = []
     for seed in options.seeds:
