@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 import wm  # noqa: F401  registers wm/Dream-v0
 from wm.errors import UserError
 
-MODELS = ("pretrained/take_cover", "runs/take_cover", "runs/take_cover_smoke")
+MODELS = ("pretrained/take_cover", "runs/take_cover", "runs/take_cover-1", "runs/take_cover_smoke")
 COUNTED = 20
 
 
@@ -100,7 +100,7 @@ def main() -> int:
     options = parser.parse_args()
     found = [Path(name) for name in MODELS if list(Path(name).glob("**/mdnrnn.json"))]
     if not (options.model or found):
-        print("no model yet: run `dvc repro train_mdn@take_cover`, or name another model: runs/NAME")
+        print("no model yet: run `dvc repro train_mdn@take_cover-1`, or name another model: runs/NAME")
         return 2
     learned = []
     for seed in options.seeds:

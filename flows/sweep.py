@@ -15,7 +15,7 @@ Runs the pipeline of every agent in params.yaml whose `model` is MODEL and whose
 share V, M and their data: only evolve and evaluate differ), then writes table and plot to results/MODEL_tau/ and to
 MLflow. What has been made is not made again, and a sweep that was stopped goes on.
 
-  python -m flows.sweep take_cover     the paper's table of temperatures
+  python -m flows.sweep take_cover-1   the paper's table of temperatures
 """
 
 
