@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from wm import parts
 from wm.mdnrnn import MDNRNN, MDNConfig, Sequences
 from wm.vae import VAE, VAEConfig
 
@@ -53,3 +59,32 @@ def test_two_parts_are_the_whole(threads, step):
         assert (one - two).norm() <= 2e-3 * one.norm()  # a unit of V's that is nearly 0 may fall on either side of it
         assert torch.equal(two, once_more)
     assert torch.get_num_threads() == 2
+
+
+SPY = """
+import torch
+called = set()
+def spy(name, function):
+    def wrapped(number):
+        called.add((name, number.dtype))
+        return function(number)
+    return wrapped
+names = sys.argv[1].split()
+for name in names:
+    setattr(torch, name, spy(name, getattr(torch, name)))
+import wm.vae
+sys.exit(len(names) * 2 - len(called))
+"""
+
+
+def test_vector_functions_are_called_once_before_there_are_threads():
+    names = [function.__name__ for function in parts.VECTOR_FUNCTIONS]
+    assert subprocess.run([sys.executable, "-c", "import sys\n" + SPY, " ".join(names)]).returncode == 0
+
+
+def test_all_that_wm_computes_with_is_among_them():
+    """Functions of MKL's that PyTorch uses (aten/src/ATen/cpu/vml.h), by the names under which they are called."""
+    mkl = "a?cos a?sin a?tan cosh sinh tanh erf erfc erfinv exp exp2 expm1 lgamma log log10 log1p log2 r?sqrt".split()
+    code = "".join(path.read_text() for path in Path(parts.__file__).parent.rglob("*.py"))
+    used = set(re.findall(rf"\.({'|'.join(mkl)})_?\(", code))
+    assert {"exp", "log", "tanh"} <= used <= {function.__name__ for function in parts.VECTOR_FUNCTIONS}

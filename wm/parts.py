@@ -15,6 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+VECTOR_FUNCTIONS = (
+    *(torch.exp, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p, torch.sqrt, torch.rsqrt),
+    *(torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh, torch.cosh, torch.tanh),
+    *(torch.sigmoid, torch.erf, torch.erfc, torch.erfinv, torch.lgamma),
+)
+"""What PyTorch may compute with MKL's vector functions."""
+
+
+def settle() -> None:
+    """Calls each of them once.
+
+    MKL 2024 decides in the first call of a process how it computes a function, and where two threads make that call at
+    once, one of them may compute it with errors of 1e-4 instead of 1e-7 (pytorch/pytorch#188792): one training in a
+    thousand or so would end with other bits than all the rest (`python -m bench.first_call`).
+    """
+    for number in (torch.tensor([0.5]), torch.tensor([0.5], dtype=torch.float64)):
+        for function in VECTOR_FUNCTIONS:
+            function(number)
+
+
+settle()  # as V and M are imported, before there is a second thread
+
 
 def count(batch: int, device: torch.device) -> int:
     """How many parts a batch is worth: the threads that PyTorch may use, on a CPU."""
