@@ -36,9 +36,9 @@ experiments:
              rescore_episodes: 2, episodes_per_job: 3, slots: 3}}
     evaluate: {{episodes: 2}}
 models:
-  bench: {{experiment: bench, after: zero, actor: zero}}
+  bench: {{experiment: bench, after: zero, actor: zero, seed: 0}}
 agents:
-  bench: {{experiment: bench, model: bench, after: zero, tau: 1.0}}
+  bench: {{experiment: bench, model: bench, after: zero, tau: 1.0, seed: 0}}
 """
 
 

@@ -19,7 +19,6 @@ PARAMS = """\
 experiments:
   tiny:
     world: none
-    seed: 1
     collect: {seconds: 0, number: 1}
     train_vae: {seconds: 0, number: 1}
     encode: {seconds: 0, number: 1}
@@ -28,9 +27,9 @@ experiments:
     evaluate: {seconds: 0, number: 1}
     gate: {number: 1}
 models:
-  tiny: {experiment: tiny, after: zero, actor: zero}
+  tiny: {experiment: tiny, after: zero, actor: zero, seed: 1}
 agents:
-  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0}
+  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0, seed: 1}
 """
 
 PROGRAM = """\
@@ -44,7 +43,12 @@ if stage == "check":
     if "typo" in params:
         sys.exit("error: params.yaml: unknown key 'typo'")
 elif stage == "estimate":
-    print(3 if "--seconds" in sys.argv else "a moment")
+    if "--seconds" in sys.argv:
+        seconds = {word: 3.0 for word in sys.argv if "@" in word}
+        Path(sys.argv[sys.argv.index("--seconds") + 1]).write_text(json.dumps(seconds))
+    print("a moment")
+    if sys.argv[-2:] == ["--budget", "2s"]:
+        sys.exit("error: 2 s is too short: the first look would take longer")
 elif stage == "ui":
     from wm import tracking
     tracking.ui(int(sys.argv[3]))

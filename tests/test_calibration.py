@@ -25,7 +25,7 @@ def model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(
-        text.replace("models:", "models:\n  walk: {experiment: take_cover_smoke, after: zero, actor: zero}", 1)
+        text.replace("models:", "models:\n  walk: {experiment: take_cover_smoke, after: zero, actor: zero, seed: 0}", 1)
     )
     folder = dream_model.write_model(tmp_path / "runs" / "walk")
     columns = episodes.latent_columns(dream_model.Z, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wm import params
+from wm import history, params
 from wm.stages.run import OF_AGENT, OF_MODEL, plan
 
 dvc_repo = pytest.importorskip("dvc.repo")
@@ -77,6 +77,8 @@ def test_a_stage_is_given_only_numbers_that_dvc_yaml_names(stages, kind):
     todo = plan(everything, kind, "smoke")
     named = {key for dep in stages[f"{kind}@smoke"].deps for key in getattr(dep, "params", [])}
     expected = {f"experiments.smoke.{kind}"}
-    expected |= {f"experiments.smoke.{key}" for key in todo.arguments if key in ("world", "seed")}
-    expected |= {"agents.smoke.tau"} if "tau" in todo.arguments else set()
+    expected |= {"experiments.smoke.world"} & {f"experiments.smoke.{key}" for key in todo.arguments}
+    own = [key for key in ("seed", "tau") if key in todo.arguments]
+    expected |= {f"{'models' if kind in OF_MODEL else 'agents'}.smoke.{key}" for key in own}
+    assert sorted(own) == sorted(history.OWN.get(kind, ()))
     assert named == expected

@@ -14,10 +14,10 @@ from wm.errors import UserError
 ROOT = Path(__file__).parent.parent
 MISTAKES = {
     "unknown key": ("evaluate: {", "evaluate: {epsiodes: 3, ", "experiments.tiny.evaluate.epsiodes"),
-    "unknown section": ("    seed: 3", "    seed: 3\n    evlove: {}", "experiments.tiny.evlove"),
+    "unknown section": ("    world: tiny", "    world: tiny\n    evlove: {}", "experiments.tiny.evlove"),
     "unknown top key": ("models:\n", "modles: {}\nmodels:\n", "modles"),
     "missing key": ("generations: 5, ", "", "experiments.tiny.evolve.generations"),
-    "a string for a number": ("seed: 3", "seed: three", "experiments.tiny.seed"),
+    "a string for a number": ("seed: 3", "seed: three", "models.tiny.seed"),
     "a quoted number": ("steps: 12,", "steps: '12',", "experiments.tiny.train_vae.steps"),
     "a fraction for a whole number": ("steps: 12,", "steps: 1.5,", "experiments.tiny.train_vae.steps"),
     "true for a number": ("steps: 12,", "steps: true,", "experiments.tiny.train_vae.steps"),
@@ -36,15 +36,16 @@ MISTAKES = {
     "unknown model": ("model: tiny, ", "model: huge, ", "agents.tiny.model"),
     "unknown predecessor": ("after: tiny, actor", "after: tinny, actor", "models.tiny-2.after"),
     "its own predecessor": ("after: tiny, actor", "after: tiny-2, actor", "models.tiny-2.after"),
-    "a circle through an agent": ("actor: tiny}", "actor: tiny-2}", "tiny-2', which itself builds on"),
+    "a circle through an agent": ("actor: tiny,", "actor: tiny-2,", "tiny-2', which itself builds on"),
     "a temperature of zero": ("after: zero, tau: 1.0", "after: zero, tau: 0", "agents.tiny.tau"),
     "a name that leaves the folder": ("models:\n", "models:\n  ../x: {experiment: tiny}\n", "../x"),
     "a name that DVC would read as a path of keys": ("models:\n", "models:\n  a.b: {experiment: tiny}\n", "a.b"),
     "the name zero": ("models:\n", "models:\n  zero: {experiment: tiny}\n", "zero"),
     "a number for a name": ("models:\n", "models:\n  7: {experiment: tiny}\n", "models.7"),
-    "a key twice": ("seed: 3", "seed: 3\n    seed: 4", "seed"),
+    "no seed": ("actor: zero, seed: 3", "actor: zero", "models.tiny.seed"),
+    "a key twice": ("seed: 3", "seed: 3, seed: 4", "seed"),
     "invalid YAML": ("models:\n", "models: [\n", "YAML at line"),
-    "a character that is none": ("seed: 3", "seed: 3\x07", "YAML"),
+    "a character that is none": ("world: tiny", "world: tiny\x07", "YAML"),
     "an empty file": (tiny_world.PARAMS, "", "the file"),
     "a list": (tiny_world.PARAMS, "- 1\n", "the file"),
 }
@@ -100,6 +101,19 @@ def test_the_defaults_are_the_papers_where_the_paper_has_one(project):
 def test_the_projects_own_file_is_right():
     everything = params.load(ROOT / "params.yaml")
     assert "smoke" in everything.models and "smoke" in everything.agents
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_seeds_of_car_racing_differ_in_nothing_but_the_seed(number):
+    everything = params.load(ROOT / "params.yaml")
+    for entries in (everything.models, everything.agents):
+        for ending in ("-1", ""):
+            ours = entries[f"car_racing_seed{number}{ending}"].model_dump()
+            theirs = entries[f"car_racing{ending}"].model_dump()
+            assert ours.pop("seed") == number and theirs.pop("seed") == 0
+            assert {key: f"{value}".replace(f"_seed{number}", "") for key, value in ours.items()} == {
+                key: f"{value}" for key, value in theirs.items()
+            }
 
 
 def test_every_key_is_described():

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from flows import rounds
 from wm import params
+from wm.errors import UserError
 
 TEXT = (Path(__file__).parent.parent / "params.yaml").read_text()
 
@@ -48,7 +49,7 @@ def test_rounds_follow_one_another_and_the_champion_may_collect():
         _, text = rounds.add(text, "smoke")
     name, text = rounds.add(text, "smoke", actor="smoke-r3")
     assert name == rounds.last(text, "smoke") == "smoke-r12"  # by number, not by letters
-    assert added(TEXT, text)[10] == "  smoke-r12: {experiment: smoke, after: smoke-r11, actor: smoke-r3}"
+    assert added(TEXT, text)[10] == "  smoke-r12: {experiment: smoke, after: smoke-r11, actor: smoke-r3, seed: 0}"
     assert rounds.last(text, "car_racing") == "car_racing"
 
 
@@ -99,3 +100,14 @@ def test_a_search_is_shortened_and_all_else_stays_as_it_is():
     lines = [pair for pair in zip(TEXT.splitlines(), text.splitlines(), strict=True) if pair[0] != pair[1]]
     assert len(lines) == 1 and "generations: 3," in lines[0][1]
     assert YAML(typ="safe").load(text)["experiments"]["car_racing"]["evolve"]["generations"] == 3
+
+
+def test_a_budget_may_not_shorten_what_the_agent_builds_on_nor_what_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for agent in ("car_racing", "car_racing-1", "take_cover", "dreamer-1"):
+        rounds.check_alone(TEXT, agent)
+    with pytest.raises(UserError, match="the search of dreamer-1, dreamer-2 too: give dreamer-3 an experiment of its"):
+        rounds.check_alone(TEXT, "dreamer-3")
+    Path("runs/car_racing_seed2/evolve").mkdir(parents=True)
+    with pytest.raises(UserError, match="the search of car_racing_seed2 too"):
+        rounds.check_alone(TEXT, "car_racing")

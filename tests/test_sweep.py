@@ -19,7 +19,8 @@ from wm.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = "".join(
-    f"  tiny-tau{tau}: {{experiment: dreaming, model: tiny, after: zero, tau: {tau / 100}}}\n" for tau in (130, 10, 115)
+    f"  tiny-tau{tau}: {{experiment: dreaming, model: tiny, after: zero, tau: {tau / 100}, seed: 3}}\n"
+    for tau in (130, 10, 115)
 )
 
 

@@ -77,7 +77,6 @@ PARAMS = """\
 experiments:
   tiny:
     world: tiny
-    seed: 3
     collect: {episodes: 12, episodes_per_job: 4, slots: 3, workers: 1}
     train_vae: {steps: 12, batch: 4, learning_rate: 1.0e-3, report_every: 2, held_out_every: 4, checkpoint_every: 2,
                 pool_episodes: 2, threads: 1, model: {z_size: 4}}
@@ -89,11 +88,11 @@ experiments:
     evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1}
     gate: {workers: 1}
 models:
-  tiny: {experiment: tiny, after: zero, actor: zero}
-  tiny-2: {experiment: tiny, after: tiny, actor: tiny}
+  tiny: {experiment: tiny, after: zero, actor: zero, seed: 3}
+  tiny-2: {experiment: tiny, after: tiny, actor: tiny, seed: 3}
 agents:
-  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0}
-  tiny-2: {experiment: tiny, model: tiny-2, after: tiny, tau: 1.0}
+  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0, seed: 3}
+  tiny-2: {experiment: tiny, model: tiny-2, after: tiny, tau: 1.0, seed: 3}
 """
 
 if __name__ == "__main__":

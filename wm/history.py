@@ -23,6 +23,8 @@ from wm.errors import UserError
 
 ZERO = "runs/zero/"
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+OWN = {"collect": ("seed",), "train_vae": ("seed",), "train_mdn": ("seed",), "evolve": ("seed", "tau")}
+"""What a stage reads of its entry in `models` or `agents`, besides the numbers of the experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,7 @@ class Snapshot:
     def _unrecorded(self, stage: str, name: str) -> Step:
         """A step that DVC did not run: as params.yaml has it, with the folders that are here."""
         models, agents = self.params.get("models") or {}, self.params.get("agents") or {}
-        section = agents if stage in ("evolve", "evaluate") else models
+        kind, section = ("agents", agents) if stage in ("evolve", "evaluate") else ("models", models)
         if name not in section:
             raise UserError(f"{stage}@{name} is in neither dvc.lock nor params.yaml, so nothing says how it was made")
         entry, own = section[name], f"runs/{name}"
@@ -166,7 +168,7 @@ class Snapshot:
             "evaluate": lambda: [f"{own}/evolve"],
         }[stage]()  # fmt: skip
         numbers = (self.params.get("experiments") or {}).get(entry["experiment"]) or {}
-        sections = {key: numbers[key] for key in ("world", "seed", stage) if key in numbers}
+        sections = {key: numbers[key] for key in ("world", stage) if key in numbers}
         here = self.rev is None
         return Step(
             stage=stage,
@@ -175,7 +177,7 @@ class Snapshot:
             output=md5(f"{own}/{stage}") if here else None,
             code={},
             params=dict(_flat(sections, f"experiments.{entry['experiment']}."))
-            | ({f"agents.{name}.tau": entry["tau"]} if stage == "evolve" and "tau" in entry else {}),
+            | {f"{kind}.{name}.{key}": entry[key] for key in OWN.get(stage, ()) if key in entry},
             recorded=False,
         )
 
@@ -289,7 +291,12 @@ def _lock_at(commit: str) -> str:
 
 def has(rev: str) -> bool:
     """Whether git has this commit here."""
-    return bool(git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}"))
+    return bool(full_hash(rev))
+
+
+def full_hash(rev: str) -> str:
+    """The 40 letters of a commit-ish; empty if git has no such commit here."""
+    return git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
 
 
 def last_commit_with(path: str, md5: str, most: int = 50) -> str:
@@ -344,6 +351,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _short(key: str) -> str:
-    """`experiments.NAME.collect.stall` -> `stall`; `experiments.NAME.seed` -> `seed`; `agents.NAME.tau` -> `tau`."""
+    """`experiments.NAME.collect.stall` -> `stall`; `models.NAME.seed` -> `seed`; `agents.NAME.tau` -> `tau`."""
     parts = key.split(".")[2:]
     return ".".join(parts[1:] if parts[0] in STAGES else parts)

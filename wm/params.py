@@ -33,7 +33,6 @@ class Experiment(Config):
     """A world and its numbers, a section a stage; those of models alone or agents alone lack the rest."""
 
     world: str = Field(description="which world: car_racing or take_cover")
-    seed: int = Field(0, ge=0, description="every random number of the experiment comes from it")
     collect: CollectConfig | None = Field(None, description="episodes of the world")
     train_vae: TrainVAEConfig | None = Field(None, description="V")
     encode: EncodeConfig | None = Field(None, description="V's view of every frame")
@@ -56,6 +55,7 @@ class Model(Config):
     experiment: str = Field(description="whose numbers")
     after: str = Field(ZERO, description="the model that it continues, with its data; zero for none")
     actor: str = Field(ZERO, description="the agent that collects; zero for the random policy")
+    seed: int = Field(ge=0, description="every random number of the round comes from it")
 
 
 class AgentEntry(Config):
@@ -64,7 +64,8 @@ class AgentEntry(Config):
     experiment: str = Field(description="whose numbers")
     model: str = Field(description="the model that it sees and remembers with")
     after: str = Field(ZERO, description="the agent whose controller the search starts from; zero for none")
-    tau: float = Field(1.0, gt=0, description="temperature of the dream that it is evolved in (paper: 1.15 is best)")
+    tau: float = Field(gt=0, description="temperature of the dream that it is evolved in (paper: 1.15 is best)")
+    seed: int = Field(ge=0, description="every random number of the search comes from it; test episodes are the same")
 
 
 class Params(Config):

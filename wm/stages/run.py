@@ -52,7 +52,7 @@ def plan(everything: params.Params, stage: str, name: str) -> Plan:
         raise UserError(f"{name!r} is not in `{section}` of params.yaml: expected one of {', '.join(entries)}")
     entry = entries[name]
     experiment = everything.experiments[entry.experiment]
-    world, seed = {"world": experiment.world}, {"seed": experiment.seed}
+    world, seed = {"world": experiment.world}, {"seed": entry.seed}
     own = RUNS / name
     arguments, inputs = {
         "collect": lambda: (
