@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -145,11 +146,13 @@ def _deadline(agent: str, place: Place, length: str | None) -> float | None:
     end = time.time() + budgets.seconds(length)
     if place == "pools":
         raise UserError("a budget needs a run in place, since the clock and params.yaml are here: leave --place out")
-    command = [sys.executable, "-m", "wm", "estimate", agent, "--only", f"{graph.TARGET}@{agent}", "--seconds"]
-    estimate = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    if estimate.returncode:
-        raise UserError(f"how long {graph.TARGET} of {agent} takes cannot be told: `{' '.join(command[1:])}` says why")
-    return end - float(estimate.stdout)
+    rounds.check_alone(PARAMS.read_text(), agent)
+    command = [sys.executable, "-m", "wm", "estimate", agent, "--only", f"{graph.TARGET}@{agent}"]
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        done = subprocess.run([*command, "--seconds", file.name], stdout=subprocess.DEVNULL, start_new_session=True)
+        if done.returncode:
+            raise UserError(f"how long the test of {agent} takes cannot be told: `{' '.join(command[1:])}` says why")
+        return end - sum(files.read_json(Path(file.name)).values())
 
 
 def _stages(

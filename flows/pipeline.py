@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
-from flows import claim, graph, guard
+from flows import claim, graph, guard, rounds
 from flows.server import Server
-from wm import budget, watchdog
+from wm import budget, watchdog, workspace
 from wm.errors import UserError
 
 EPILOG = """\
@@ -82,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
         if place == "pools":
             _check_pools()
         if args.budget is not None:
-            budget.seconds(args.budget)  # a mistake is told before anything starts
+            budget.seconds(args.budget)  # mistakes are told before anything starts
+            rounds.check_alone(Path("params.yaml").read_text(), agent)
         with claim.workspace(agent):
             return _run(agent, place, args.budget)
     except UserError as error:
@@ -129,13 +134,10 @@ def _run(agent: str, place: str, length: str | None) -> int:
     for stage in stages:
         print(f"  {stage.address:{width}}  {OUTLOOK[stage.outlook]}")
     sys.stdout.flush()
+    began, expected = time.monotonic(), {}
     if any(stage.outlook == "to run" for stage in stages):
         waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
-        limit = ["--budget", length] if length else []
-        command = [sys.executable, "-m", "wm", "estimate", agent, *limit, "--only", *waiting]
-        estimate = subprocess.run(command, start_new_session=True)
-        if estimate.returncode:
-            print("warning: no estimate of the time it takes; going on without", file=sys.stderr)
+        expected = _estimate(agent, waiting, length)
     import httpx
 
     from flows import flow  # Prefect takes seconds to import, and makes its folder
@@ -156,10 +158,40 @@ def _run(agent: str, place: str, length: str | None) -> int:
         print(f"error: {state.message}", file=sys.stderr)
         return 1
     for address, result in state.result()["stages"].items():
-        print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s")
+        told = (
+            f"   estimate {expected[address]:.0f} s" if result["verdict"] == "Completed" and address in expected else ""
+        )
+        print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s{told}")
+    if length:
+        print(f"{(time.monotonic() - began) / 60:.0f} min of {length} are used")
     print(state.result()["gate"])
     print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in flow.metrics(agent).items()))
     return 0
+
+
+def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, float]:
+    """Prints how long these stages will take; returns their seconds, none where nothing could be measured.
+
+    Raises:
+        UserError: the budget is too short to begin.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, "-m", "wm", "estimate", agent, "--seconds", file.name, "--only", *waiting]
+        limit = ["--budget", length] if length else []
+        done = subprocess.run([*command, *limit], start_new_session=True, stderr=subprocess.PIPE, text=True)
+        if text := Path(file.name).read_text():
+            if done.returncode and not _begun(waiting):
+                raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+            return json.loads(text)
+    print(f"{done.stderr}warning: no estimate of the time it takes; going on without", file=sys.stderr)
+    return {}
+
+
+def _begun(waiting: list[str]) -> bool:
+    """Whether one of these stages was stopped and goes on, of which an estimate knows nothing."""
+    scratch = [path.name for path in (workspace.SCRATCH / "work").glob("*")]
+    names = [re.escape(address.replace("@", "-")) for address in waiting]
+    return any(re.fullmatch(rf"{name}-[0-9a-f]+", folder) for name in names for folder in scratch)
 
 
 def listen() -> None:

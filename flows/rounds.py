@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import re
+from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
+
+from wm.errors import UserError
 
 
 def last(text: str, agent: str) -> str:
@@ -49,6 +52,42 @@ def shorten(text: str, agent: str, generations: int) -> str:
     params = yaml.load(text)
     params["experiments"][params["agents"][agent]["experiment"]]["evolve"]["generations"] = generations
     return _dump(yaml, params)
+
+
+def check_alone(text: str, agent: str) -> None:
+    """Whether `shorten` leaves alone what this agent builds on and what has been made here.
+
+    Args:
+        text: of params.yaml.
+    Raises:
+        UserError: it would change the search of such an agent too, so that it would have to run again.
+    """
+    before, after = (YAML(typ="safe").load(one) for one in (text, shorten(text, agent, -1)))
+    searches = [
+        {name: params["experiments"][entry["experiment"]].get("evolve") for name, entry in params["agents"].items()}
+        for params in (before, after)
+    ]
+    changed = [name for name in searches[0] if name != agent and searches[0][name] != searches[1][name]]
+    before_it = _predecessors(before, agent)
+    if others := [name for name in changed if name in before_it or Path("runs", name, "evolve").exists()]:
+        raise UserError(
+            f"a budget would shorten the search of {', '.join(others)} too: give {agent} an experiment of its own in "
+            "params.yaml, or leave the budget out"
+        )
+
+
+def _predecessors(params, agent: str) -> set[str]:
+    """The agents that an agent's search, its model and its data come from."""
+    found, waiting = set(), [agent]
+    while waiting:
+        entry = params["agents"][waiting.pop()]
+        behind, model = [entry.get("after", "zero")], entry["model"]
+        while model != "zero":
+            behind.append(params["models"][model].get("actor", "zero"))
+            model = params["models"][model].get("after", "zero")
+        waiting += [name for name in behind if name != "zero" and name not in found]
+        found.update(behind)
+    return found - {"zero"}
 
 
 def _insert(section, before: str, name: str, **changes: str) -> None:

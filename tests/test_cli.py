@@ -27,7 +27,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 def test_as_a_program_a_mistake_is_one_line_and_exit_code_2(project):
     Path("params.yaml").write_text(
-        tiny_world.PARAMS.replace("world: tiny", "world: car_racing").replace("seed: 3", "seed: x")
+        tiny_world.PARAMS.replace("world: tiny", "world: car_racing").replace("zero, seed: 3", "zero, seed: x", 1)
     )
     done = subprocess.run(
         [sys.executable, "-m", "wm", "collect", "tiny"],
@@ -37,7 +37,7 @@ def test_as_a_program_a_mistake_is_one_line_and_exit_code_2(project):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: params.yaml: experiments.tiny.seed is 'x'") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: params.yaml: models.tiny.seed is 'x'") and done.stderr.count("\n") == 1
     assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "runs"]
 
 

@@ -123,6 +123,24 @@ def test_a_search_that_is_out_of_time_is_evaluated_and_params_say_how_long_it_wa
     assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
 
 
+def test_a_budget_that_is_too_short_or_would_shorten_others_is_refused_before_anything_starts(offline):
+    code, output = offline.run("flows.pipeline", "tiny", "--budget", "2s")
+    assert code == 2 and output.splitlines()[-1] == "error: 2 s is too short: the first look would take longer"
+    params = offline.folder / "params.yaml"
+    params.write_text(params.read_text() + "  other: {experiment: tiny, model: tiny, after: tiny, tau: 1.0, seed: 1}\n")
+    code, output = offline.run("flows.pipeline", "other", "--budget", "1h")
+    assert code == 2 and "error: a budget would shorten the search of tiny too: give other an experiment" in output
+    assert "Running stage" not in output
+
+
+def test_what_was_estimated_stands_beside_what_it_took(project):
+    code, output = project.pipeline()
+    assert code == 0, output
+    assert re.search(r"^  train_vae@tiny +Completed +\d+ s   estimate 3 s$", output, re.MULTILINE)
+    code, output = project.pipeline()
+    assert code == 0 and "estimate" not in output.partition("collect@tiny")[2]
+
+
 @pytest.mark.parametrize("length", ["2 weeks", "0h", "-1h", "h", "1h 3", ""])
 def test_a_budget_that_is_no_length_of_time_is_refused_before_anything_starts(offline, length):
     code, output = offline.run("flows.pipeline", "tiny", f"--budget={length}")
@@ -217,7 +235,7 @@ def test_a_rerun_ends_what_a_dead_run_left(project):
         ("tiny", "typo: 1\n", "error: params.yaml: unknown key 'typo'"),
         (
             "short",
-            "  short: {experiment: none, model: tiny, after: zero}\n",
+            "  short: {experiment: none, model: tiny, after: zero, seed: 1}\n",
             "error: params.yaml has no agents.short.tau, which evolve@short reads",
         ),
     ],

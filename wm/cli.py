@@ -78,11 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         if stage == "evaluate":
             _pretrained(command, "score the agent that comes with the repository, and compare with what is recorded")
     command = _add(
-        commands, "estimate", "measure this machine and say how long each stage of an agent will take", _estimate
+        commands,
+        "estimate",
+        "measure this machine: time, disk and memory of each stage of an agent, and the score to expect",
+        _estimate,
     )
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
     command.add_argument("--only", nargs="+", default=(), metavar="STAGE@NAME", help="these stages; default: all")
-    command.add_argument("--seconds", action="store_true", help="print the sum alone, in seconds")
+    command.add_argument("--seconds", type=Path, metavar="FILE", help="also write each stage's seconds, as JSON")
     command.add_argument("--budget", metavar="LENGTH", help="what fits into 2h, 90m, …, and the score to expect then")
     for name, text, function in (
         ("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
@@ -102,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--episodes", type=int, default=200, help="dreams at each; default: 200")
     command = _add(commands, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
     command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
-    command.add_argument("--commit", default=None, help="that made it; default: the one checked out")
+    command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = _add(commands, "sweep", text, _sweep)
     command.add_argument("name", metavar="MODEL", help="an entry of `models` in params.yaml")
@@ -110,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
     text = "write results/: scores beside the paper's, costs, curves, and the command under every number"
     command = _add(commands, "results", text, _results)
-    command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml, evaluated")
+    text = "entries of `agents` in params.yaml, evaluated; without one, the page alone, from the records that it has"
+    command.add_argument("names", nargs="*", metavar="NAME", help=text)
     command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
     command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
     command = _add(commands, "lineage", "what made a model, from data to score, and how to make it again", _lineage)
@@ -161,13 +165,15 @@ def _run_stage(args: argparse.Namespace) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from wm import budget, estimate, params
+    from wm import budget, estimate, files, params
 
-    limit = budget.seconds(args.budget) if args.budget is not None else None
+    limit, everything = budget.seconds(args.budget) if args.budget is not None else None, params.load()
+    found = estimate.measure(everything, args.name, args.only)
     if args.seconds:
-        print(round(sum(seconds for _, _, seconds, _ in estimate.measure(params.load(), args.name, args.only))))
-    else:
-        print(estimate.report(params.load(), args.name, args.only, limit))
+        files.write_json(args.seconds, {one.address: round(one.seconds, 1) for one in found})
+    print(estimate.report(args.name, found, whole=not args.only))
+    if told := estimate.prospect(everything, args.name, found, limit):
+        print(told)
 
 
 def _watch(args: argparse.Namespace) -> None:
@@ -211,9 +217,9 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from wm import params, pretrained, tracking
+    from wm import params, pretrained
 
-    print(pretrained.keep(params.load(), args.name, args.commit or tracking.commit()))
+    print(pretrained.keep(params.load(), args.name, args.commit))
 
 
 def _results(args: argparse.Namespace) -> None:

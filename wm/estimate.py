@@ -1,27 +1,36 @@
-"""How long a pipeline will take on this machine: measured for some seconds, then multiplied out.
+"""What a pipeline will take of this machine, in time, disk and memory: measured for some seconds, then multiplied out.
 
-Every rate is measured on the very code that the stage runs, on untrained models of the right shape.
+Every rate is measured on the very code that the stage runs, on untrained models of the right shape, in a process of its
+own, whose memory is looked at.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import resource
+import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
 from wm import agent as agents
 from wm import expectation, rollout, training, worlds
-from wm.episodes import Shard, frame_columns
+from wm.episodes import Shard, frame_columns, latent_columns
 from wm.errors import UserError
-from wm.mdnrnn import MDNRNN, Sequences
+from wm.mdnrnn import MDNRNN, MDNConfig, Sequences
 from wm.params import ZERO, Params
 from wm.stages.evolve import final_episodes
 from wm.stages.run import OF_MODEL, plan
-from wm.vae import VAE
+from wm.stages.train_mdn import KEPT_BYTES
+from wm.vae import VAE, VAEConfig
+from wm.worlds import World
 
 STAGE_OVERHEAD = 8.0
 """Seconds that a stage takes besides its work: start of the interpreter and the workers, pictures, checksums."""
@@ -33,40 +42,86 @@ LENGTHS = {
 }
 """Steps of an average episode, from finished runs (LOG.md): a random policy's (a constant, and so much for each step of
 `stall`), a search's that starts from nothing, a search's that goes on, and a finished agent's."""
-PATIENCE = 1.5
+PATIENCE = 2.5
 """Seconds a rate is measured for."""
+FRAME_BYTES = 64 * 64 * 3
+PICTURES = 2e6
+"""Bytes of a stage's figures, curves and summaries."""
+FILM = 3e3
+"""Bytes of a filmed step; three episodes of a test are filmed."""
 
 
-def measure(everything: Params, name: str, only: Sequence[str] = ()) -> list[tuple[str, str, float, str]]:
-    """(stage, name, seconds, what it does) of the stages that agent `name` needs, in order.
+class Need(NamedTuple):
+    """What a stage needs: seconds, bytes that it leaves on the disk, and bytes of memory at its worst."""
+
+    stage: str
+    name: str
+    seconds: float
+    disk: float
+    memory: float
+    what: str
+
+    @property
+    def address(self) -> str:
+        """As in dvc.yaml: "train_vae@smoke"."""
+        return f"{self.stage}@{self.name}"
+
+
+def measure(everything: Params, name: str, only: Sequence[str] = ()) -> list[Need]:
+    """What the stages that agent `name` needs will take, in order.
 
     Args:
         only: addresses ("train_vae@smoke") of those that matter; none of them means all.
     Raises:
-        UserError: there is no such agent.
+        UserError: there is no such agent, or it needs no such stage.
     """
     if name not in everything.agents:
         raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(everything.agents)}")
-    rates = _Rates()
-    return [
-        (stage, of, *_stage(everything, stage, of, rates))
-        for stage, of in stages(everything, name)
-        if not only or f"{stage}@{of}" in only
-    ]
+    rates, known = _Rates(), {f"{stage}@{of}": (stage, of) for stage, of in stages(everything, name)}
+    for address in only:
+        if address not in known:
+            raise UserError(f"{address} is no stage that {name} needs: expected some of {', '.join(known)}")
+    needs = []
+    for address, (stage, of) in known.items():
+        if not only or address in only:
+            seconds, disk, memory, what = _stage(everything, stage, of, rates)
+            needs.append(Need(stage, of, seconds, disk + PICTURES, memory, what))
+    return needs
 
 
-def report(everything: Params, name: str, only: Sequence[str] = (), budget: float | None = None) -> str:
-    """`measure` as a table for people, and the score to expect.
+def report(name: str, found: Sequence[Need], whole: bool = True) -> str:
+    """What was measured as a table for people.
 
     Args:
-        budget: seconds for all of it: says also what fits.
+        whole: it is all that the agent needs, not some stages.
     """
-    found = measure(everything, name, only)
-    rows = [f"  {stage + ' ' + of:<28} {_clock(seconds):>8}   {what}" for stage, of, seconds, what in found]
-    total = sum(seconds for _, _, seconds, _ in found)
-    head = f"{name}: {len(rows)} stages, about {_clock(total)} on this machine{'' if only else ' if none is cached'}"
-    search = _search(everything, name)
-    return "\n".join([head, *rows, *expectation.lines(name, found, search.generations, search.rescore_every, budget)])
+    rows = [
+        f"  {one.address:<28} {_clock(one.seconds):>8} {_size(one.disk):>8} {_size(one.memory):>8}   {one.what}"
+        for one in found
+    ]
+    seconds, disk = sum(one.seconds for one in found), sum(one.disk for one in found)
+    memory = max((one.memory for one in found), default=0)
+    told = [
+        f"{name}: {len(rows)} stages, about {_clock(seconds)} on this machine{' if none is cached' if whole else ''}",
+        f"  {'stage':<28} {'time':>8} {'disk':>8} {'memory':>8}",
+        *rows,
+    ]
+    free = shutil.disk_usage(".").free
+    if 2 * disk > free:  # DVC's cache may have to copy
+        told.append(f"warning: {_size(2 * disk)} of disk are needed with DVC's cache, and {_size(free)} are free here")
+    if memory > (free := psutil.virtual_memory().available):
+        told.append(f"warning: {_size(memory)} of memory are needed, and {_size(free)} are free")
+    return "\n".join(told)
+
+
+def prospect(everything: Params, name: str, found: Sequence[Need], budget: float | None = None) -> str:
+    """The score to expect, and what fits into a budget of so many seconds.
+
+    Raises:
+        TooShort: nothing does.
+    """
+    search, seconds = _search(everything, name), {one.address: one.seconds for one in found}
+    return "\n".join(expectation.lines(name, seconds, search.generations, search.rescore_every, budget))
 
 
 def stages(everything: Params, name: str) -> list[tuple[str, str]]:
@@ -94,47 +149,89 @@ def stages(everything: Params, name: str) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[float, str]:
+def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[float, float, float, str]:
+    """Seconds, bytes of disk, bytes of memory, and what the stage does."""
     todo = plan(everything, stage, name)
-    config, world = todo.config, worlds.get(todo.world)
-    model = name if stage in OF_MODEL else everything.agents[name].model
-    experiment = everything.experiments[everything.models[model].experiment]  # whose V and M these are
-    longest = world.spec.max_steps
+    config, elsewhere = _on_this_machine(todo.config)
+    world, model = worlds.get(todo.world), name if stage in OF_MODEL else everything.agents[name].model
+    driven = LENGTHS.get(todo.world, {}).get("driven", world.spec.max_steps)
+    frames = sum(_collected(everything, key) for key in _lineage(everything, model))  # earlier rounds' are in it
     if stage == "collect":
-        driven = everything.models[name].actor != ZERO
-        pace = (
-            rates.film(experiment, _search(everything, everything.models[name].actor), world, config.slots)
-            if driven
-            else rates.explore(world, config.slots)
-        )
-        work = pace.seconds(config.episodes, _length(everything, stage, name))
-        return _shared(work, config.workers), f"{config.episodes:,} episodes"
+        if everything.models[name].actor == ZERO:
+            pace, memory = rates(_explore, world, config.slots)
+        else:
+            actor = everything.models[name].actor
+            pace, memory = rates(_drive, world, _parts(everything, actor), config.slots, world.spec.drawings[0], True)
+        length = _length(everything, stage, name)
+        memory += 2 * config.episodes_per_job * length * pace.kept  # a job's episodes, and their file's bytes
+        seconds = _shared(pace.seconds(config.episodes, length), config.workers)
+        return seconds, frames * pace.kept, _of_workers(memory, config.workers), f"{config.episodes:,} episodes"
     if stage == "train_vae":
-        rate = rates.train_vae(config)
-        return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} frames"
+        rate, memory = rates(_train_vae, config)
+        pool = config.pool_episodes * _length(everything, "collect", name) * FRAME_BYTES
+        weights = _weights(VAE, config.model)
+        what = f"{config.steps:,} steps of {config.batch} frames{elsewhere}"
+        return config.steps / rate + STAGE_OVERHEAD, weights, memory + pool, what
+    experiment = everything.experiments[everything.models[model].experiment]  # whose V and M these are
+    vae, mdn = experiment.train_vae.model, experiment.train_mdn.model
     if stage == "encode":
-        steps = sum(_collected(everything, key) for key in _lineage(everything, name))
-        return steps / rates.encode(experiment) + STAGE_OVERHEAD, f"{steps:,.0f} frames"
+        columns = latent_columns(vae.z_size, world.spec.action_size)
+        disk = frames * sum(np.dtype(one.dtype).itemsize * np.prod(one.shape, dtype=int) for one in columns)
+        rate, memory = rates(_encode, vae, config)
+        memory += 4 * world.spec.max_steps * FRAME_BYTES
+        return frames / rate + STAGE_OVERHEAD, disk, memory, f"{frames:,.0f} frames{elsewhere}"
+    weights = _weights(_memory, mdn, vae.z_size, world)
     if stage == "train_mdn":
-        rate = rates.train_mdn(experiment, world)
-        return config.steps / rate + STAGE_OVERHEAD, f"{config.steps:,} steps of {config.batch} x {config.length}"
+        rate, memory = rates(_train_mdn, world, vae.z_size, config)
+        kept = min(KEPT_BYTES, 4 * vae.z_size * frames)
+        what = f"{config.steps:,} steps of {config.batch} x {config.length}{elsewhere}"
+        return config.steps / rate + STAGE_OVERHEAD, weights, memory + kept, what
+    parts = _parts(everything, name)
     if stage == "evolve":
         episodes = config.generations * config.population * config.episodes
         looks = -(-config.generations // config.rescore_every)
         scored = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
         scored += final_episodes(config)
-        pace = rates.drive(experiment, config, world, config.slots, world.spec.drawings[0])
-        looked = pace.seconds(scored, LENGTHS.get(todo.world, {}).get("driven", longest))
+        pace, memory = rates(_drive, world, parts, config.slots, world.spec.drawings[0])
+        looked, disk = pace.seconds(scored, driven), weights + _weights(VAE, vae)
+        memory = _of_workers(memory, config.workers)
         if config.dream:
-            dreamed = episodes * _length(everything, stage, name) / rates.dream(experiment, config, world)
-            return dreamed + _shared(looked, config.workers), f"{episodes:,} dreamed episodes, {scored:,} real"
-        work = pace.seconds(episodes, _length(everything, stage, name)) + looked
-        return _shared(work, config.workers), f"{config.generations} generations, {episodes + scored:,} episodes"
-    pace = rates.drive(
-        experiment, _search(everything, name), world, config.slots, config.drawing or world.spec.drawings[-1]
-    )
-    work = pace.seconds(config.episodes, LENGTHS.get(todo.world, {}).get("driven", longest))
-    return _shared(work, config.workers), f"{config.episodes} episodes"
+            population = config.population, config.episodes
+            rate, dreaming = rates(_dream, world, parts, *population, config.workers, config.device)
+            seconds = episodes * _length(everything, stage, name) / rate + _shared(looked, config.workers)
+            return seconds, disk, memory + dreaming, f"{episodes:,} dreamed episodes{elsewhere}, {scored:,} real"
+        seconds = _shared(pace.seconds(episodes, _length(everything, stage, name)) + looked, config.workers)
+        return seconds, disk, memory, f"{config.generations} generations, {episodes + scored:,} episodes"
+    pace, memory = rates(_drive, world, parts, config.slots, config.drawing or world.spec.drawings[-1])
+    seconds = _shared(pace.seconds(config.episodes, driven), config.workers)
+    disk = 3 * driven * FILM if config.videos else 0
+    return seconds, disk, _of_workers(memory, config.workers), f"{config.episodes} episodes"
+
+
+def _on_this_machine(config):
+    """A stage's numbers, on the CPU where they ask for a GPU that is not here; and what to say then."""
+    if getattr(config, "device", "cpu") == "cpu" or torch.cuda.is_available():
+        return config, ""
+    return config.model_copy(update={"device": "cpu"}), f" on the CPU, for there is no {config.device} here"
+
+
+def _parts(everything: Params, agent: str) -> Parts:
+    """V, M and C of an agent."""
+    experiment = everything.experiments[everything.models[everything.agents[agent].model].experiment]
+    search, world = _search(everything, agent), worlds.get(experiment.world)
+    inputs = tuple(search.inputs or world.spec.controller_inputs)
+    return Parts(experiment.train_vae.model, experiment.train_mdn.model, inputs, search.hidden, search.sampled)
+
+
+def _weights(model: Callable[..., torch.nn.Module], *args: Any) -> float:
+    """Bytes of a model."""
+    with torch.device("meta"):  # counts without computing
+        return sum(weight.nbytes for weight in model(*args).parameters())
+
+
+def _of_workers(memory: float, workers: int) -> float:
+    """Bytes of a stage with so many workers of `memory` bytes: they, the stage itself and Dask's scheduler."""
+    return workers * memory + psutil.Process().memory_info().rss
 
 
 def _shared(work: float, workers: int) -> float:
@@ -177,10 +274,11 @@ def _collected(everything: Params, name: str) -> float:
 
 
 class Pace(NamedTuple):
-    """What an episode costs one process, in seconds: its reset, and each of its steps."""
+    """What an episode costs one process: seconds of its reset and of each of its steps, and bytes kept of a step."""
 
     reset: float
     step: float
+    kept: float = 0.0
 
     def seconds(self, episodes: float, length: float) -> float:
         """So many episodes of `length` steps."""
@@ -188,125 +286,94 @@ class Pace(NamedTuple):
 
 
 class _Rates:
-    """Measured once each."""
+    """Each measured once, in a process of its own: what was measured, and the memory that it took in bytes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple, Any] = {}
+        self._known: dict[tuple, tuple[Any, float]] = {}
 
-    def _once(self, key: tuple, measure: Callable[[], Any]) -> Any:
+    def __call__(self, measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+        key = (measure.__name__, *map(repr, args))
         if key not in self._known:
-            self._known[key] = measure()
+            self._known[key] = _apart(measure, *args)
         return self._known[key]
 
-    def explore(self, world, slots: int) -> Pace:
-        """One process with a random policy, frames kept and compressed."""
 
-        def measure() -> Pace:
-            shard = Shard(frame_columns(world.spec.action_size))
-            return _pace(world, rollout.ExplorerDriver(world, slots), slots, None, shard)
-
-        return self._once(("explore", world.spec.name, slots), measure)
-
-    def drive(self, experiment, search, world, slots: int, drawing: str) -> Pace:
-        """One process with V and M as the experiment has them and C as its search has it."""
-        key = ("drive", world.spec.name, slots, drawing, experiment.train_mdn.model.hidden, search.hidden)
-        return self._once(key, lambda: self._drive(experiment, search, world, slots, drawing, None))
-
-    def film(self, experiment, search, world, slots: int) -> Pace:
-        """The same, frames kept and compressed."""
-        key = ("film", world.spec.name, slots, experiment.train_mdn.model.hidden, search.hidden)
-        shard = Shard(frame_columns(world.spec.action_size))
-        return self._once(key, lambda: self._drive(experiment, search, world, slots, world.spec.drawings[0], shard))
-
-    def dream(self, experiment, config, world) -> float:
-        """Dreamed steps a second of the whole population."""
-
-        def measure() -> float:
-            from wm.dream import Dream
-
-            memory = _memory(experiment, world).eval()
-            if memory.done:
-                torch.nn.init.constant_(memory.done.bias, -1e6)  # untrained, it would end dreams at once
-            layout = agents.layout(world, memory, tuple(config.inputs or world.spec.controller_inputs), config.hidden)
-            rng = np.random.default_rng(0)
-            params = rng.normal(0, 0.1, (config.population, layout.size)).astype(np.float32)
-            first = torch.zeros(1, memory.z_size)
-            dream = Dream(
-                memory,
-                (first, first),
-                world,
-                layout,
-                tuple(config.inputs or world.spec.controller_inputs),
-                tau=1.0,
-                max_steps=128,
-                threads=config.workers,
-                device=config.device,
-            )
-            dream.scores(params, [0])
-            began = time.perf_counter()
-            _, lengths = dream.scores(params, list(range(config.episodes)))
-            return lengths.sum() / (time.perf_counter() - began)
-
-        return self._once(("dream", world.spec.name, config), measure)
-
-    def _drive(self, experiment, search, world, slots: int, drawing: str, shard: Shard | None) -> Pace:
-        vae = VAE(experiment.train_vae.model).eval()
-        memory = _memory(experiment, world).eval()
-        inputs = tuple(search.inputs or world.spec.controller_inputs)
-        layout = agents.layout(world, memory, inputs, search.hidden)
-        agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=inputs)
-        driver = rollout.AgentDriver(agent, np.zeros((1, layout.size), np.float32), slots, search.sampled)
-        return _pace(world, driver, slots, drawing, shard)
-
-    def train_vae(self, config) -> float:
-        """Optimiser steps a second."""
-
-        def measure() -> float:
-            torch.set_num_threads(config.threads)
-            vae, noise = VAE(config.model).to(config.device), torch.Generator(config.device)
-            obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
-            return _training_rate(vae, lambda: vae.loss(obs, noise)[0], config)
-
-        return self._once(("train_vae", config), measure)
-
-    def train_mdn(self, experiment, world) -> float:
-        """Optimiser steps a second."""
-        config = experiment.train_mdn
-
-        def measure() -> float:
-            torch.set_num_threads(config.threads)
-            memory, noise = _memory(experiment, world).to(config.device), torch.Generator(config.device)
-            steps = (
-                [(config.length + 1, memory.z_size)] * 2
-                + [(config.length, memory.action_size)]
-                + [(config.length,)] * 4
-            )
-            window = Sequences(*(torch.zeros(config.batch, *shape, device=config.device) for shape in steps))
-            begun = memory.initial_state(config.batch)
-            return _training_rate(memory, lambda: memory.loss(window, begun, noise)[0], config)
-
-        return self._once(("train_mdn", config, world.spec.name), measure)
-
-    def encode(self, experiment) -> float:
-        """Frames a second."""
-        config = experiment.encode
-
-        def measure() -> float:
-            torch.set_num_threads(config.threads)
-            vae = VAE(experiment.train_vae.model).eval().requires_grad_(False).to(config.device)
-            obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
-            return config.batch * _repeat(lambda: vae.encode(obs))
-
-        return self._once(("encode", config), measure)
+def _explore(world: World, slots: int) -> Pace:
+    """One process with a random policy, frames kept and compressed."""
+    shard = Shard(frame_columns(world.spec.action_size))
+    return _pace(world, rollout.ExplorerDriver(world, slots), slots, None, shard)
 
 
-def _memory(experiment, world) -> MDNRNN:
-    return MDNRNN(
-        experiment.train_mdn.model,
-        experiment.train_vae.model.z_size,
-        world.spec.action_size,
-        world.spec.predicts_restart,
+def _drive(world: World, parts: Parts, slots: int, drawing: str, keep: bool = False) -> Pace:
+    """One process with V, M and C; with frames kept and compressed if asked for."""
+    vae, memory, layout = parts.agent(world)
+    agent = agents.Agent(vae=vae, mdnrnn=memory, world=world, layout=layout, inputs=parts.inputs)
+    params = np.random.default_rng(0).normal(0, 0.1, (1, layout.size)).astype(np.float32)
+    driver = rollout.AgentDriver(agent, params, slots, parts.sampled)
+    return _pace(world, driver, slots, drawing, Shard(frame_columns(world.spec.action_size)) if keep else None)
+
+
+def _dream(world: World, parts: Parts, population: int, episodes: int, threads: int, device: str) -> float:
+    """Dreamed steps a second of the whole population."""
+    from wm.dream import Dream
+
+    _, memory, layout = parts.agent(world)
+    if memory.done:
+        torch.nn.init.constant_(memory.done.bias, -1e6)  # untrained, it would end dreams at once
+    params = np.random.default_rng(0).normal(0, 0.1, (population, layout.size)).astype(np.float32)
+    first = torch.zeros(1, memory.z_size)
+    dream = Dream(
+        memory, (first, first), world, layout, parts.inputs, tau=1.0, max_steps=128, threads=threads, device=device
     )
+    dream.scores(params, [0])
+    began = time.perf_counter()
+    _, lengths = dream.scores(params, list(range(episodes)))
+    return lengths.sum() / (time.perf_counter() - began)
+
+
+def _train_vae(config) -> float:
+    """Optimiser steps a second."""
+    torch.set_num_threads(config.threads)
+    vae, noise = VAE(config.model).to(config.device), torch.Generator(config.device)
+    obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
+    return _training_rate(vae, lambda: vae.loss(obs, noise)[0], config)
+
+
+def _train_mdn(world: World, z_size: int, config) -> float:
+    """Optimiser steps a second."""
+    torch.set_num_threads(config.threads)
+    memory, noise = _memory(config.model, z_size, world).to(config.device), torch.Generator(config.device)
+    steps = [(config.length + 1, memory.z_size)] * 2 + [(config.length, memory.action_size)] + [(config.length,)] * 4
+    window = Sequences(*(torch.zeros(config.batch, *shape, device=config.device) for shape in steps))
+    begun = memory.initial_state(config.batch)
+    return _training_rate(memory, lambda: memory.loss(window, begun, noise)[0], config)
+
+
+def _encode(model, config) -> float:
+    """Frames a second."""
+    torch.set_num_threads(config.threads)
+    vae = VAE(model).eval().requires_grad_(False).to(config.device)
+    obs = torch.randint(0, 255, (config.batch, 64, 64, 3), dtype=torch.uint8, device=config.device)
+    return config.batch * _repeat(lambda: vae.encode(obs))
+
+
+class Parts(NamedTuple):
+    """What an agent is made of, before anything has learned."""
+
+    vae: VAEConfig
+    memory: MDNConfig
+    inputs: tuple[str, ...]
+    hidden: int
+    sampled: bool
+
+    def agent(self, world: World) -> tuple[VAE, MDNRNN, agents.Layout]:
+        """V, M and the layout of C."""
+        memory = _memory(self.memory, self.vae.z_size, world).eval()
+        return VAE(self.vae).eval(), memory, agents.layout(world, memory, self.inputs, self.hidden)
+
+
+def _memory(config: MDNConfig, z_size: int, world: World) -> MDNRNN:
+    return MDNRNN(config, z_size, world.spec.action_size, world.spec.predicts_restart)
 
 
 class _Task(NamedTuple):
@@ -321,20 +388,17 @@ class _Task(NamedTuple):
 
 def _training_rate(model: torch.nn.Module, loss: Callable[[], torch.Tensor], config: training.TrainConfig) -> float:
     """Optimiser steps a second."""
-    # wm/training.py is code of train_vae and train_mdn: public names there would make both run again.
-    weights = [training._dense(parameter.detach()) for parameter in model.parameters()]
+    weights = [training.dense(parameter.detach()) for parameter in model.parameters()]
     optimizer, task = torch.optim.Adam(weights, lr=config.learning_rate_end, fused=True), _Task(model, loss)
-    return _repeat(lambda: training._step(task, optimizer, config, 1))
+    return _repeat(lambda: training.step_once(task, optimizer, config, 1))
 
 
 def _repeat(work: Callable[[], object]) -> float:
-    """Times a second that `work` can be done."""
-    work()
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < PATIENCE or count < 2:
-        work()
-        count += 1
-    return count / (time.perf_counter() - began)
+    """Times a second that `work` can be done: by the median, since other programs may run meanwhile."""
+    took = [_seconds(work)]  # makes the memory, plans the kernels: not counted
+    while sum(took[1:]) < PATIENCE or len(took) < 4:
+        took.append(_seconds(work))
+    return 1 / statistics.median(took[1:])
 
 
 def _pace(world, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> Pace:
@@ -356,7 +420,44 @@ def _pace(world, driver: rollout.Driver, slots: int, drawing: str | None, shard:
     few = 6
     many = int(np.clip(few * 2 * PATIENCE / play(few)[0], 2 * few, world.spec.max_steps // 2))
     seconds, steps = play(many)
-    return Pace(reset / slots, max(1e-3 * seconds, seconds - reset) / steps)
+    kept = 0.0
+    if shard is not None:
+        data, episodes = shard.finish()
+        kept = len(data) / sum(episode["length"] for episode in episodes)
+    return Pace(reset / slots, max(1e-3 * seconds, seconds - reset) / steps, kept)
+
+
+def _apart(measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """What `measure` returns, in a process of its own, and the memory of that process and its games in bytes.
+
+    Raises:
+        UserError: `measure` has raised one, or ended without an answer.
+    """
+    context = multiprocessing.get_context("forkserver")  # a fork of this process could hang in OpenMP
+    context.set_forkserver_preload([__name__])
+    answers, teller = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(teller, measure, args), daemon=True)
+    process.start()
+    teller.close()
+    try:
+        found, memory, mistake = answers.recv()
+    except EOFError:
+        raise UserError(f"{measure.__name__.strip('_')} could not be measured; what it said is above") from None
+    finally:
+        process.join()
+    if mistake is not None:
+        raise UserError(mistake)
+    return found, memory
+
+
+def _tell(teller: Connection, measure: Callable[..., Any], args: tuple) -> None:
+    try:
+        found = measure(*args)
+    except UserError as error:
+        teller.send((None, 0, str(error)))
+        return
+    games = sum(one.memory_info().rss for one in psutil.Process().children(recursive=True))
+    teller.send((found, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + games, None))
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -368,3 +469,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _clock(seconds: float) -> str:
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

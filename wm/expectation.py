@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wm import files
+from wm.errors import UserError
 from wm.lineage import duration
 
 RESULTS = Path("results")
@@ -20,13 +21,17 @@ class Expectation:
     """A test score with its 95% interval.
 
     Attributes:
-        at_least: the record ends before the generation that was asked for, so this is its end.
+        beyond: the record ends before the generation that was asked for, so this is its end.
     """
 
     score: float
     low: float
     high: float
-    at_least: bool
+    beyond: bool
+
+
+class TooShort(UserError):
+    """A budget of time that ends before anything is known of the score."""
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -59,7 +64,7 @@ def expect(record: Mapping[str, Any], generations: int) -> Expectation | None:
     test = record["score"]
     score = float(np.interp(generations, at, kept)) + test["mean"] - kept[-1]
     low, high = score + test["ci95_low"] - test["mean"], score + test["ci95_high"] - test["mean"]
-    return Expectation(float(score), float(low), float(high), at_least=bool(generations > at[-1]))
+    return Expectation(float(score), float(low), float(high), beyond=bool(generations > at[-1]))
 
 
 def fitting(left: float, search: float, generations: int, every: int) -> int:
@@ -73,35 +78,34 @@ def fitting(left: float, search: float, generations: int, every: int) -> int:
     return int(max(left, 0) * generations / search) // every * every
 
 
-def lines(
-    name: str, found: Sequence[tuple[str, str, float, str]], generations: int, every: int, budget: float | None
-) -> list[str]:
-    """What `python -m wm estimate` says about the score: a sentence, or two with a budget, or none.
+def lines(name: str, found: Mapping[str, float], generations: int, every: int, budget: float | None) -> list[str]:
+    """What `python -m wm estimate` says about the score, and before it what fits into the budget.
 
     Args:
-        found: (stage, name, seconds, what it does) of all stages that are to run.
+        found: seconds of all stages that are to run, by address ("evolve@smoke").
         generations, every: of the agent's own search, and from one look to the next.
         budget: seconds for everything.
+    Raises:
+        TooShort: not even the first look at the search fits.
     """
     record, said = read(name), []
-    if budget is not None and ("evolve", name) in {(stage, of) for stage, of, _, _ in found}:
-        own = sum(seconds for stage, of, seconds, _ in found if (stage, of) == ("evolve", name))
-        left = budget - sum(seconds for _, _, seconds, _ in found) + own
+    if budget is not None and (own := found.get(f"evolve@{name}")) is not None:
+        left = budget - sum(found.values()) + own
         fits = fitting(left, own, generations, every)
         if fits < min(every, generations):
             look = own * min(every, generations) / generations
-            return [
+            raise TooShort(
                 f"{duration(budget)} is too short: the first look at the search, after {min(every, generations)} "
                 f"generations, would take {duration(budget - left + look)} with all other stages"
-            ]
+            )
         said = [f"in {duration(budget)} fit {fits} of the {generations} generations of evolve {name}"]
         generations = fits
-    if record is None:
-        return said
     source = f"{RESULTS / name}.json"
+    if record is None:
+        return [*said, f"no score to expect: there is no {source} of an earlier run (`python -m wm results {name}`)"]
     if (score := expect(record, generations)) is None:
-        return [*said, f"{source} has no look as early as generation {generations}, so no score to expect"]
-    text = f"{score.score:.0f} (95% interval {score.low:.0f} to {score.high:.0f})"
-    if score.at_least:
-        return [*said, f"score to expect: at least as recorded, {text}; {source} ends before {generations} generations"]
-    return [*said, f"score to expect: {text} after {generations} generations, from {source}"]
+        return [*said, f"no score to expect: {source} has no look as early as generation {generations}"]
+    text = f"{score.score:.0f}, as {source} has it of one run ({score.low:.0f} to {score.high:.0f} over its episodes"
+    if score.beyond:
+        return [*said, f"score to expect: {text}), which ended before {generations} generations"]
+    return [*said, f"score to expect: {text}) after {generations} generations; another run's luck comes on top"]

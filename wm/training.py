@@ -61,7 +61,7 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
     Raises:
         UserError: the loss is not finite; names the step and batch, before the step is taken.
     """
-    weights = [_dense(parameter.detach()) for parameter in task.model.parameters()]
+    weights = [dense(parameter.detach()) for parameter in task.model.parameters()]
     optimizer = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
     done, sums, counted = _resume(task, optimizer, checkpoints, journal)
     progress = bar(config.steps, desc, "step", initial=done)
@@ -69,7 +69,7 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
     for step in range(done + 1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        metrics = _step(task, optimizer, config, step)
+        metrics = step_once(task, optimizer, config, step)
         counted, timed = counted + 1, timed + 1
         for name, value in metrics.items():
             sums[name] = sums[name] + value if name in sums else value
@@ -100,7 +100,15 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return end + (config.learning_rate - end) * 0.5 * (1.0 + float(np.cos(np.pi * part)))
 
 
-def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> dict[str, Tensor]:
+def step_once(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> dict[str, Tensor]:
+    """One optimiser step; returns the batch's loss and metrics, detached scalars.
+
+    Args:
+        optimizer: of the model's parameters as `dense` shows them.
+        step: for error messages.
+    Raises:
+        UserError: the loss is not finite; the model is as it was.
+    """
     loss, metrics, batch = task.step()
     if not torch.isfinite(loss):
         raise UserError(
@@ -112,12 +120,12 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, config: TrainConfig, ste
     if config.clip:
         torch.nn.utils.clip_grad_value_(task.model.parameters(), config.clip)
     for weight, parameter in zip(optimizer.param_groups[0]["params"], task.model.parameters(), strict=True):
-        weight.grad = None if parameter.grad is None else _dense(parameter.grad)
+        weight.grad = None if parameter.grad is None else dense(parameter.grad)
     optimizer.step()
     return {"loss": loss.detach(), **metrics}
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor) -> Tensor:
     """A view of a tensor, its axes in the order of memory. Fused Adam copies what is channels_last, moments too."""
     return tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and not tensor.is_contiguous() else tensor
 
