@@ -108,9 +108,35 @@ def test_lineage_says_what_the_commit_lacks(commits, capsys):
     assert elsewhere.startswith("changed since DVC recorded it: runs/tiny/evolve (")
 
 
+def test_lineage_says_what_was_made_again_since(commits):
+    (before,) = (dep["md5"] for dep in lock()["evolve@tiny"]["deps"] if dep["path"] == "runs/tiny/train_mdn")
+    text, start = Path("dvc.lock").read_text(), Path("dvc.lock").read_text().index("  evolve@tiny:\n")
+    Path("dvc.lock").write_text(text[:start] + text[start:].replace(before, f"{'0' * 32}.dir", 1))
+    doubt = "it was made from what has been made again since: evolve@tiny read another runs/tiny/train_mdn"
+    assert doubt in lineage.of("tiny").doubts
+
+
+def test_keep_records_what_dvc_and_git_do(commits):
+    Path("later.txt").write_text("nothing that matters\n")
+    assert commit("later") not in commits
+    assert main(["keep", "tiny"]) == 0
+    made = files.read_record(Path("pretrained/tiny/made.json"))
+    assert made["commit"] == commits[1]
+    assert [stage["commit"] for stage in made["stages"]] == [commits[0]] * 4 + [commits[1]] * 2
+    for stage in made["stages"]:
+        name = f"runs/tiny/{stage['address'].partition('@')[0]}"
+        assert {"path": name, "md5": stage["output"]}.items() <= lock()[stage["address"]]["outs"][-1].items()
+    assert made["stages"][4]["numbers"]["generations"] == 6 and made["experiment"]["evaluate"]["episodes"] == 3
+    Path("runs/tiny/evolve/more.txt").write_text("")
+    assert main(["keep", "tiny"]) == 2
+    assert main(["keep", "tiny", "--commit", commits[0][:10]]) == 0
+    made = files.read_record(Path("pretrained/tiny/made.json"))
+    assert made["commit"] == commits[0] and made["stages"][4]["output"] == history.md5("runs/tiny/evolve")
+
+
 def test_lineage_of_a_model_ends_at_m_and_of_a_second_round_begins_with_the_first(commits):
-    replace("params.yaml", "  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0}\n", "")
-    replace("params.yaml", "actor: tiny}", "actor: zero}")
+    replace("params.yaml", "  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0, seed: 3}\n", "")
+    replace("params.yaml", "actor: tiny, seed", "actor: zero, seed")
     replace("params.yaml", "after: tiny, tau", "after: zero, tau")
     Path("dvc.lock").unlink()
     assert lineage.of("tiny").target == "train_mdn@tiny"

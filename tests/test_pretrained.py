@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
 from conftest import STAGES, make_project
 
-from wm import files
+from wm import earlier, files, history, lineage, models, params, pretrained, tracking
 from wm.cli import main
+
+AGENT = ("vae", "mdnrnn", "controller", "starts")
+
+
+def git(*words: str) -> str:
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    return subprocess.run(["git", *author, *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory) -> Path:
-    """A project whose agent has been kept, and whose runs are gone."""
-    folder = make_project(tmp_path_factory.mktemp("kept"))
+def made(tmp_path_factory) -> Path:
+    """A repository whose agent has been scored; a second commit changes nothing that matters."""
+    folder = make_project(tmp_path_factory.mktemp("made"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WM_TRACKING", "off")
         patch.chdir(folder)
         assert [main([stage, "tiny"]) for stage in STAGES] == [0] * 6
-        assert main(["keep", "tiny", "--commit", "abc123"]) == 0
+        git("init", "--quiet")
+        git("add", "params.yaml")
+        git("commit", "--quiet", "--message", "first")
+        git("commit", "--quiet", "--message", "second", "--allow-empty")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(made, tmp_path_factory) -> Path:
+    """A project whose agent has been kept, and whose runs are gone."""
+    folder = shutil.copytree(made, tmp_path_factory.mktemp("kept") / "copy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WM_TRACKING", "off")
+        patch.chdir(folder)
+        assert main(["keep", "tiny", "--commit", "HEAD"]) == 0
         shutil.rmtree(folder / "runs" / "tiny")
     return folder
 
@@ -33,18 +58,56 @@ def project(kept, tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def scored(made, tmp_path, monkeypatch) -> Path:
+    """A project whose agent has been scored, not kept."""
+    monkeypatch.setenv("WM_TRACKING", "off")
+    folder = shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def record(**changes) -> None:
+    """Changes the agent's made.json; None takes a key away."""
+    path = Path("pretrained/tiny/made.json")
+    content = {**files.read_record(path), **changes}
+    files.write_record(path, {key: value for key, value in content.items() if value is not None})
+
+
+def another_score() -> dict:
+    """Changes the second recorded score; the record."""
+    recorded = files.read_json(Path("pretrained/tiny/scores.json"))
+    recorded["scores"][1] += 0.5
+    files.write_json(Path("pretrained/tiny/scores.json"), recorded)
+    return recorded
+
+
 def test_its_score_is_the_recorded_one(project, capsys):
     assert main(["evaluate", "tiny", "--pretrained"]) == 0
     assert "over 3 episodes; every episode's score is the recorded one" in capsys.readouterr().out
     assert not (project / "runs" / "tiny").exists()
 
 
-def test_another_score_is_an_error_that_names_the_episode(project, capsys):
-    recorded = files.read_json(project / "pretrained/tiny/scores.json")
-    recorded["scores"][1] += 0.5
-    files.write_json(project / "pretrained/tiny/scores.json", recorded)
+@pytest.mark.parametrize("form", ["today's", "before the processor and packages were recorded"])
+def test_another_score_is_an_error_that_names_the_episode_and_what_differs(project, capsys, form):
+    recorded, about = another_score(), files.read_record(Path("pretrained/tiny/made.json"))
+    if form == "today's":
+        record(processor="Abacus", packages={**about["packages"], "torch": "0.1", "gone": "2"})
+        why = f"(recorded with processor Abacus, here {about['processor']}; gone 2, here none; torch 0.1, here "
+        why += f"{about['packages']['torch']})"
+    else:
+        record(processor=None, packages=None)
+        why = "(another type of processor, or other versions of the packages, may change the last bits)"
     assert main(["evaluate", "tiny", "--pretrained"]) == 2
-    assert f"1 episodes differ, the first is seed {recorded['seeds'][1]} with" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"1 episodes differ, the first is seed {recorded['seeds'][1]} with" in said
+    assert said.endswith(f" {why}\n")
+
+
+def test_another_score_in_the_same_surroundings_points_at_the_code(project, capsys):
+    another_score()
+    assert main(["evaluate", "tiny", "--pretrained"]) == 2
+    assert f"the recorded ones: `git diff {git('rev-parse', 'HEAD')[:12]} -- wm` shows" in capsys.readouterr().err
 
 
 def test_it_can_be_watched_and_dreamed_without_a_run(project, capsys):
@@ -54,10 +117,140 @@ def test_it_can_be_watched_and_dreamed_without_a_run(project, capsys):
 
 
 def test_what_made_it_is_beside_it(project):
-    made = files.read_record(project / "pretrained/tiny/made.json")
-    assert made["command"] == "git checkout abc123 && python -m flows.pipeline tiny"
-    assert made["experiment"]["evolve"]["population"] == 4
-    assert set(made["summaries"]) == {"collect", "train_vae", "train_mdn", "evolve", "evaluate"}
+    about = files.read_record(project / "pretrained/tiny/made.json")
+    assert about["command"] == f"git checkout {git('rev-parse', 'HEAD')} && python -m flows.pipeline tiny"
+    assert about["experiment"]["evaluate"]["episodes"] == 3 and about["tau"] == 1.0 and about["world"] == "tiny"
+    assert [stage["address"] for stage in about["stages"]] == [f"{stage}@tiny" for stage in STAGES]
+    assert about["stages"][4]["numbers"]["population"] == 4 and about["stages"][4]["summary"]["generations"] == 5
+    assert about["packages"]["torch"].startswith("2.") and "vizdoom" not in about["packages"]
+    assert about["processor"] and f"{about['processor']}, {os.cpu_count()} cores" == tracking.machine()
+
+
+def test_what_made_a_second_round_begins_with_the_first(scored):
+    shutil.copytree("runs/tiny", "runs/tiny-2")
+    assert main(["keep", "tiny-2", "--commit", "HEAD"]) == 0
+    stages = files.read_record(Path("pretrained/tiny-2/made.json"))["stages"]
+    addresses = [stage["address"] for stage in stages]
+    assert set(addresses) == {f"{stage}@{name}" for name in ("tiny", "tiny-2") for stage in STAGES} - {"evaluate@tiny"}
+    assert addresses.index("evolve@tiny") < addresses.index("collect@tiny-2") < addresses.index("evaluate@tiny-2")
+    for stage in stages:
+        kind, name = stage["address"].split("@")
+        assert stage["output"] == history.md5(f"runs/{name}/{kind}")
+        assert stage["summary"] == files.read_json(Path(f"runs/{name}/{kind}/summary.json"))
+
+
+def test_the_commit_is_the_one_that_made_it_not_the_one_checked_out(scored, monkeypatch):
+    first = git("rev-parse", "HEAD~1")
+    run = {"commit": first, "dirty": False, "machine": "Abacus, Model 3, 2 cores"}
+    monkeypatch.setattr(earlier, "run_of", lambda digest: run)
+    assert main(["keep", "tiny"]) == 0
+    about = files.read_record(Path("pretrained/tiny/made.json"))
+    assert about["commit"] == first and {stage["commit"] for stage in about["stages"]} == {first}
+    assert about["processor"] == "Abacus, Model 3"  # the run's, not this one
+
+
+def test_an_unknown_or_doubtful_commit_is_refused_and_the_earlier_agent_stays(scored, capsys, monkeypatch):
+    assert main(["keep", "tiny", "--commit", "HEAD~1"]) == 0
+    before = {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()}
+    run = {"commit": git("rev-parse", "HEAD"), "dirty": True, "machine": ""}
+    for words, runs, sentence in (
+        (["tiny"], None, "it is not certain which commit made tiny (no commit is known: "),
+        (["tiny"], run, "(the working tree had changes, and nothing says which: collect@tiny, "),
+        (["tiny", "--commit", "yesterday"], None, "--commit 'yesterday' is no commit that git knows here"),
+        (["tiny", "--commit", ""], None, "--commit '' is no commit that git knows here"),
+        (["tiny", "--commit=--all"], None, "--commit '--all' is no commit that git knows here"),
+    ):
+        monkeypatch.setattr(earlier, "run_of", lambda digest, answer=runs: answer)
+        capsys.readouterr()
+        assert main(["keep", *words]) == 2
+        assert sentence in (said := capsys.readouterr().err) and said.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()} == before
+
+
+def test_what_is_not_whole_is_refused_and_the_earlier_agent_stays(scored, capsys):
+    assert main(["keep", "tiny", "--commit", "HEAD"]) == 0
+    before = {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()}
+    starts, summary = Path("runs/tiny/train_mdn/starts.safetensors"), Path("runs/tiny/encode/summary.json")
+    weights = starts.read_bytes()
+    starts.write_bytes(weights[:-1] + b"\x01")
+    assert main(["keep", "tiny", "--commit", "HEAD"]) == 1
+    assert "starts.safetensors is damaged" in capsys.readouterr().err
+    starts.write_bytes(weights)
+    summary.unlink()
+    assert main(["keep", "tiny", "--commit", "HEAD"]) == 1
+    assert f"{summary} is missing" in capsys.readouterr().err
+    assert [path.name for path in Path("pretrained").iterdir()] == ["tiny"]
+    assert {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()} == before
+
+
+def test_numbers_that_evaluate_no_longer_takes_are_a_sentence(scored, capsys, monkeypatch):
+    monkeypatch.setattr(history.Step, "numbers", {"episodes": "many"})
+    assert main(["keep", "tiny", "--commit", "HEAD"]) == 2
+    assert "tiny was scored with numbers that `evaluate` does not take today" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_agent_whole(scored, monkeypatch):
+    """Killed before its first change of a file, before its second, and so on: from a clean start, and after a kill."""
+    commits, scores = [git("rev-parse", rev) for rev in ("HEAD~1", "HEAD")], Path("runs/tiny/evaluate/scores.json")
+    plain, everything, left = files.read_json(scores), params.load(), None
+    monkeypatch.setattr(lineage, "of", cache(lineage.of))
+
+    def killable(change):
+        def function(*args, **options):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left = None if left is None else left - 1
+            return change(*args, **options)
+
+        return function
+
+    def keep(commit: str, moment: int | None) -> bool:
+        """Whether it came to its end; killed before change `moment`."""
+        nonlocal left
+        left = None
+        files.write_json(scores, {**plain, "commit": commit})
+        left = moment
+        try:
+            pretrained.keep(everything, "tiny", commit)
+        except Killed:
+            return False
+        finally:
+            left = None
+        return True
+
+    def whole() -> str:
+        """The commit of the agent that is there."""
+        folder = pretrained.folder("tiny")
+        for kind in AGENT:
+            models.load(folder, kind)
+        commit = files.read_record(folder / "made.json")["commit"]
+        assert files.read_json(folder / "scores.json")["commit"] == commit
+        return commit
+
+    for module, name in ((os, "replace"), (os, "unlink"), (os, "rmdir"), (shutil, "copyfile")):
+        monkeypatch.setattr(module, name, killable(getattr(module, name)))
+    keep(commits[0], None)
+    starts = [shutil.copytree("pretrained", "clean")]
+    for start in starts:
+        seen = []
+        for moment in count():
+            shutil.rmtree("pretrained")
+            shutil.copytree(start, "pretrained")
+            ended = keep(commits[1], moment)
+            seen.append(whole())
+            if start == "clean" and not Path("pretrained/tiny").exists():
+                starts.append(shutil.copytree("pretrained", "between"))
+            assert keep(commits[1], None) and whole() == commits[1]
+            assert os.listdir("pretrained") == ["tiny"]
+            if ended:
+                break
+        assert seen == sorted(seen, key=commits.index) and set(seen) == set(commits) and len(seen) > 12
+    assert starts == ["clean", "between"]
 
 
 def test_a_damaged_or_unknown_agent_is_a_sentence(project, capsys):

@@ -1,8 +1,11 @@
-"""The results page and the score to expect: figures of real stages of the tiny world, times of a real MLflow."""
+"""The results page: figures of real stages of the tiny world, times of a real MLflow."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,12 @@ import pytest
 import tiny_world
 from conftest import STAGES, make_project
 
-from wm import expectation, files, journal, table, tracking
+from wm import expectation, files, history, journal, paper, table, tracking
 from wm.cli import main
 
 DREAM = """\
   tiny_dream:
     world: tiny
-    seed: 3
     evolve: {population: 4, generations: 3, episodes: 3, dream: true, select: dream, rescore_every: 3,
              rescore_episodes: 2, slots: 2, workers: 1}
     evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1, videos: false}
@@ -27,15 +29,19 @@ SECONDS = {"collect": 10, "train_vae": 20, "encode": 5, "train_mdn": 15, "evolve
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory) -> Path:
-    """A project in which `tiny`, its second round, and an agent that learns in the dream of its model are scored."""
+    """A project in which `tiny` (from two seeds), its second round, and one that learns in its dream are scored."""
     folder = make_project(tmp_path_factory.mktemp("line"))
-    agent = "  tiny_dream: {experiment: tiny_dream, model: tiny, after: zero, tau: 1.0}\n"
-    (folder / "params.yaml").write_text(tiny_world.PARAMS.replace("models:\n", DREAM) + agent)
+    experiments, rest = tiny_world.PARAMS.split("models:\n")
+    model = "  tiny_seed4: {experiment: tiny, after: zero, actor: zero, seed: 4}\n"
+    text = f"{experiments}{DREAM}{model}{rest}"
+    text += "  tiny_seed4: {experiment: tiny, model: tiny_seed4, after: zero, tau: 1.0, seed: 4}\n"
+    text += "  tiny_dream: {experiment: tiny_dream, model: tiny, after: zero, tau: 1.0, seed: 3}\n"
+    (folder / "params.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WM_TRACKING", "off")
         patch.chdir(folder)
-        made = [main([stage, name]) for name in ("tiny", "tiny-2") for stage in STAGES]
-        assert made + [main([stage, "tiny_dream"]) for stage in STAGES[4:]] == [0] * 14
+        made = [main([stage, name]) for name in ("tiny", "tiny-2", "tiny_seed4") for stage in STAGES]
+        assert made + [main([stage, "tiny_dream"]) for stage in STAGES[4:]] == [0] * 20
     return folder
 
 
@@ -45,6 +51,17 @@ def copy(line, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("WM_TRACKING", "off")
     monkeypatch.chdir(shutil.copytree(line, tmp_path / "copy"))
     return tmp_path / "copy"
+
+
+def page() -> str:
+    return Path("results/README.md").read_text()
+
+
+def change(name: str, function) -> None:
+    """Lets `function` change a record in results/."""
+    content = expectation.read(name)
+    function(content)
+    files.write_record(Path(f"results/{name}.json"), content)
 
 
 def lengths(name: str, stage: str) -> int:
@@ -80,27 +97,181 @@ def test_what_no_run_recorded_is_empty(copy):
     assert {record["cost"][key] for key in ("training_seconds", "test_seconds", "core_hours")} == {None}
     assert record["cost"]["unrecorded"] == [f"{stage}@tiny" for stage in STAGES]
     assert {point["seconds"] for point in record["curve"]} == {None}
-    page = Path("results/README.md").read_text()
-    assert "| tiny |  (6 stages are not recorded) |  |  | 12 | 40 | 24 |" in page
-    assert "| evolve@tiny |  | 1 | 40 |" in page and "an abacus, 3 cores |" in page
+    assert "| tiny |  (5 stages are not recorded) |  |  | 12 | 40 | 24 |" in page()
+    assert "| evolve@tiny |  | 1 | 40 |" in page() and "an abacus, 3 cores |" in page()
+
+
+def test_cores_are_no_more_than_the_machine_has(copy):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("workers: 1}\n    train_vae", "workers: 64}\n    train_vae"))
+    for machine, cores in (("an abacus, 3 cores", 3), ("an abacus", 64), ("a cluster, 96 cores", 64)):
+        assert main(["results", "tiny", "--machine", machine]) == 0
+        collect, *others = expectation.read("tiny")["stages"]
+        assert collect["cores"] == cores and {stage["cores"] for stage in others} == {1}
 
 
 def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_come_from(copy, capsys):
     names = ["tiny", "tiny-2", "tiny_dream"]
     assert main(["results", *names]) == 0
-    page = Path("results/README.md").read_text()
-    assert table.table(["tiny", "tiny_dream"]) in page and page.count("What the parts are worth") == 1
+    _, _, tiny, dreaming = table.table(["tiny", "tiny_dream"]).splitlines()
+    assert tiny.replace("| tiny |", "| V and M | [tiny](tiny.png) |") in page()
+    acts = "| V and M, evolved in the dream at tau 1 | [tiny_dream](tiny_dream.png) |"
+    assert dreaming.replace("| tiny_dream |", acts) in page()
+    assert page().count("What the parts are worth") == page().count("compared in pairs") == 1
     for name in names:
         score = table.scores(name)
-        assert f"| **{name}** | **{score['mean']:.0f} ± {score['std']:.0f}** |" in page
-        assert f"`python -m flows.pipeline {name}`" in page and f"dvc repro evaluate@{name}" in page
-        assert f"({name}.png)" in page and Path("results", f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        row = f"| **{name}** | **{score['mean']:.0f} ± {score['std']:.0f}** |"
+        assert (row in page()) == (name != "tiny_dream")  # it learns on the finished model of another
+        assert f"dvc repro evaluate@{name}" in page()
+        assert f"({name}.png)" in page() and Path("results", f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "`python -m flows.pipeline tiny-2`" in page()
     assert [expectation.read(name)["decides"] for name in names] == ["world", "world", "dream"]
     dreamed = lengths("tiny_dream", "evolve")
-    assert f"| {lengths('tiny', 'collect'):,} | 36 | {dreamed:,} |" in page  # real steps; dreamed episodes and steps
+    assert f"| {lengths('tiny', 'collect'):,} | 36 | {dreamed:,} |" in page()  # real steps; dreamed episodes and steps
     before = {path: path.read_bytes() for path in Path("results").iterdir()}
     assert main(["results", *names]) == 0
     assert before == {path: path.read_bytes() for path in Path("results").iterdir()} and len(before) == 7
+
+
+def test_agents_that_differ_in_their_seed_alone_are_one_recipe(copy, capsys):
+    names = ["tiny", "tiny_seed4", "tiny-2", "tiny_dream"]
+    assert main(["results", *names]) == 0
+    first, second = (table.scores(name)["mean"] for name in names[:2])
+    mean, std = (first + second) / 2, abs(first - second) / 2**0.5
+    each = f"seed 3: {first:.0f}, seed 4: {second:.0f}"
+    assert f"| **tiny, 2 seeds** | **{mean:.0f} ± {std:.0f}** |  |  |  | {each} |" in page()
+    assert page().count("2 seeds") == 1 and "| **tiny** |" in page() and "| **tiny_seed4** |" in page()
+    capsys.readouterr()
+    assert main(["table", *names[:2]]) == 0
+    said = f"tiny, 2 seeds: {mean:.0f} ± {std:.0f} (mean ± standard deviation between seeds; {each})"
+    assert capsys.readouterr().out.strip().splitlines()[-1] == said
+    assert "seeds" not in table.table(["tiny", "tiny-2"])
+    text = Path("params.yaml").read_text()
+    again = text[text.index("  tiny:") : text.index("  tiny_dream:")].replace("  tiny:", "  again:")
+    text = text.replace("models:\n", again.replace("batch: 16", "batch: 8") + "models:\n")
+    Path("params.yaml").write_text(text.replace("tiny_seed4: {experiment: tiny,", "tiny_seed4: {experiment: again,"))
+    assert "seeds" not in table.table(names[:2])
+
+
+def test_seeds_of_a_search_on_one_model_are_called_so(copy):
+    """`tiny` from another seed for its search alone; and under another name, which makes no further seed of it."""
+    assert main(["results", "tiny"]) == 0
+    one = expectation.read("tiny")
+    again, other = (
+        json.loads(re.sub("(evolve|evaluate)@tiny", rf"\1@{name}", json.dumps(one))) | {"agent": name}
+        for name in ("again", "other")
+    )
+    (search,) = (stage for stage in other["stages"] if stage["address"] == "evolve@other")
+    search["params"]["seed"] = 9
+    assert table.recipes([one, again]) == []
+    (recipe,) = table.recipes([one, again, other])
+    assert recipe.title == "tiny, 2 seeds of the search"
+    assert [seed for seed, _ in recipe.scores] == ["seed 3", "seeds 3 and 9"]
+
+
+def test_agents_that_are_not_named_keep_their_records_and_the_page_needs_nothing_else(copy, capsys):
+    names = ["tiny", "tiny_dream", "tiny-2", "tiny_seed4"]
+    assert main(["results", *names]) == 0
+    whole = {path: path.read_bytes() for path in Path("results").iterdir()}
+    for name in names[1:]:
+        Path(f"results/{name}.json").unlink()
+        Path(f"results/{name}.png").unlink()
+    assert main(["results"]) == 0 and page().count("[tiny_dream]") == 0
+    for name in names[1:]:
+        assert main(["results", name]) == 0
+    shutil.move("runs", copy.parent)
+    assert main(["results"]) == 0
+    assert whole == {path: path.read_bytes() for path in Path("results").iterdir()}
+    Path("results/tiny-2.json").unlink()
+    assert main(["results"]) == 0 and "tiny-2" not in page() and "tiny_seed4" in page()
+    record = Path("results/tiny.json")
+    record.write_text(record.read_text().replace("12", "13"))
+    capsys.readouterr()
+    assert main(["results"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: results/tiny.json is no record of an agent: `git checkout results/tiny.json`")
+    assert said.count("\n") == 1
+    shutil.copytree(copy.parent / "runs", "runs")
+    assert main(["results", "tiny"]) == 0 and "| **tiny** |" in page()
+
+
+def test_old_records_are_read(copy):
+    """results/car_racing.json was written before records had numbers, hashes and the scores of every episode."""
+
+    def make_old(record: dict) -> None:
+        del record["test"]
+        for stage in record["stages"]:
+            del stage["params"], stage["reads"], stage["md5"]
+
+    assert main(["results", "tiny", "tiny_dream", "tiny_seed4"]) == 0
+    for name in ("tiny", "tiny_dream"):
+        change(name, make_old)
+    assert main(["results"]) == 0
+    assert "| **tiny** |" in page() and "seeds" not in page().split("## tiny")[1]
+    assert "|  | [tiny_dream](tiny_dream.png) |" in page() and "compared in pairs" not in page()
+    assert page().count("| train_vae@tiny |") == 1
+
+
+def test_every_stage_has_the_hash_of_its_output_and_the_way_to_check_it(copy):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    assert main(["results", "tiny", "tiny_dream"]) == 0
+    stages = {stage["address"]: stage for stage in expectation.read("tiny_dream")["stages"]}
+    md5 = history.md5("runs/tiny/train_mdn")
+    assert stages["train_mdn@tiny"]["md5"] == md5
+    assert stages["train_mdn@tiny"]["reads"] == ["encode@tiny", "train_vae@tiny"]
+    assert page().count(md5[:12]) == 1 and "To check one" not in page()  # of no commit
+    for name in ("tiny", "tiny_dream"):
+        change(name, lambda record: [stage.update(commit="c" * 40) for stage in record["stages"]])
+    assert main(["results"]) == 0
+    assert f"`git checkout {'c' * 12} && dvc repro train_mdn@tiny`, then `python -m wm lineage tiny`" in page()
+    assert main(["lineage", "tiny"]) == 0
+
+
+def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
+    """The tiny world's record as one of CarRacing, with the numbers of the paper's ablations."""
+    assert main(["results", "tiny", "tiny_dream"]) == 0
+    base = expectation.read("tiny_dream") | {"world": "car_racing"}
+    kinds = {
+        "full": ({}, "V and M", "906 ± 21"),
+        "hidden": ({"inputs": ["z"], "hidden": 40}, "V alone, 40 hidden units", "788 ± 141"),
+        "alone": ({"inputs": ["z"]}, "V alone", "632 ± 251"),
+        "random": ({"untrained": True}, "V and an untrained M", f"866 ± 69, {paper.STUDY}"),
+        "started": ({}, "V and M, started in the dream", ""),
+    }
+    for name, (numbers, _, _) in kinds.items():
+        renamed = json.dumps(base).replace("tiny_dream", name)
+        record = json.loads(renamed)
+        for number, stage in enumerate(record["stages"]):
+            if stage["address"] == f"evolve@{name}":
+                kept = {key: value for key, value in stage["params"].items() if key not in ("dream", "select")}
+                if name == "started":
+                    record["stages"].insert(number, stage | {"address": "evolve@start"})
+                    stage = record["stages"][number + 1] = stage | {"reads": [*stage["reads"], "evolve@start"]}
+                stage["params"] = kept | numbers
+                break
+        files.write_record(Path(f"results/{name}.json"), record)
+    for name in ("tiny", "tiny_dream"):
+        Path(f"results/{name}.json").unlink()
+    assert main(["results"]) == 0
+    rows = [line for line in page().split("What the parts are worth")[1].splitlines() if ".png) |" in line]
+    assert rows[0].startswith("| V and M | [full]")
+    for name, (_, acts, score) in kinds.items():
+        (row,) = (row for row in rows if f"[{name}]" in row)
+        assert row.startswith(f"| {acts} | [{name}]({name}.png) |") and row.endswith(f"| {score} |")
+    assert "| **" not in page() and page().count("CarRacing-v3") == 1
+    assert page().index("| World Models | 906 ± 21 |") < page().index("| V alone | [alone]")
+
+
+def test_sweeps_stand_under_their_world(copy, capsys):
+    Path("results/tiny_tau/figures").mkdir(parents=True)
+    Path("results/tiny_tau/table.md").write_text("| tau | …\n\n`python -m flows.sweep tiny`\n")
+    assert main(["results", "tiny"]) == 0
+    found = page().split("## tiny\n")[1]
+    assert "| tau | …\n\n`python -m flows.sweep tiny`\n\n![" in found and "(tiny_tau/figures/tau.png)" in found
+    Path("results/tiny_tau").rename("results/tony_tau")
+    capsys.readouterr()
+    assert main(["results"]) == 2
+    assert "results/tony_tau is of a model that params.yaml does not have: delete it" in capsys.readouterr().err
 
 
 def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, monkeypatch):
@@ -121,13 +292,20 @@ def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, mo
     assert (cost["training_seconds"], cost["test_seconds"], cost["core_hours"]) == (80, 8, round(80 / 3600, 3))
     assert [point["seconds"] for point in record["curve"]] == [50 + 2 + 3, 50 + 2 + 3 + 4 + 5, 50 + 20]
     assert record["machines"] == ["M"] and record["commit"] == "c" * 40 and not cost["unrecorded"]
-    assert "| tiny | 1 min 20 s | 8 s | 0.02 |" in Path("results/README.md").read_text()
+    assert "| tiny | 1 min 20 s | 8 s | 0.02 |" in page()
+    gain = record["curve"][-1]["kept"] - record["curve"][0]["kept"]
+    assert f"tiny: the last 3 generations (15 s) brought {gain:+.0f} on the selection episodes." in page()
+    Path("runs/tiny/encode/summary.json").write_text("{}")  # not what its run wrote
+    assert main(["results", "tiny"]) == 0
+    assert "| tiny | 1 min 15 s (1 stage is not recorded) | 8 s | at least 0.02 |" in page()
+    assert "tiny: the last 3 generations brought" in page()
 
 
 def test_a_mistake_is_one_sentence_and_nothing_is_written(copy, capsys):
     shutil.rmtree("runs/tiny-2/evaluate")
     Path("file").touch()
     for words, sentence in (
+        ([], "results has no record of an agent: name agents that have been scored"),
         (["nobody"], "'nobody' is not in `agents` of params.yaml"),
         (["tiny", "tiny-2"], "tiny-2 has no score yet: run `python -m flows.pipeline tiny-2` first"),
         (["tiny", "--out", "file"], "file cannot be a folder"),
@@ -140,75 +318,3 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(copy, capsys):
     assert main(["results", "tiny"]) == 1
     assert "runs/tiny/train_vae/summary.json is missing" in capsys.readouterr().err
     assert not Path("results").exists()
-
-
-# ---------------------------------------------------------------- the score to expect
-
-RECORD = {
-    "agent": "a",
-    "score": {"mean": 820.0, "ci95_low": 800.0, "ci95_high": 835.0},
-    "curve": [{"agent": "before", "generation": 40, "kept": 9999.0}]
-    + [{"agent": "a", "generation": at, "kept": kept} for at, kept in ((2, 700.0), (4, 800.0), (8, 850.0))],
-}
-
-
-@pytest.mark.parametrize(
-    "generations, score, at_least",
-    [(2, 670, False), (3, 720, False), (4, 770, False), (5, 782.5, False), (8, 820, False), (9, 820, True)],
-)
-def test_expected_scores_lie_on_the_recorded_curve_shifted_to_the_test(generations, score, at_least):
-    found = expectation.expect(RECORD, generations)
-    assert found == expectation.Expectation(score, score - 20, score + 15, at_least)
-
-
-def test_where_the_dream_chooses_what_the_world_said_is_expected():
-    curve = [{**point, "rescored": point["kept"] / 10} for point in RECORD["curve"]]
-    found = expectation.expect({**RECORD, "curve": curve, "decides": "dream"}, 4)
-    assert found == expectation.Expectation(820 - 5, 800 - 5, 835 - 5, False)
-
-
-def test_before_the_first_look_nothing_is_expected():
-    assert expectation.expect(RECORD, 1) is None
-    assert expectation.expect({**RECORD, "agent": "nobody"}, 5) is None
-
-
-@pytest.mark.parametrize(
-    "left, fits", [(1000, 10), (999, 8), (800, 8), (799, 6), (200, 2), (199, 0), (0, 0), (-5, 0), (1e9, 10)]
-)
-def test_a_search_that_runs_out_of_time_ends_at_a_look(left, fits):
-    assert expectation.fitting(left, search=1000, generations=10, every=2) == fits
-
-
-def sentences(budget: float | None, generations: int = 8) -> list[str]:
-    found = [
-        ("collect", "a", 60.0, ""),
-        ("evolve", "b", 40.0, ""),
-        ("evolve", "a", 800.0, ""),
-        ("evaluate", "a", 100.0, ""),
-    ]
-    return expectation.lines("a", found, generations, 2, budget)
-
-
-def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert sentences(None) == []
-    assert sentences(200 + 599) == ["in 13 min 19 s fit 4 of the 8 generations of evolve a"]
-    Path("results").mkdir()
-    files.write_record(Path("results/a.json"), RECORD)
-    said = "770 (95% interval 750 to 785) after 4 generations, from results/a.json"
-    assert sentences(200 + 599)[1:] == [f"score to expect: {said}"]
-    assert sentences(None, 9)[0].startswith("score to expect: at least as recorded, 820 (95% interval 800 to 835)")
-    (short,) = sentences(200 + 199)
-    assert short.startswith(
-        "6 min 39 s is too short: the first look at the search, after 2 generations, would take 6 min 40 s"
-    )
-    (early,) = sentences(None, 1)
-    assert "no look as early as generation 1" in early
-
-
-def test_estimate_prints_it_below_the_table(project, capsys):
-    words = ["estimate", "tiny", "--only", "evolve@tiny", "--budget"]
-    assert main([*words, "10h"]) == 0
-    assert "\nin 10 h 0 min fit 5 of the 5 generations of evolve tiny\n" in capsys.readouterr().out
-    assert main([*words, "soon"]) == 2
-    assert "the budget is 'soon'" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -308,8 +309,39 @@ def test_nothing_is_left_behind(death, tmp_path):
     assert not (left or list(scratch.iterdir()) or list(here.iterdir()))
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all have ended (a zombie has) within 5 s."""
+@pytest.mark.parametrize("death", ["SIGKILL", "SIGINT"])
+def test_a_stage_that_is_killed_takes_workers_and_engines_along(death, tmp_path):
+    shared = set(os.listdir("/dev/shm"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "runs/zero", tmp_path / "runs/zero")
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "wm", "collect", "take_cover-1"],
+        env={**ENVIRONMENT, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        family, end = [], time.monotonic() + 60
+        while sum(process.name() == "vizdoom" for process in family) < 16 and time.monotonic() < end:
+            time.sleep(0.1)
+            family = psutil.Process(stage.pid).children(recursive=True)
+        assert sum(process.name() == "vizdoom" for process in family) == 16, "two workers with eight games each"
+        time.sleep(1)  # the last one is playing by now
+        kill = os.killpg if death == "SIGINT" else os.kill
+        kill(stage.pid, getattr(signal, death))
+        assert gone(family, seconds=20)
+        assert stage.wait(timeout=20) not in (0, None)
+        assert not (tmp_path / "runs/take_cover-1/collect").exists()
+        assert not [name for name in set(os.listdir("/dev/shm")) - shared if name.startswith("ViZDoom")]
+    finally:
+        stage.kill()
+        stage.wait()
+
+
+def gone(processes: list[psutil.Process], seconds: float = 5) -> bool:
+    """Whether all have ended (a zombie has) in time."""
 
     def alive(process: psutil.Process) -> bool:
         try:
@@ -317,7 +349,7 @@ def gone(processes: list[psutil.Process]) -> bool:
         except psutil.NoSuchProcess:
             return False
 
-    end = time.monotonic() + 5
+    end = time.monotonic() + seconds
     while any(map(alive, processes)) and time.monotonic() < end:
         time.sleep(0.02)
     return not any(map(alive, processes))

@@ -162,7 +162,7 @@ def _mosaic(
         for column in range(n_columns):
             x = left + column * (width + gap)
             canvas[tops[row] : tops[row] + height, x : x + width] = grid[row, column]
-    with _style():
+    with styled():
         figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI)
         figure.figimage(canvas)
 
@@ -183,7 +183,7 @@ def _mosaic(
                 size=8,
                 color="#59636e",
             )
-        _save(figure, path)
+        save(figure, path)
 
 
 # ---------------------------------------------------------------- curves
@@ -204,15 +204,15 @@ def curves(
         panels: title -> metric names. `train/x` and `held_out/x` have the same colour in every panel.
         logy: titles of panels with a logarithmic axis.
     """
-    with _style():
-        figure, axes = _panels(len(panels), title)
+    with styled():
+        figure, axes = subplots(len(panels), title)
         for ax, (name, metrics) in zip(axes, panels.items(), strict=True):
             for index, metric in enumerate(metrics):
                 steps, values = series(lines, metric)
                 colour = {"train": BLUE, "held_out": RED}.get(metric.split("/")[0], CYCLE[index % len(CYCLE)])
                 _line(ax, steps, values, colour, _label(metric, alone=len(metrics) == 1))
-            _finish(ax, name, xlabel, "log" if name in logy else "linear", legend=len(metrics) > 1)
-        _save(figure, path)
+            finish(ax, name, xlabel, "log" if name in logy else "linear", legend=len(metrics) > 1)
+        save(figure, path)
 
 
 def evolution(
@@ -234,8 +234,8 @@ def evolution(
         best, mean, worst, rescored, sigma: metric names; one that no line has is left out.
         reference: (label, score) drawn as a dashed line, for example what counts as solved.
     """
-    with _style():
-        figure, (ax, right) = _panels(2, title, widths=(2.2, 1))
+    with styled():
+        figure, (ax, right) = subplots(2, title, widths=(2.2, 1))
         low, high = series(lines, worst), series(lines, best)
         if len(low[0]) and len(low[0]) == len(high[0]):
             ax.fill_between(low[0], low[1], high[1], color=SKY, alpha=0.22, linewidth=0, label="worst to best")
@@ -248,19 +248,19 @@ def evolution(
         if len(steps):
             ax.plot(steps, values, color=PURPLE, marker="s", markersize=4, label="distribution's mean, in the dream")
         if reference:
-            _reference(ax, *reference)
-        _finish(ax, "Score", xlabel, "linear", legend=True)
+            reference_line(ax, *reference)
+        finish(ax, "Score", xlabel, "linear", legend=True)
         right.plot(*series(lines, sigma), color=PURPLE)
-        _finish(right, "Step size (sigma)", xlabel, "log", legend=False)
-        _save(figure, path)
+        finish(right, "Step size (sigma)", xlabel, "log", legend=False)
+        save(figure, path)
 
 
 def temperatures(
     taus: Sequence[float], virtual: Sequence[tuple[float, float]], actual: Sequence[tuple[float, float]], path: Path
 ) -> None:
     """Scores in the dream and in the world over the dream's temperature, each (mean, standard deviation)."""
-    with _style():
-        figure, (ax,) = _panels(1, "Temperature of the dream")
+    with styled():
+        figure, (ax,) = subplots(1, "Temperature of the dream")
         for scores, colour, marker, label in (
             (virtual, PURPLE, "s", "in the dream"),
             (actual, RED, "o", "in the world"),
@@ -268,8 +268,8 @@ def temperatures(
             mean, std = np.array(scores, np.float64).T
             ax.fill_between(taus, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
             ax.plot(taus, mean, color=colour, marker=marker, markersize=5, label=label)
-        _finish(ax, "Score (band: standard deviation)", "tau", "linear", legend=True)
-        _save(figure, path)
+        finish(ax, "Score (band: standard deviation)", "tau", "linear", legend=True)
+        save(figure, path)
 
 
 def series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -319,8 +319,8 @@ def scores(
     """
     values = np.asarray(values, dtype=np.float64)
     mean, std = float(values.mean()), float(values.std())
-    with _style():
-        figure, (ax,) = _panels(1, "", size=(6.8, 3.9))
+    with styled():
+        figure, (ax,) = subplots(1, "", size=(6.8, 3.9))
         bins = np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 5, 40)))
         ax.hist(values, bins=bins, color=SKY, edgecolor=PAPER, linewidth=0.8)
         ax.plot(
@@ -343,13 +343,13 @@ def scores(
             )
         ax.axvline(mean, color=RED, label=f"mean {mean:.0f} ± {std:.0f} ({len(values)} episodes)")
         for index, (label, value) in enumerate((references or {}).items()):
-            _reference(ax, label, value, (INK, GREEN, PURPLE, ORANGE)[index % 4], vertical=True)
+            reference_line(ax, label, value, (INK, GREEN, PURPLE, ORANGE)[index % 4], vertical=True)
         ax.yaxis.get_major_locator().set_params(integer=True)
         ax.tick_params(axis="x", pad=8)
-        _finish(ax, title, xlabel, "linear", legend=False)
+        finish(ax, title, xlabel, "linear", legend=False)
         ax.set_ylabel("episodes")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        _save(figure, path)
+        save(figure, path)
 
 
 def mdn_regression(
@@ -372,42 +372,50 @@ def mdn_regression(
         pi, mu: [G, K] the mixture's weights and means.
         samples: (x, y) drawn from the mixture, [S] each.
     """
-    with _style():
-        figure, axes = _panels(3, title, size=(11, 3.9), share=True)
+    with styled():
+        figure, axes = subplots(3, title, size=(11, 3.9), share=True)
         for ax in axes[:2]:
             ax.plot(x, y, ".", color=GREY, alpha=0.5, markersize=3.5, markeredgewidth=0, label="data")
         axes[0].plot(grid, plain, color=RED, linewidth=2.4, label="prediction")
-        _finish(axes[0], "Plain regression: the average", "x", "linear", legend=True)
+        finish(axes[0], "Plain regression: the average", "x", "linear", legend=True)
         for k in range(mu.shape[1]):
             colour = CYCLE[k % len(CYCLE)]
             faded = [(*matplotlib.colors.to_rgb(colour), float(weight)) for weight in pi[:, k].clip(0, 1)]
             axes[1].scatter(grid, mu[:, k], c=faded, s=9, linewidths=0)
-        _finish(axes[1], "Mixture: means, by weight", "x", "linear", legend=False)
+        finish(axes[1], "Mixture: means, by weight", "x", "linear", legend=False)
         axes[2].plot(*samples, ".", color=GREEN, alpha=0.5, markersize=3.5, markeredgewidth=0)
-        _finish(axes[2], "Mixture: samples", "x", "linear", legend=False)
+        finish(axes[2], "Mixture: samples", "x", "linear", legend=False)
         axes[0].set_ylabel("y")
         spread = 0.15 * float(np.ptp(y))
         axes[0].set_ylim(float(y.min()) - spread, float(y.max()) + spread)
         axes[0].set_xlim(float(grid.min()), float(grid.max()))
-        _save(figure, path)
+        save(figure, path)
 
 
 # ---------------------------------------------------------------- what they share
 
 
 @contextmanager
-def _style():
+def styled():
+    """Inside `with`, matplotlib draws as all pictures here are drawn."""
     with matplotlib.rc_context({**_RC, **_STYLE}):
         yield
 
 
-def _panels(
+def subplots(
     count: int,
     title: str,
     widths: Sequence[float] | None = None,
     size: tuple[float, float] | None = None,
     share: bool = False,
 ) -> tuple[Figure, list[Any]]:
+    """A figure with `count` axes, up to three side by side.
+
+    Args:
+        widths: of the columns, relative.
+        size: inches.
+        share: one scale for all axes.
+    """
     columns = min(count, 3)
     rows = -(-count // columns)
     size = size or ({1: 6.4, 2: 9.0, 3: 11.0}[columns], 3.3 * rows + (0.4 if title else 0))
@@ -432,7 +440,8 @@ def _panels(
     return figure, axes[:count]
 
 
-def _finish(ax: Any, title: str, xlabel: str, scale: str, legend: bool) -> None:
+def finish(ax: Any, title: str, xlabel: str, scale: str, legend: bool) -> None:
+    """Title, label, scale ("linear" or "log", which needs positive values) and legend of axes that have been drawn."""
     ax.set_title(title)
     ax.set_xlabel(xlabel)
     ax.margins(x=0.02)
@@ -451,12 +460,14 @@ class _Plain(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _reference(ax: Any, label: str, value: float, colour: str = INK, vertical: bool = False) -> None:
+def reference_line(ax: Any, label: str, value: float, colour: str = INK, vertical: bool = False) -> None:
+    """A dashed line at a value that others are compared with."""
     draw = ax.axvline if vertical else ax.axhline
     draw(value, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, label=f"{label} {value:g}")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG, whole or not at all, the same bytes for the same figure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -66,6 +66,7 @@ class Lineage:
         missing = [made.step.address for made in self.steps if made.step.output is None]
         others = sorted({other for made in self.steps for other in made.others})
         elsewhere = [made.step.folder for made in self.steps if made.elsewhere]
+        dirty = [made.step.address for made in self.steps if not made.step.recorded and (made.run or {}).get("dirty")]
         said = []
         if missing:
             said.append(f"not made yet: {', '.join(missing)}")
@@ -75,9 +76,22 @@ class Lineage:
             said.append(f"git has no commit {self.commit[:12]} here: `git fetch` may bring it")
         if others:
             said.append(f"it was made with changes that the commit lacks: {', '.join(others)}")
+        if dirty:
+            said.append(f"the working tree had changes, and nothing says which: {', '.join(dirty)}")
+        if read := list(self._read_others()):
+            said.append(f"it was made from what has been made again since: {', '.join(read)}")
         if elsewhere:
             said.append(f"changed since DVC recorded it: {', '.join(elsewhere)} (`dvc checkout` brings it back)")
         return said
+
+    def _read_others(self) -> Iterator[str]:
+        """Inputs that are not what the steps here wrote: `evolve@smoke read another runs/smoke/train_mdn`."""
+        written = {(made.step.folder, made.step.output) for made in self.steps}
+        made_here = {folder for folder, output in written if output}
+        for made in self.steps:
+            for folder, hashed in made.step.inputs.items():
+                if hashed and folder in made_here and (folder, hashed) not in written:
+                    yield f"{made.step.address} read another {folder}"
 
 
 def of(model: str) -> Lineage:

@@ -123,10 +123,9 @@ def _table(world: str, scores: dict[str, Any]) -> dict[str, Any]:
     if rows and scores:
         rows.append({"method": "this agent", "mean": scores["mean"], "std": scores["std"], "from": "here"})
     rows.sort(key=lambda row: -row["mean"])
-    top = max((row["mean"] + (row["std"] or 0) for row in rows), default=1.0)
+    top = max((row["mean"] + row["std"] for row in rows), default=1.0)
     for row in rows:
-        spread = row["std"] or 0
-        low, high = max(row["mean"] - spread, 0), row["mean"] + spread
+        low, high = max(row["mean"] - row["std"], 0), row["mean"] + row["std"]
         row["at"], row["low"], row["span"] = (100 * value / top for value in (max(row["mean"], 0), low, high - low))
     return {"rows": rows, "ours": bool(scores)}
 

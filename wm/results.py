@@ -6,7 +6,9 @@ MLflow's runs, and are empty where it does not know an output.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +30,7 @@ class Cost:
     Attributes:
         address: as in dvc.yaml: "evolve@car_racing".
         seconds: of wall time, stopped attempts included; None where no run in MLflow wrote this output.
-        cores: processes or threads that it was given.
+        cores: processes or threads that it was given, but no more than the machine has.
         episodes, steps: of the world, collected, searched with or tested on.
         selection: episodes of the world on which searches looked at means, best candidates, what they inherit, and the
             contenders of a final selection; their steps are not recorded.
@@ -57,38 +59,72 @@ class _Part:
 
 
 def write(names: Sequence[str], out: Path = RESULTS, machine: str = "") -> Path:
-    """Writes README.md, and NAME.json and NAME.png of each agent, into `out`; returns the page.
+    """Writes NAME.json and NAME.png of each agent, and README.md of all whose NAME.json is in `out`; returns README.md.
+
+    Without names it is written from those records alone, which needs no runs/. Deleting NAME.json takes an agent out.
 
     Args:
         machine: where runs were made that do not say it themselves.
     Raises:
-        UserError: there is no such agent, it has no score, or `out` cannot be a folder.
-        DamagedData: an output of a stage behind a score is not here.
+        UserError: there is no such agent, it has no score, there is no record at all, or `out` cannot be a folder.
+        DamagedData: an output of a stage behind a score is not here, or a record is not whole.
     """
-    known, names = params.load().agents, list(dict.fromkeys(names))
+    everything = params.load()
     for name in names:
-        if name not in known:
-            raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
+        if name not in everything.agents:
+            expected = ", ".join(everything.agents)
+            raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {expected}")
     if not out.parent.is_dir() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out} cannot be a folder: name another --out")
-    records = [record(name, known[name].model, machine) for name in names]
-    page = results_page.page(records, [table.table(group) for group in _comparable(records)])
+    new = {name: record(name, everything.agents[name].model, machine) for name in names}
+    records = _kept(out, renewed=names) | new
+    if not records:
+        raise UserError(f"{out} has no record of an agent: name agents that have been scored")
+    page = results_page.page([records[name] for name in sorted(records)], _sweeps(everything, out))
     out.mkdir(exist_ok=True)
-    for one in records:
-        files.write_record(out / f"{one['agent']}.json", one)
-        picture(one, out / f"{one['agent']}.png")
+    for name, one in new.items():
+        files.write_record(out / f"{name}.json", one)
+    for name, one in records.items():
+        if name in new or not (out / f"{name}.png").exists():
+            picture(one, out / f"{name}.png")
     files.write_bytes(out / "README.md", page.encode())
     return out / "README.md"
+
+
+def _kept(out: Path, renewed: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The records of earlier calls, but for those that are written anew."""
+    found = {}
+    for path in (path for path in out.glob("*.json") if path.stem not in renewed):
+        try:
+            found[path.stem] = files.read_record(path)
+        except DamagedData:
+            raise DamagedData(
+                f"{path} is no record of an agent: `git checkout {path}` brings it back, or name another --out"
+            ) from None
+    return found
+
+
+def _sweeps(everything: params.Params, out: Path) -> list[tuple[str, str, str]]:
+    """(world, model, table) of each temperature sweep (`wm.sweep`) in `out`."""
+    found = []
+    for path in sorted(out.glob("*_tau/table.md")):
+        model = path.parent.name.removesuffix("_tau")
+        if model not in everything.models:
+            raise UserError(f"{path.parent} is of a model that params.yaml does not have: delete it, or add the model")
+        found.append((everything.experiments[everything.models[model].experiment].world, model, path.read_text()))
+    return found
 
 
 def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
     """What is known about a scored agent, as NAME.json has it.
 
     Returns:
-        {"agent", "world", "model", "commit", "again" (a command), "doubts", "machines",
+        {"agent", "world", "model" (by name), "commit", "again" (a command), "doubts", "machines",
         "score": {"mean", "std", "ci95_low", "ci95_high", "median", "episodes", "drawing", "selection"},
+        "test": {"seeds" (a digest: the same for the same episodes), "scores" (to 0.0001)},
         "cost": {"training_seconds", "test_seconds", "core_hours" (of training), "unrecorded": [addresses], and sums of
-        `Cost`'s counts over the stages of training}, "stages": [`Cost`, …],
+        `Cost`'s counts over the stages of training},
+        "stages": [`Cost`, `table.about` and "md5" (the output's in dvc.lock) of each, the first first],
         "decides": "world" or "dream", where the search chose what it kept,
         "curve": a point a look at the selection episodes, over all agents that the search goes back to: {"agent",
         "generation", "kept" (the best score so far where the choice is made) and "rescored" (the world's, of the
@@ -111,11 +147,16 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         "machines": list(dict.fromkeys(part.cost.machine for part in parts if part.cost.machine)),
         "score": {key: scores[key] for key in ("mean", "std", "ci95_low", "ci95_high", "drawing")}
         | {"median": float(np.median(values)), "episodes": len(values), "selection": kept},
+        "test": {"seeds": _digest(scores["seeds"]), "scores": [round(value, 4) for value in scores["scores"]]},
         "cost": _sum([part.cost for part in parts]),
         "decides": "dream" if _dream_decides(made.steps, name) else "world",
-        "stages": [asdict(part.cost) for part in parts],
+        "stages": [asdict(part.cost) | table.about(part.made.step) | {"md5": part.made.step.output} for part in parts],
         "curve": curve,
     }
+
+
+def _digest(seeds: Sequence[int]) -> str:
+    return hashlib.sha256(" ".join(map(str, seeds)).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- what it took
@@ -124,11 +165,15 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
 def _part(made: Made, machine: str) -> _Part:
     step, run = made.step, made.run
     seconds, generations = earlier.cost(run) if run else (None, {})
+    machine = (run or {}).get("machine") or machine
+    cores = _number(made, "workers" if step.stage in ("collect", "evolve", "evaluate") else "threads")
+    if has := re.search(r"(\d+) cores?\b", machine):
+        cores = min(cores, int(has[1]))
     cost = Cost(
         address=step.address,
         seconds=None if seconds is None else round(seconds, 1),
-        cores=_number(made, "workers" if step.stage in ("collect", "evolve", "evaluate") else "threads"),
-        machine=(run or {}).get("machine") or machine,
+        cores=cores,
+        machine=machine,
         commit=made.commit,
     )
     summary = files.read_json(Path(step.folder, "summary.json"))
@@ -245,9 +290,8 @@ def picture(record: dict[str, Any], path: Path) -> None:
         unit, seconds = ("hours", 3600) if curve[-1]["seconds"] > 7200 else ("minutes", 60)
         axes_of[f"{unit} of training"] = [point["seconds"] / seconds for point in curve]
     agents = list(dict.fromkeys(point["agent"] for point in curve))
-    # wm/figures.py is code of every stage: with this picture in it, all of them would have to run again.
-    with figures._style():
-        figure, axes = figures._panels(len(axes_of), "", size=(4.9 * len(axes_of) + 1.2, 4.2))
+    with figures.styled():
+        figure, axes = figures.subplots(len(axes_of), "", size=(4.9 * len(axes_of) + 1.2, 4.2))
         for ax, (label, xs) in zip(axes, axes_of.items(), strict=True):
             for number, agent in enumerate(agents):
                 own = [(x, point[key]) for x, point in zip(xs, curve, strict=True) if point["agent"] == agent]
@@ -257,18 +301,9 @@ def picture(record: dict[str, Any], path: Path) -> None:
             test = f"test, {score['episodes']} episodes, 95% interval"
             ax.errorbar(xs[-1], score["mean"], errors, fmt="D", color=figures.INK, markersize=5, capsize=3, label=test)
             for row in paper.SCORES.get(world, ())[:1]:
-                figures._reference(ax, f"{row.method}, paper", row.mean, figures.GREY)
-            figures._reference(ax, "solved", worlds.get(world).spec.solved, figures.INK)
-            figures._finish(ax, title, label, "linear", legend=False)
+                figures.reference_line(ax, f"{row.method}, paper", row.mean, figures.GREY)
+            figures.reference_line(ax, "solved", worlds.get(world).spec.solved, figures.INK)
+            figures.finish(ax, title, label, "linear", legend=False)
             ax.set_xlim(left=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figures._save(figure, path)
-
-
-def _comparable(records: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Agents of one model that were scored on the same episodes, in one drawing: two or more a group."""
-    groups: dict[tuple, list[str]] = {}
-    for one in records:
-        scores = table.scores(one["agent"])
-        groups.setdefault((one["model"], scores["drawing"], *scores["seeds"]), []).append(one["agent"])
-    return [group for group in groups.values() if len(group) > 1]
+        figures.save(figure, path)

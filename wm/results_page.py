@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from wm import paper
+from wm import paper, table
+from wm.expectation import world_key
 from wm.lineage import duration, short
 
 WORDS = """\
-Written by `python -m wm results {names}`. A score is the mean ± standard deviation over test episodes, on which nothing
-was trained or selected; the interval is the mean's, 95%, by bootstrap. `dvc metrics show` prints the scores
-(`metrics/NAME.json`), `python -m wm lineage NAME` every stage behind one with its duration and hashes, and NAME.json
-beside this page has all that is said here about an agent, with the points of its curve."""
+Written by `python -m wm results NAME …`, which adds the agents that it names to those that have a record (NAME.json)
+beside this page; without a name it writes the page again from the records alone. Deleting NAME.json takes an agent out.
+
+A score is the mean ± standard deviation over test episodes, on which nothing was trained or selected; the interval is
+the mean's, 95%, by bootstrap. `dvc metrics show` prints the scores (`metrics/NAME.json`); NAME.json has all that is
+said here about an agent, with the points of its curve. `python -m wm lineage NAME` prints every stage behind a score
+where the agent's runs/ or its lines of dvc.lock are; a clone without them has this page."""
+SEEDS = """\
+A row of several seeds is a recipe: agents whose numbers differ in nothing but `seed`, in any stage back to the first
+episode (their own rows name the commits). Its score is the mean ± standard deviation between seeds."""
 COSTS = """\
 Wall time is MLflow's, summed over all stages back to the first episode, attempts that were stopped included; core-hours
-are those of training. Real episodes are those of the world: collected, played by the search, and played whole on
-selection episodes, to choose what it keeps or, where the dream chooses, only to see how it does in the world (their
-steps are not recorded, so the column of steps is without them)."""
-SAME = """\
-Agents on one V and M, scored on the same episodes, each compared in pairs with the first
-(`python -m wm table {names}`)."""
+are those of training, with no more cores than the machine has. Real episodes are those of the world: collected, played
+by the search, and played whole on selection episodes, to choose what it keeps or, where the dream chooses, only to see
+how it does in the world (their steps are not recorded, so the column of steps is without them)."""
+PARTS = """\
+Agents on the V and M of another agent's recipe. One search each: an interval is over test episodes, not over searches.
+A start from the dream spends dreamed episodes on top of those of the world ("What it cost")."""
+PAIRED = """\
+Scored on the same episodes, each compared in pairs with the first (`python -m wm table {names}`):"""
+CHECK = """\
+A hash is the md5 of what a stage wrote, as dvc.lock has it. To check one:
+`git checkout {commit} && dvc repro {address}`, then `python -m wm lineage {name}` says what each stage wrote; on the
+same type of processor that is what is below."""
 
 
-def page(records: Sequence[dict[str, Any]], comparisons: Sequence[str]) -> str:
+def page(records: Sequence[dict[str, Any]], sweeps: Sequence[tuple[str, str, str]]) -> str:
     """The page.
 
     Args:
-        comparisons: tables (`wm.table`) of agents that share a model.
+        sweeps: (world, model, table) of agents that were evolved in dreams of different temperatures.
     """
-    names = " ".join(one["agent"] for one in records)
-    parts = ["# Results", WORDS.format(names=names)]
-    for world in dict.fromkeys(one["world"] for one in records):
-        parts += _world(world, [one for one in records if one["world"] == world], comparisons)
+    parts = ["# Results", WORDS]
+    for world in dict.fromkeys([*(one["world"] for one in records), *(world for world, _, _ in sweeps)]):
+        own = [one for one in records if one["world"] == world]
+        parts += _world(world, own, [(model, text) for of, model, text in sweeps if of == world])
     return "\n\n".join(parts) + "\n"
 
 
-def _world(world: str, records: Sequence[dict[str, Any]], comparisons: Sequence[str]) -> Iterator[str]:
+def _world(world: str, records: Sequence[dict[str, Any]], sweeps: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Paragraphs; agents on the V and M of another one stand behind the paper's table, as its ablations do."""
+    whole = [one for one in records if one["model"] == one["agent"]]
+    on_others = [one for one in records if one not in whole]
+    recipes = table.recipes(whole)
     yield f"## {world}"
-    yield _table(["method", "score", "95% interval", "median", "episodes", "from"], _scores(world, records))
+    yield _table(["method", "score", "95% interval", "median", "episodes", "from"], _scores(world, whole, recipes))
+    if recipes:
+        yield SEEDS
     if paper.SCORES.get(world):
-        yield f"The paper: {paper.CITATION}."
-    yield "\n".join(f"![Selection score of {one['agent']}]({one['agent']}.png)" for one in records)
+        yield "\n".join([f"The paper: {paper.CITATION}.", *paper.REMARKS.get(world, ())])
+    for one in whole:
+        yield "\n\n".join([f"![Selection score of {one['agent']}]({one['agent']}.png)", *_gain(one)])
+    if on_others:
+        yield from _parts(world, records, on_others)
+    for model, text in sweeps:
+        yield f"### Temperatures of the dream of {model}"
+        yield text.strip()
+        yield f"![Scores over temperatures, {model}]({model}_tau/figures/tau.png)"
+    if records:
+        yield from _made(world, records)
+
+
+def _made(world: str, records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What it cost, in all and stage by stage, and how to make it again."""
     yield "### What it cost"
     yield COSTS
     head = ["agent", "training", "test", "core-hours", "collected", "searched", "selection", "real steps"]
     yield _table([*head, "dreamed episodes", "dreamed steps", "machine"], _costs(world, records))
-    agents = {one["agent"] for one in records}
-    for comparison in comparisons:
-        names = [line.split("|")[1].strip() for line in comparison.splitlines()[2:]]
-        if agents.issuperset(names):
-            yield "### What the parts are worth"
-            yield SAME.format(names=" ".join(names))
-            yield comparison
     yield "### Stage by stage"
-    yield _table(["stage", "wall time", "cores", "episodes", "steps", "commit"], _stages(records))
+    stages = _stages(records)
+    hashed = [stage for stage in stages if stage.get("md5") and stage["commit"]]
+    if hashed:
+        shown = next((stage for stage in hashed if stage["address"].startswith("train_mdn@")), hashed[0])
+        address = shown["address"]
+        yield CHECK.format(commit=short(shown["commit"]), address=address, name=address.partition("@")[2])
+    yield _table(["stage", "wall time", "cores", "episodes", "steps", "commit", "hash"], map(_stage, stages))
     yield "### Make it again"
     for one in records:
         yield f"```\n{one['again']}\n```"
@@ -62,30 +93,81 @@ def _world(world: str, records: Sequence[dict[str, Any]], comparisons: Sequence[
             yield "\n".join(f"- {one['agent']}: {doubt}" for doubt in one["doubts"])
 
 
-def _scores(world: str, records: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+def _scores(world: str, records: Sequence[dict[str, Any]], recipes: Sequence[table.Recipe]) -> Iterator[list[str]]:
     for one in records:
         score, commit = one["score"], f", commit {short(one['commit'])}" if one["commit"] else ""
         yield [
             f"**{one['agent']}**",
-            f"**{_score(score['mean'], score['std'])}**",
+            f"**{_score(score)}**",
             f"{score['ci95_low']:.0f} to {score['ci95_high']:.0f}",
             f"{score['median']:.0f}",
             f"{score['episodes']}",
             f"`python -m flows.pipeline {one['agent']}`{commit}; {score['drawing']} drawing",
         ]
+    for recipe in recipes:
+        yield [f"**{recipe.title}**", f"**{recipe.score}**", "", "", "", recipe.each]
     for row in paper.SCORES.get(world, ()):
-        yield [row.method, _score(row.mean, row.std), "", "", "", row.source]
+        yield [row.method, f"{row.mean:.0f} ± {row.std:.0f}", "", "", "", row.source]
+
+
+def _gain(record: dict[str, Any]) -> Iterator[str]:
+    """What the last looks of the agent's own search brought, and how long they took."""
+    looks = [point for point in record["curve"] if point["agent"] == record["agent"]][-3:]
+    if len(looks) < 2:
+        return
+    first, last, key = looks[0], looks[-1], world_key(record)
+    known = first["seconds"] is not None and last["seconds"] is not None
+    took = f" ({duration(last['seconds'] - first['seconds'])})" if known else ""
+    gain = last[key] - first[key]
+    brought = f"brought {gain:+.0f} on the selection episodes"
+    if key == "rescored":
+        brought = f"changed the mean of the distribution, looked at in the world, by {gain:+.0f}"
+    yield f"{record['agent']}: the last {last['generation'] - first['generation']} generations{took} {brought}."
+
+
+def _parts(world: str, records: Sequence[dict[str, Any]], on_others: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Ablations and the like, in the paper's form."""
+    theirs = paper.PARTS.get(world, {})
+    yield "### What the parts are worth"
+    yield PARTS
+    for group in table.comparable(records):
+        if not any(one in on_others for one in group):
+            continue
+        yield f"On V and M of {group[0]['model']}:"
+        if len(group) > 1:
+            yield PAIRED.format(names=" ".join(one["agent"] for one in group))
+        head = ["what acts", "agent", "score", "95% interval", "minus the first", "95% interval"]
+        found = [one["score"] | one.get("test", {}) for one in group]
+        rows = []
+        for one, score in zip(group, found, strict=True):
+            acts = table.parts(one)
+            rows.append([acts, f"[{one['agent']}]({one['agent']}.png)", *table.compared(score, found[0])])
+            if theirs:
+                rows[-1].append(_theirs(world, theirs.get(acts)))
+        yield _table([*head, "the paper's"] if theirs else head, rows)
+    if recipes := table.recipes(on_others):
+        yield "\n".join(f"- {recipe.sentence}" for recipe in recipes)
+
+
+def _theirs(world: str, method: str | None) -> str:
+    """The published score of a method; whose it is, unless it is the paper's."""
+    for row in paper.SCORES[world]:
+        if row.method == method:
+            return f"{row.mean:.0f} ± {row.std:.0f}" + ("" if row.source == paper.PAPER else f", {row.source}")
+    return ""
 
 
 def _costs(world: str, records: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
     for one in records:
         cost = one["cost"]
-        missing = len(cost["unrecorded"])
+        missing = sum(not address.startswith("evaluate@") for address in cost["unrecorded"])
+        stages = f" ({missing} stage{'s are' if missing > 1 else ' is'} not recorded)" if missing else ""
+        at_least = "at least " if missing else ""
         yield [
             one["agent"],
-            _time(cost["training_seconds"]) + (f" ({missing} stages are not recorded)" if missing else ""),
+            _time(cost["training_seconds"]) + stages,
             _time(cost["test_seconds"]),
-            "" if cost["core_hours"] is None else f"{cost['core_hours']:.2f}",
+            "" if cost["core_hours"] is None else f"{at_least}{cost['core_hours']:.2f}",
             *(_count(cost[key]) for key in ("collected_episodes", "searched_episodes", "selection", "steps")),
             *(_count(cost[key]) for key in ("dreamed_episodes", "dreamed_steps")),
             "; ".join(one["machines"]),
@@ -98,27 +180,33 @@ def _costs(world: str, records: Sequence[dict[str, Any]]) -> Iterator[list[str]]
                "", f"{theirs.cores} cores"]  # fmt: skip
 
 
-def _stages(records: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    stages = {stage["address"]: stage for one in records for stage in one["stages"]}
-    for stage in stages.values():
-        dreamed = " dreamed" if stage["dreamed_episodes"] else ""
-        yield [
-            stage["address"],
-            _time(stage["seconds"]),
-            str(stage["cores"]),
-            _count(stage["episodes"] or stage["dreamed_episodes"]) + dreamed,
-            _count(stage["steps"] or stage["dreamed_steps"]) + dreamed,
-            short(stage["commit"]) if stage["commit"] else "",
-        ]
+def _stages(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each stage once; twice if it wrote different things for different agents."""
+    found = {(stage["address"], stage.get("md5")): stage for one in records for stage in one["stages"]}
+    hashed = {address for address, md5 in found if md5}
+    return [stage for (address, md5), stage in found.items() if md5 or address not in hashed]
 
 
-def _table(head: Sequence[str], rows: Iterator[list[str]]) -> str:
+def _stage(stage: dict[str, Any]) -> list[str]:
+    dreamed = " dreamed" if stage["dreamed_episodes"] else ""
+    return [
+        stage["address"],
+        _time(stage["seconds"]),
+        str(stage["cores"]),
+        _count(stage["episodes"] or stage["dreamed_episodes"]) + dreamed,
+        _count(stage["steps"] or stage["dreamed_steps"]) + dreamed,
+        short(stage["commit"]) if stage["commit"] else "",
+        short(stage["md5"]) if stage.get("md5") else "",
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _score(mean: float, std: float | None) -> str:
-    return f"{mean:.0f}" if std is None else f"{mean:.0f} ± {std:.0f}"
+def _score(score: dict[str, float]) -> str:
+    return f"{score['mean']:.0f} ± {score['std']:.0f}"
 
 
 def _time(seconds: float | None) -> str:

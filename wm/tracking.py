@@ -174,11 +174,6 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
     os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": _local(root)})
 
 
-def commit(root: Path | None = None) -> str:
-    """The commit that is checked out; empty outside a repository."""
-    return _provenance(find_root() if root is None else Path(root))["commit"]
-
-
 def find_root() -> Path:
     """The repository's top: the nearest folder above with a dvc.yaml, else the current one."""
     here = Path.cwd()
