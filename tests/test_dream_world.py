@@ -19,6 +19,7 @@ from wm.agent import layout
 from wm.dream import Dream
 from wm.errors import DamagedData
 from wm.mdnrnn import load_mdnrnn
+from wm.vae import load_vae
 from wm.worlds.dream import DreamVectorEnv, DreamWorld
 
 
@@ -48,8 +49,15 @@ def test_gymnasium_checker(model, observation):
         warnings.filterwarnings("ignore", message=".*(minimum|maximum) value is -?infinity")
         check_env(env.unwrapped)
     env.reset(seed=0)
-    assert env.render().shape == (64, 64, 3) and env.render().dtype == np.uint8
+    decoded = load_vae(model / "train_vae").decode(env.unwrapped.dreams.z)
+    assert np.array_equal(env.render(), decoded[0].numpy()) and env.render().dtype == np.uint8
     env.close()
+
+
+@pytest.mark.parametrize("max_steps", [0, -3])
+def test_a_limit_is_at_least_a_step(model, max_steps):
+    with pytest.raises(ValueError, match=f"max_steps is {max_steps}: expected 1 or more"):
+        gymnasium.make("wm/Dream-v0", model=model, max_steps=max_steps)
 
 
 def test_observation_is_z_and_h(model):

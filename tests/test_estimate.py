@@ -74,13 +74,13 @@ def test_estimate_measures_every_stage_and_says_what_it_needs(project, capsys):
     assert main(["estimate", "tiny", "--budget", "10h", "--seconds", "seconds.json"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"tiny: 6 stages, about \d+ (s|min) on this machine if none is cached", told[0])
-    rows = [re.fullmatch(r"  (\w+@tiny) +(\d+) (s|min) +(\d+) MB +(\d+) MB   .*", line) for line in told[2:8]]
+    rows = [re.fullmatch(r"  (\w+@tiny) +(\d+) (s|min) +(\d+) MB +([\d.]+) (MB|GB)   .*", line) for line in told[2:8]]
     seconds = files.read_json(Path("seconds.json"))
     assert sorted(row[1] for row in rows) == sorted(seconds)
     for row in rows:
         unit = {"s": 1, "min": 60}[row[3]]
         assert abs(seconds[row[1]] - int(row[2]) * unit) <= 0.51 * unit
-        assert 1 <= int(row[4]) < 100 and 100 < int(row[5]) < 5000
+        assert 1 <= int(row[4]) < 100 and 100 < float(row[5]) * {"MB": 1, "GB": 1000}[row[6]] < 5000
     assert "on the CPU, for there is no cuda here" in told[3] or torch.cuda.is_available()
     assert told[8] == "in 10 h 0 min fit 5 of the 5 generations of evolve tiny"
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import tiny_world
 
-from wm import params
+from wm import agent as agents
+from wm import params, worlds
 from wm.cli import main
 from wm.errors import UserError
+from wm.mdnrnn import MDNRNN
+from wm.vae import VAE
 
 ROOT = Path(__file__).parent.parent
 MISTAKES = {
@@ -101,6 +104,19 @@ def test_the_defaults_are_the_papers_where_the_paper_has_one(project):
 def test_the_projects_own_file_is_right():
     everything = params.load(ROOT / "params.yaml")
     assert "smoke" in everything.models and "smoke" in everything.agents
+
+
+@pytest.mark.parametrize("name", ["take_cover-1", "take_cover", "take_cover_paper", "take_cover_smoke"])
+def test_take_cover_has_the_papers_number_of_parameters(name):
+    everything = params.load(ROOT / "params.yaml")
+    experiment = everything.experiments[everything.models[name].experiment]
+    world, config = worlds.get(experiment.world), experiment.train_vae.model
+    spec = world.spec
+    memory = MDNRNN(experiment.train_mdn.model, config.z_size, spec.action_size, spec.predicts_restart)
+    counts = [sum(weight.numel() for weight in model.parameters()) for model in (VAE(config), memory)]
+    search = everything.experiments[everything.agents[name].experiment].evolve
+    layout = agents.layout(world, memory, tuple(search.inputs or spec.controller_inputs), search.hidden)
+    assert [*counts, layout.size] == [4_446_915, 1_678_785, 1_088] and not layout.bias
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import gymnasium
 import numpy as np
 import psutil
@@ -43,9 +44,15 @@ def test_gymnasium_checker(env):
     assert env.render() is None
     made = gymnasium.make("wm/TakeCover-v0", render_mode="rgb_array")
     check_env(made.unwrapped)
-    made.reset(seed=0)
+    obs, _ = made.reset(seed=0)
     assert made.render().shape == (120, 160, 3)
+    assert np.array_equal(obs, cv2.resize(made.render()[:100], (64, 64), interpolation=cv2.INTER_AREA)), "cropped"
     made.close()
+
+
+def test_the_scenario_is_vizdooms_at_skill_4():
+    game = take_cover.configure("160x120")
+    assert game.get_doom_skill() == 4 and Path(game.get_doom_scenario_path()).name == "take_cover.wad"
 
 
 def digest(env: gymnasium.Env, seed: int, hold: int = 10) -> str:

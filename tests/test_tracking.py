@@ -187,6 +187,7 @@ def test_notes_say_the_score_first_and_show_what_was_made():
     assert "**853.7 ± 61.3** over 100 episodes, 95% interval of the mean 841.0 to 865.3" in note
     assert "![Scores of the test episodes](get-artifact?run_uuid=1&path=figures/scores.png)" in note
     assert "Films: [best](#/films/best.mp4)" in note and "git checkout cccccccccccc\ndvc repro evaluate@a" in note
+    assert "\npython -m flows.sweep a\n" in run_notes.of_run({**run, "stage": "sweep"}, {})
     assert run_notes.score({"score.mean": 1.0, "score.std": 2.0}) == "1.0 ± 2.0" and run_notes.score({"kl": 1}) == ""
 
 

@@ -95,11 +95,13 @@ def dream(model: Path, tau: float, episodes: int, stall: int = 0) -> Lives:
     policies = [dreams.world.explorer(np.random.default_rng(number)) for number in numbers]
     scores, lengths, blank = np.zeros(episodes), np.zeros(episodes, int), np.zeros(FRAME_SHAPE, np.uint8)
     running, idle = np.arange(count), np.zeros(count, int)  # the episode of each slot, or -1
+    still = np.zeros(len(dreams.low), np.float32)
     for slot in running:
         dreams.begin(slot, numbers[slot])
     progress, following = bar(episodes, f"tau {tau:g}", "dream"), count
     while (active := np.flatnonzero(running >= 0)).size:
-        rew, end, trunc = dreams.step(np.stack([policies[index](blank) for index in running]))
+        acts = [policies[index](blank) if index >= 0 else still for index in running]
+        rew, end, trunc = dreams.step(np.stack(acts))
         scores[running[active]] += rew[active]
         lengths[running[active]] += 1
         idle = np.where(rew > 0, 0, idle + 1)

@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from wm import agent as agents
-from wm import expectation, rollout, training, worlds
+from wm import expectation, rollout, training, watchdog, worlds
 from wm.episodes import Shard, frame_columns, latent_columns
 from wm.errors import UserError
 from wm.mdnrnn import MDNRNN, MDNConfig, Sequences
@@ -436,7 +436,7 @@ def _apart(measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     context = multiprocessing.get_context("forkserver")  # a fork of this process could hang in OpenMP
     context.set_forkserver_preload([__name__])
     answers, teller = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(teller, measure, args), daemon=True)
+    process = context.Process(target=_tell, args=(teller, watchdog.ticket(), measure, args), daemon=True)
     process.start()
     teller.close()
     try:
@@ -450,7 +450,9 @@ def _apart(measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return found, memory
 
 
-def _tell(teller: Connection, measure: Callable[..., Any], args: tuple) -> None:
+def _tell(teller: Connection, parent: str, measure: Callable[..., Any], args: tuple) -> None:
+    os.environ[watchdog.VARIABLE] = parent  # the fork server's child would outlive a killed parent
+    watchdog.start()
     try:
         found = measure(*args)
     except UserError as error:

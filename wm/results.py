@@ -188,7 +188,7 @@ def _part(made: Made, machine: str) -> _Part:
             cost.dreamed_episodes, cost.dreamed_steps = summary["episodes"], summary["steps"]
         else:
             cost.episodes, cost.steps = summary["episodes"], summary["steps"]
-        looks = 2 * sum("rescored" in line for line in _lines(made))  # the mean, and the generation's best
+        looks = 2 * sum("rescored_best" in line for line in _lines(made))  # the mean, and the generation's best
         looks += bool(_read(made, "evolve"))  # what it inherits
         cost.selection = looks * _number(made, "rescore_episodes") + summary.get("final_episodes", 0)
     return _Part(made, cost, generations)
@@ -265,6 +265,8 @@ def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
         each = _number(part.made, "population") * _number(part.made, "episodes")
         for line in _lines(part.made):
             seconds += part.generations.get(line["step"], math.nan)
+            if line["step"] == 0:  # the look at what it starts from
+                continue
             episodes += each
             steps += line["steps"]
             if line.get("kept") is not None:

@@ -31,6 +31,7 @@ PICTURES = {
     "figures/traversal.png": "A row a latent dimension, from low to high",
     "figures/dream_strip.png": "The world above, M's dream below, with the same actions",
     "figures/episodes.png": "Frames of the episodes",
+    "figures/tau.png": "Scores in the dream and in the world by temperature",
 }
 """Artifact path -> what it shows, for people who do not see it."""
 SHOWN = {"vae": "figures/reconstructions.png", "mdnrnn": "figures/dream_strip.png", "agent": "figures/scores.png"}
@@ -100,10 +101,13 @@ def of_gate(decision: dict[str, Any], picture: str) -> str:
 
 def again(run: dict[str, Any]) -> list[str]:
     """The commands that reproduce a run."""
-    target = f"evaluate@{run['name']}" if run["stage"] == "pipeline" else f"{run['stage']}@{run['name']}"
+    if run["stage"] == "sweep":
+        command = f"python -m flows.sweep {run['name']}"
+    else:
+        command = f"dvc repro {'evaluate' if run['stage'] == 'pipeline' else run['stage']}@{run['name']}"
     changes = "   # the run had changes on top" if run["dirty"] else ""
     checkout = [f"git checkout {run['commit'][:12]}{changes}"] if run["commit"] else []
-    return [*checkout, f"dvc repro {target}"]
+    return [*checkout, command]
 
 
 def score(summary: dict[str, float]) -> str:

@@ -148,9 +148,13 @@ def evolve(
         if contenders is None:
             contenders = Contenders([Contender(start, -np.inf, 0, "start")])
             if start.any():  # what it inherits has to be beaten
-                score = scorer.chosen(scorer.looks(start[None]))[0].mean()
-                contenders.add(Contender(start, float(score), 0, "start"))
-                print(f"the controller that it starts from scores {score:.1f} on the selection episodes")
+                began = time.perf_counter()
+                looks = scorer.looks(start[None])
+                contenders.add(Contender(start, float(scorer.chosen(looks)[0].mean()), 0, "start"))
+                said = " and ".join(f"{scores[0].mean():.1f} in the {where}" for where, scores in looks.items())
+                print(f"the controller that it starts from scores {said} on the selection episodes")
+                seconds = {"seconds": time.perf_counter() - began}
+                workspace.journal.log(0, {**_of_mean(looks), "nan": 0, "steps": 0}, seconds)
                 _save(search, contenders, played, workspace, 0)
         last_look = time.time()
         for generation in range(len(search.history), config.generations):
@@ -257,16 +261,9 @@ def _rescore(
     for source, params, scores in zip(("mean", "best"), looked, scorer.chosen(looks), strict=True):
         if source == "mean" or not scorer.config.dream_decides:
             contenders.add(Contender(params, float(scores.mean()), generation + 1, source))
-    line: dict[str, float] = {}
-    for name, scores in looks.items():
-        suffix = "" if name == "world" else f"_{name}"
-        line |= {
-            f"rescored{suffix}": float(scores[0].mean()),
-            f"rescored_std{suffix}": float(scores[0].std()),
-            f"rescored_best{suffix}": float(scores[1].mean()),
-        }
+    line = _of_mean(looks)
+    line |= {f"rescored_best{_suffix(where)}": float(scores[1].mean()) for where, scores in looks.items()}
     if "dream" in looks:
-        line["dream_reality_gap"] = line["rescored_dream"] - line["rescored"]
         line["gap_alarm"] = float(_exploits(line, before, len(scorer.selection)))
         if line["gap_alarm"]:
             print(
@@ -277,17 +274,33 @@ def _rescore(
     return line | {"kept": contenders.best.score}
 
 
+def _of_mean(looks: dict[str, np.ndarray]) -> dict[str, float]:
+    """What the journal says of the first controller in looks: in the world and, where there is one, in the dream."""
+    line: dict[str, float] = {}
+    for where, scores in looks.items():
+        line[f"rescored{_suffix(where)}"] = float(scores[0].mean())
+        line[f"rescored_std{_suffix(where)}"] = float(scores[0].std())
+    if "dream" in looks:
+        line["dream_reality_gap"] = line["rescored_dream"] - line["rescored"]
+    return line
+
+
+def _suffix(where: str) -> str:
+    return "" if where == "world" else f"_{where}"
+
+
 def _exploits(line: dict[str, float], before: dict[str, float], episodes: int) -> bool:
     """Whether the dream's score rose and the world's fell, both by more than the standard error of a look."""
-    if "rescored_dream" not in before:
+    if before.get("rescored_dream") is None:
         return False
     rise, fall = line["rescored_dream"] - before["rescored_dream"], before["rescored"] - line["rescored"]
     return bool(rise > line["rescored_std_dream"] / episodes**0.5 and fall > line["rescored_std"] / episodes**0.5)
 
 
 def _best_look(workspace: Workspace) -> dict[str, float]:
+    """The line of the journal with the look (of the start, or of a mean) that went best in the world; {} for none."""
     path = workspace.journal.path
-    looks = [line for line in (journal.read(path) if path.exists() else []) if "rescored" in line]
+    looks = [line for line in (journal.read(path) if path.exists() else []) if line.get("rescored") is not None]
     return max(looks, key=lambda line: line["rescored"], default={})
 
 
@@ -346,7 +359,7 @@ def _resume(search: CMAES, played: PlayedEpisodes, workspace: Workspace, generat
     found = workspace.checkpoints.load()
     if found is None or found[1]["step"] > generations:
         workspace.checkpoints.clear()
-        workspace.journal.rewind(0)
+        workspace.journal.rewind(-1)  # the start's look, step 0, is written again
         return None
     tensors, state = found
     search.replay(tensors["history"])

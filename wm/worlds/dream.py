@@ -59,6 +59,8 @@ class Dreams:
     ):
         if not tau > 0:
             raise ValueError(f"temperature tau must be positive, not {tau}")
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}: expected 1 or more, or None for as long as the world's")
         if observation not in OBSERVATIONS:
             raise ValueError(f"unknown observation {observation!r}: expected {' or '.join(OBSERVATIONS)}")
         if render_mode not in (None, *RENDER_MODES):
