@@ -171,11 +171,14 @@ def _outlook(stage, upstream: list) -> str:
     """DVC's own judgement: what `dvc repro -s` asks before it runs anything."""
     from dvc.lock import LockError
     from dvc.stage.cache import RunCacheNotFoundError
+    from dvc_data.hashfile.hash_info import HashInfo
 
     try:
         if not stage.changed():
             return "unchanged"
         stage.save_deps()  # in memory: the run-cache is keyed by what the inputs are now, not by dvc.lock
+        for out in stage.outs:
+            out.hash_info = HashInfo()  # what dvc.lock names was made from other inputs, cached or not
         stage.repo.stage_cache.restore(stage, dry=True)
     except (RunCacheNotFoundError, LockError):  # locked: somebody's `dvc repro` is at work on it right now
         return "to run"

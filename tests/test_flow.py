@@ -62,9 +62,13 @@ def test_the_verdict_of_dvc_is_the_state_of_the_task(project):
 
     project.set("evolve", number=2)
     kept = dict.fromkeys(STAGES[:4], "Cached")
-    assert verdicts(project.pipeline()[1]) == kept | dict.fromkeys(STAGES[4:], "Completed")
+    _, output = project.pipeline()
+    assert verdicts(output) == kept | dict.fromkeys(STAGES[4:], "Completed")
+    assert re.search(r"evolve@tiny +will run\n", output) and "a moment" in output
     project.set("evolve", number=1)
-    assert verdicts(project.pipeline()[1]) == kept | dict.fromkeys(STAGES[4:], "Restored")
+    _, output = project.pipeline()
+    assert verdicts(output) == kept | dict.fromkeys(STAGES[4:], "Restored")
+    assert re.search(r"evolve@tiny +changed; its outputs are in the cache", output) and "a moment" not in output
     code, output = project.run("dvc", "repro", "evaluate@tiny")
     assert "Data and pipelines are up to date" in output
 
