@@ -1,11 +1,11 @@
 """Something that nobody here wrote learns inside the dream: PPO of stable-baselines3 plays `wm/Dream-v0`.
 
-    pip install stable-baselines3
     python examples/ppo_in_dream.py [MODEL] [--steps 60000] [--limit 500] [--tau 1.0] [--seeds 0 1 2]
 
 MODEL is the folder of a model: runs/NAME, or pretrained/NAME. For each seed it prints the mean score of the
 first 20 episodes and of the last 20, in the order in which they began (in the order of their ends, short ones
-would come first and flatter the progress). It fails where a seed has not gained two standard errors.
+would come first and flatter the progress). It fails where a seed has not gained two standard errors. Three
+seeds take three minutes on two cores; stable-baselines3 comes with `make install`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,11 @@ def main() -> int:
             "standard errors",
             flush=True,
         )
-    return 0 if all(learned) else 1
+    if not all(learned):
+        weak = ", ".join(str(seed) for seed, good in zip(options.seeds, learned, strict=True) if not good)
+        print(f"error: less than two standard errors were gained with seed {weak}: more --steps may help")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 import tiny_world
 from conftest import make_project
 
-from wm import files, params, sweep
+from wm import files, params, sweep, tracking
 from wm.cli import main
 from wm.errors import UserError
 
@@ -61,6 +61,21 @@ def test_it_compares_the_agents_that_dream_in_the_model_coldest_first(project, c
     assert (out / "figures/tau.png").stat().st_size > 5000 and lines[2] in text
     assert "virtual over 100 dreamed episodes, actual over 7;" in text
     assert files.read_json(out / "summary.json")["actual/tau_1.15"] == 15
+
+
+def test_table_and_plot_are_in_mlflow(project, monkeypatch):
+    for name in ("WM_TRACKING", "MLFLOW_TRACKING_URI", tracking.PARENT):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tracking, "PATIENCE", 60.0)
+    for name, virtual, actual in (("tiny-tau10", 30, 5), ("tiny-tau115", 20, 15), ("tiny-tau130", 10, 12)):
+        put(name, virtual, actual)
+    assert main(["sweep", "tiny"]) == 0
+    client = tracking.connect(project)
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`wm.stage` = 'sweep'")
+    assert run.info.status == "FINISHED" and run.data.metrics["virtual/tau_0.1"] == 30
+    assert "| 1.15 | 20 ± 2 | 15 ± 3 |" in run.data.tags["mlflow.note.content"]
+    (picture,) = client.list_artifacts(run.info.run_id, "figures")
+    assert picture.path == "figures/tau.png"
 
 
 def test_an_agent_without_a_score_is_named_with_what_to_do(project, capsys):
