@@ -40,7 +40,7 @@ def measure(name: str, episodes: int) -> dict[str, np.ndarray]:
     imitated = imitate(model / "encode", agents.AgentFiles.read(before).digest, memory, inputs, layout)
     if imitated is None:
         raise SystemExit(f"{entry.after} drove in none of the episodes of {entry.model}")
-    numbers = seeds.episodes(experiment.seed, seeds.Purpose.SELECTION, about["round"] + 1, count=episodes)
+    numbers = seeds.episodes(entry.seed, seeds.Purpose.SELECTION, about["round"] + 1, count=episodes)
     with tempfile.TemporaryDirectory() as folder, Cluster(config.workers) as cluster:
         agents.save(model / "train_vae", model / "train_mdn", Path(folder))
 

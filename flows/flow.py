@@ -112,6 +112,10 @@ def at_start() -> None:
     which would wait for the stage under way."""
 
 
+began: float | None = None
+"""When the command began that runs the flow, in seconds since 1970: a budget counts from then; None: from the flow."""
+
+
 @flow(
     name="pipeline",
     flow_run_name="{agent}",
@@ -143,15 +147,18 @@ def _deadline(agent: str, place: Place, length: str | None) -> float | None:
     """When the agent's search has to end, so that its evaluation ends in time, in seconds since 1970."""
     if not length:
         return None
-    end = time.time() + budgets.seconds(length)
+    end = (began or time.time()) + budgets.seconds(length)
     if place == "pools":
         raise UserError("a budget needs a run in place, since the clock and params.yaml are here: leave --place out")
+    graph.check(agent)
     rounds.check_alone(PARAMS.read_text(), agent)
     command = [sys.executable, "-m", "wm", "estimate", agent, "--only", f"{graph.TARGET}@{agent}"]
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         done = subprocess.run([*command, "--seconds", file.name], stdout=subprocess.DEVNULL, start_new_session=True)
         if done.returncode:
-            raise UserError(f"how long the test of {agent} takes cannot be told: `{' '.join(command[1:])}` says why")
+            raise UserError(
+                f"how long the test of {agent} takes cannot be told: `python {' '.join(command[1:])}` says why"
+            )
         return end - sum(files.read_json(Path(file.name)).values())
 
 

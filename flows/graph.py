@@ -176,9 +176,10 @@ def _outlook(stage, upstream: list) -> str:
     try:
         if not stage.changed():
             return "unchanged"
-        stage.save_deps()  # in memory: the run-cache is keyed by what the inputs are now, not by dvc.lock
-        for out in stage.outs:
-            out.hash_info = HashInfo()  # what dvc.lock names was made from other inputs, cached or not
+        if stage.changed_stage() or not stage.deps_cached():
+            stage.save_deps()  # in memory: the run-cache is keyed by what the inputs are now, not by dvc.lock
+            for out in stage.outs:
+                out.hash_info = HashInfo()  # what dvc.lock names was made from other inputs, cached or not
         stage.repo.stage_cache.restore(stage, dry=True)
     except (RunCacheNotFoundError, LockError):  # locked: somebody's `dvc repro` is at work on it right now
         return "to run"

@@ -127,6 +127,7 @@ def _list() -> int:
 
 
 def _run(agent: str, place: str, length: str | None) -> int:
+    began = time.time()  # a budget counts the planning too
     server = Server()
     stages = graph.plan(agent, remote=place == "pools")
     width = max(len(stage.address) for stage in stages)
@@ -134,7 +135,7 @@ def _run(agent: str, place: str, length: str | None) -> int:
     for stage in stages:
         print(f"  {stage.address:{width}}  {OUTLOOK[stage.outlook]}")
     sys.stdout.flush()
-    began, expected = time.monotonic(), {}
+    expected = {}
     if any(stage.outlook == "to run" for stage in stages):
         waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
         expected = _estimate(agent, waiting, length)
@@ -142,7 +143,7 @@ def _run(agent: str, place: str, length: str | None) -> int:
 
     from flows import flow  # Prefect takes seconds to import, and makes its folder
 
-    flow.at_start = listen
+    flow.at_start, flow.began = listen, began
     server.wait()
     try:
         state = flow.pipeline(agent, place, length, return_state=True)
@@ -158,12 +159,12 @@ def _run(agent: str, place: str, length: str | None) -> int:
         print(f"error: {state.message}", file=sys.stderr)
         return 1
     for address, result in state.result()["stages"].items():
-        told = (
-            f"   estimate {expected[address]:.0f} s" if result["verdict"] == "Completed" and address in expected else ""
-        )
+        whole = not (length and address == f"evolve@{agent}")  # the estimate is for all generations
+        known = whole and result["verdict"] == "Completed" and address in expected
+        told = f"   estimate {expected[address]:.0f} s" if known else ""
         print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s{told}")
     if length:
-        print(f"{(time.monotonic() - began) / 60:.0f} min of {length} are used")
+        print(f"{(time.time() - began) / 60:.0f} min of {length} are used")
     print(state.result()["gate"])
     print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in flow.metrics(agent).items()))
     return 0
@@ -180,8 +181,10 @@ def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, f
         limit = ["--budget", length] if length else []
         done = subprocess.run([*command, *limit], start_new_session=True, stderr=subprocess.PIPE, text=True)
         if text := Path(file.name).read_text():
-            if done.returncode and not _begun(waiting):
+            if done.returncode > 0 and not _begun(waiting):  # what was measured does not fit into the budget
                 raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+            if done.returncode <= 0:
+                print(done.stderr, end="", file=sys.stderr)
             return json.loads(text)
     print(f"{done.stderr}warning: no estimate of the time it takes; going on without", file=sys.stderr)
     return {}
@@ -189,7 +192,7 @@ def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, f
 
 def _begun(waiting: list[str]) -> bool:
     """Whether one of these stages was stopped and goes on, of which an estimate knows nothing."""
-    scratch = [path.name for path in (workspace.SCRATCH / "work").glob("*")]
+    scratch = [path.parent.name for path in (workspace.SCRATCH / "work").glob("*/out")]  # gone once it is published
     names = [re.escape(address.replace("@", "-")) for address in waiting]
     return any(re.fullmatch(rf"{name}-[0-9a-f]+", folder) for name in names for folder in scratch)
 

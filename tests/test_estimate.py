@@ -85,6 +85,14 @@ def test_estimate_measures_every_stage_and_says_what_it_needs(project, capsys):
     assert told[8] == "in 10 h 0 min fit 5 of the 5 generations of evolve tiny"
 
 
+def test_a_damaged_record_of_an_earlier_run_is_a_warning(project, capsys):
+    Path("results").mkdir()
+    Path("results/tiny.json").write_text('{"checksum": "0", "curve": []}')
+    assert main(["estimate", "tiny", "--only", "evaluate@tiny", "--seconds", "seconds.json"]) == 0
+    assert "warning: no score to expect: " in capsys.readouterr().err
+    assert list(files.read_json(Path("seconds.json"))) == ["evaluate@tiny"]
+
+
 @pytest.mark.parametrize(
     "words, error",
     [

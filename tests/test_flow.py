@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,12 @@ def test_the_verdict_of_dvc_is_the_state_of_the_task(project):
     assert re.search(r"evolve@tiny +changed; its outputs are in the cache", output) and "a moment" not in output
     code, output = project.run("dvc", "repro", "evaluate@tiny")
     assert "Data and pipelines are up to date" in output
+
+    shutil.rmtree(project.folder / ".dvc/cache/runs")  # as after `dvc fetch`: dvc.lock and the cache are enough
+    shutil.rmtree(project.folder / "runs/tiny/evolve")
+    _, output = project.pipeline()
+    assert re.search(r"evolve@tiny +changed; its outputs are in the cache", output) and "a moment" not in output
+    assert verdicts(output)["evolve"] == "Restored"
 
 
 def test_states_and_artifact_on_the_server(project):

@@ -266,6 +266,13 @@ def test_a_second_round_goes_on_from_the_first(copy, capsys):
     assert about["round"] == 1 and lines[-1]["kept"] >= start - 0.05, "worse than what it started from"
     assert round(lines[0]["rescored"], 1) == start
 
+    from bench import imitation
+
+    scores = imitation.measure("tiny-2", episodes=2)
+    assert [len(each) for each in scores.values()] == [2] * 3
+    imitated = scores["imitated, new V and M"].mean()
+    assert imitated == pytest.approx(start, abs=0.051), "not the controller that the search starts from"
+
 
 def test_rounds_share_no_tracks_and_no_candidates(copy, monkeypatch):
     """A later round's controller knows the tracks of the earlier ones."""

@@ -165,15 +165,20 @@ def _run_stage(args: argparse.Namespace) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from wm import budget, estimate, files, params
+    from wm import budget, estimate, expectation, files, params
 
     limit, everything = budget.seconds(args.budget) if args.budget is not None else None, params.load()
     found = estimate.measure(everything, args.name, args.only)
     if args.seconds:
         files.write_json(args.seconds, {one.address: round(one.seconds, 1) for one in found})
     print(estimate.report(args.name, found, whole=not args.only))
-    if told := estimate.prospect(everything, args.name, found, limit):
-        print(told)
+    try:
+        if told := estimate.prospect(everything, args.name, found, limit):
+            print(told)
+    except expectation.TooShort:
+        raise
+    except UserError as error:  # the record of an earlier run is no reason to stop this one
+        print(f"warning: no score to expect: {error}", file=sys.stderr)
 
 
 def _watch(args: argparse.Namespace) -> None:

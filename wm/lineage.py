@@ -122,7 +122,10 @@ def _entry(name: str) -> Lineage:
 def _made(step: Step, here: Snapshot) -> Made:
     folder = Path(step.folder)
     run = earlier.run_of(tracking.digest(folder)) if step.output and folder.is_dir() else None
-    commit = (run or {}).get("commit") or history.commit_of(step)
+    commit = (run or {}).get("commit")
+    if commit and run["dirty"] and step.recorded:  # the run began with changes that a later commit has
+        commit = history.commit_of(step) or commit
+    commit = commit or history.commit_of(step)
     return Made(step=step, commit=commit, run=run, elsewhere=history.differs(step, here.lock))
 
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -249,6 +250,7 @@ def _dream_decides(steps: Sequence[Made], name: str) -> bool:
 def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
     parts_by_folder = {part.made.step.folder: part for part in parts}
 
+    @cache
     def behind(folder: str) -> set[str]:
         before = [path for path in parts_by_folder[folder].made.step.inputs if path in parts_by_folder]
         return set(before).union(*map(behind, before))
