@@ -1,11 +1,11 @@
 """Something that nobody here wrote learns inside the dream: PPO of stable-baselines3 plays `wm/Dream-v0`.
 
-    python examples/ppo_in_dream.py [MODEL] [--steps 60000] [--limit 500] [--tau 1.0] [--seeds 0 1 2]
+    python examples/ppo_in_dream.py [MODEL] [--steps 200000] [--limit 1000] [--tau 1.15] [--seeds 0 1 2]
 
 MODEL is the folder of a model: runs/NAME, or pretrained/NAME. For each seed it prints the mean score of the
 first 20 episodes and of the last 20, in the order in which they began (in the order of their ends, short ones
 would come first and flatter the progress). It fails where a seed has not gained two standard errors. Three
-seeds take three minutes on two cores; stable-baselines3 comes with `make install`.
+seeds take five minutes on two cores; stable-baselines3 comes with `make install`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DreamsForSB3(VecEnv):
         return [False] * self.num_envs
 
 
-def learn(model: Path, steps: int, limit: int, tau: float, seed: int, count: int = 8) -> np.ndarray:
+def learn(model: Path, steps: int, limit: int, tau: float, seed: int, count: int = 32) -> np.ndarray:
     """Trains PPO and returns the scores of the episodes, in the order in which they began."""
     envs = gymnasium.make_vec("wm/Dream-v0", num_envs=count, model=model, tau=tau, max_steps=limit)
     dreams = DreamsForSB3(envs, seed * 1_000_000)
@@ -93,9 +93,9 @@ def main() -> int:
     """Parses the command line, trains once a seed, prints; 1 where a seed learned nothing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", type=Path, help=f"default: {', or '.join(MODELS)}")
-    parser.add_argument("--steps", type=int, default=60_000, help="dreamed steps a seed")
-    parser.add_argument("--limit", type=int, default=500, help="steps after which an episode is truncated")
-    parser.add_argument("--tau", type=float, default=1.0, help="temperature")
+    parser.add_argument("--steps", type=int, default=200_000, help="dreamed steps a seed")
+    parser.add_argument("--limit", type=int, default=1000, help="steps after which an episode is truncated")
+    parser.add_argument("--tau", type=float, default=1.15, help="temperature")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     found = [Path(name) for name in MODELS if list(Path(name).glob("**/mdnrnn.json"))]

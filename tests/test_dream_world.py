@@ -149,7 +149,7 @@ def test_ppo_learns_in_the_dream(model):
     """stable-baselines3 takes the vector environment as it is, and survives longer and longer."""
     from examples.ppo_in_dream import learn
 
-    scores = learn(model, steps=8_000, limit=200, tau=1.0, seed=0)
+    scores = learn(model, steps=8_000, limit=200, tau=1.0, seed=0, count=8)
     assert scores[-20:].mean() > 2 * scores[:20].mean()
 
 
