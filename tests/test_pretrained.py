@@ -123,7 +123,7 @@ def test_what_made_it_is_beside_it(project):
     assert [stage["address"] for stage in about["stages"]] == [f"{stage}@tiny" for stage in STAGES]
     assert about["stages"][4]["numbers"]["population"] == 4 and about["stages"][4]["summary"]["generations"] == 5
     assert about["packages"]["torch"].startswith("2.") and "vizdoom" not in about["packages"]
-    assert about["processor"] and f"{about['processor']}, {os.cpu_count()} cores" == tracking.machine()
+    assert about["processor"] and tracking.machine().startswith(f"{about['processor']}, {os.cpu_count()} cores")
 
 
 def test_what_made_a_second_round_begins_with_the_first(scored):

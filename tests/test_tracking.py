@@ -414,3 +414,12 @@ def test_the_page_opens_on_the_loopback_address_only(root):
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def test_a_machines_gpu_is_named_beside_its_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_GPUS", tmp_path)
+    bare = tracking.machine()
+    (tmp_path / "0000:00:05.0").mkdir()
+    (tmp_path / "0000:00:05.0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 11\n")
+    assert tracking.machine() == f"{bare}, NVIDIA H100 80GB HBM3"
+    assert bare.endswith(" cores")

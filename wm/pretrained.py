@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,8 +163,8 @@ def _step(behind: Lineage, stage: str) -> Made:
 
 
 def _processor(machine: str) -> str:
-    """Of `tracking.machine`'s text, which ends with the number of cores."""
-    return machine.rpartition(", ")[0]
+    """Of `tracking.machine`'s text, which goes on with the number of cores."""
+    return re.split(r", \d+ cores\b", machine)[0]
 
 
 def _version(package: str) -> str:

@@ -323,6 +323,9 @@ def _provenance(root: Path) -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user(), "machine": machine()}
 
 
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
 def user() -> str:
     """Who runs this."""
     try:
@@ -332,11 +335,17 @@ def user() -> str:
 
 
 def machine() -> str:
-    """The processor and how many cores there are: "Intel(R) Xeon(R) Processor, 2 cores"."""
-    info = Path("/proc/cpuinfo")
+    """The processor, how many cores there are, and a GPU: "Intel(R) Xeon(R) Processor, 2 cores"."""
+    names = _told(Path("/proc/cpuinfo"), "model name")
+    found = f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    gpus = [name for info in _GPUS.glob("*/information") for name in _told(info, "Model")]
+    return ", ".join([found, *gpus])
+
+
+def _told(info: Path, key: str) -> list[str]:
+    """What a file of lines "key: value" says of `key`."""
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return [value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key]
 
 
 def off() -> bool:
