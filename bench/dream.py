@@ -1,11 +1,12 @@
 """How fast a dream is, next to the loop that everybody writes and to what the machine can multiply.
 
-    python -m bench.dream [--json] [--repeats 5]
+    python -m bench.dream [--json] [--repeats 5] [--gpu]
 
 The engine plays a population of 64 with 16 episodes each, none of which ends early. The peer is the paper's
 pseudo-code: one dream at a time, `torch.nn.LSTM` stepped with a batch of one, on one thread. The bound is
 the rate of a large matrix product on as many threads: the fraction says how much of it the products of a
-dream step reach, with all that goes on around them. Rates are medians, measured in turn, repeat by repeat.
+dream step reach, with all that goes on around them. Rates are medians, measured in turn, repeat by repeat. With
+`--gpu` a third engine dreams on the GPU, each candidate `GPU_EPISODES` episodes; its peer is the same loop.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from wm.controller import Layout
 from wm.dream import Dream
 from wm.mdnrnn import MDNRNN, MDNConfig, sample, split_mixture
 
-POPULATION, EPISODES = 64, 16
+POPULATION, EPISODES, GPU_EPISODES = 64, 16, 256
 THREADS = (1, 2)
 SIZES = {  # hidden -> Z, A, what C reads, steps of an episode, steps of the loop
     256: (32, 3, ("z", "h"), 128, 400),
@@ -35,20 +36,20 @@ PEAK_SIZE = 2048
 class _Tanh:
     """A world as far as the engine knows one."""
 
-    def squash(self, out: np.ndarray) -> np.ndarray:
-        return np.tanh(out)
+    def squash(self, out: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        return out.tanh() if isinstance(out, torch.Tensor) else np.tanh(out)
 
 
-def measure(repeats: int = 5) -> dict[str, dict]:
+def measure(repeats: int = 5, gpu: bool = False) -> dict[str, dict]:
     """Per hidden size: steps a second of the loop and of the engine, their ratio, the fraction of the bound.
 
     Engine and bound are lists over `THREADS`; `bound` is in GFLOP/s of fp32, `flops` what the products of one
-    step of one dream cost.
+    step of one dream cost. With `gpu` also `gpu` (steps a second) and `gpu_ratio`.
     """
-    return {f"hidden_{hidden}": _measure(hidden, repeats) for hidden in SIZES}
+    return {f"hidden_{hidden}": _measure(hidden, repeats, gpu) for hidden in SIZES}
 
 
-def _measure(hidden: int, repeats: int) -> dict:
+def _measure(hidden: int, repeats: int, gpu: bool) -> dict:
     z_size, actions, inputs, steps, loop_steps = SIZES[hidden]
     torch.manual_seed(0)
     mdnrnn = MDNRNN(MDNConfig(hidden=hidden, reward_head=False), z_size, actions, False).eval()
@@ -56,10 +57,9 @@ def _measure(hidden: int, repeats: int) -> dict:
     depth = z_size + hidden * (len(inputs) - 1)
     layout = Layout(inputs=depth, actions=actions)
     starts = torch.zeros(1, z_size), torch.zeros(1, z_size)
-    dreams = [
-        Dream(mdnrnn, starts, _Tanh(), layout, inputs, tau=1.0, max_steps=steps, reward="survival", threads=count)
-        for count in THREADS
-    ]
+    how = {"tau": 1.0, "max_steps": steps, "reward": "survival"}
+    dreams = [Dream(mdnrnn, starts, _Tanh(), layout, inputs, threads=count, **how) for count in THREADS]
+    on_gpu = Dream(mdnrnn.to("cuda"), starts, _Tanh(), layout, inputs, device="cuda", **how) if gpu else None
     params = np.random.default_rng(0).normal(0, 0.1, (POPULATION, layout.size)).astype(np.float32)
     loop = Loop(hidden, z_size, actions, inputs, layout)
     flops = 2 * (dreams[0].lstm.numel() + dreams[0].heads.numel())
@@ -69,6 +69,8 @@ def _measure(hidden: int, repeats: int) -> dict:
         for count, dream in zip(THREADS, dreams, strict=True):
             timed["engine", count] = _time(lambda dream=dream: dream.scores(params, range(EPISODES)))
             timed["bound", count] = _threaded(count, _product())
+        if on_gpu:
+            timed["gpu"] = _time(lambda: on_gpu.scores(params, range(GPU_EPISODES)))
         if repeat:  # the first warms up
             for key, value in timed.items():
                 seconds.setdefault(key, []).append(value)
@@ -76,6 +78,7 @@ def _measure(hidden: int, repeats: int) -> dict:
     engine = [rows / median(seconds["engine", count]) for count in THREADS]
     bound = [2 * PEAK_SIZE**3 / median(seconds["bound", count]) for count in THREADS]
     slow = loop_steps / median(seconds["loop"])
+    rate = POPULATION * GPU_EPISODES * steps / median(seconds["gpu"]) if on_gpu else None
     return {
         "loop": slow,
         "engine": engine,
@@ -83,7 +86,7 @@ def _measure(hidden: int, repeats: int) -> dict:
         "bound": [value / 1e9 for value in bound],
         "flops": flops,
         "fraction": [fast * flops / peak for fast, peak in zip(engine, bound, strict=True)],
-    }
+    } | ({"gpu": rate, "gpu_ratio": rate / slow} if on_gpu else {})
 
 
 class Loop:
@@ -134,8 +137,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--repeats", type=int, default=5, help="whose median is taken")
+    parser.add_argument("--gpu", action="store_true", help="also on the GPU, which has to be there")
     options = parser.parse_args()
-    measured = measure(options.repeats)
+    if options.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: PyTorch finds no GPU here")
+    measured = measure(options.repeats, options.gpu)
     if options.json:
         print(json.dumps(measured))
         return
@@ -146,6 +152,10 @@ def main() -> None:
                 f"  engine on {count} thread{'s' * (count > 1)}: {row['engine'][index]:,.0f} steps/s, "
                 f"{row['ratio'][index]:.1f}x the loop, {row['fraction'][index]:.0%} of "
                 f"{row['bound'][index]:.0f} GFLOP/s"
+            )
+        if options.gpu:
+            print(
+                f"  engine on {torch.cuda.get_device_name()}: {row['gpu']:,.0f} steps/s, {row['gpu_ratio']:,.0f}x the loop"
             )
 
 
