@@ -154,9 +154,8 @@ def main() -> None:
                 f"{row['bound'][index]:.0f} GFLOP/s"
             )
         if options.gpu:
-            print(
-                f"  engine on {torch.cuda.get_device_name()}: {row['gpu']:,.0f} steps/s, {row['gpu_ratio']:,.0f}x the loop"
-            )
+            device = torch.cuda.get_device_name()
+            print(f"  engine on {device}: {row['gpu']:,.0f} steps/s, {row['gpu_ratio']:,.0f}x the loop")
 
 
 if __name__ == "__main__":

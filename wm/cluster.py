@@ -6,6 +6,7 @@ that dies and runs its jobs again. Results come back in the order of the jobs.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -143,7 +144,7 @@ class Cluster:
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},
                 memory_limit=0,
-                silence_logs=40,
+                silence_logs=logging.CRITICAL,  # what goes wrong in a job is raised; at a stop, half of Dask complains
                 env=_worker_environment(),
             )
             self._client = Client(self._cluster, set_as_default=False)

@@ -156,7 +156,7 @@ def evolve(
                 seconds = {"seconds": time.perf_counter() - began}
                 workspace.journal.log(0, {**_of_mean(looks), "nan": 0, "steps": 0}, seconds)
                 _save(search, contenders, played, workspace, 0)
-        last_look = time.time()
+        since, first = time.time(), len(search.history)
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = controllers(search.ask())
@@ -193,8 +193,10 @@ def evolve(
             progress.update()
             _save(search, contenders, played, workspace, generation + 1)
             if (generation + 1) % config.rescore_every == 0 and generation + 1 < config.generations:
-                spent, last_look = time.time() - last_look, time.time()
-                if last_look + spent + ending > budget.deadline():
+                now = time.time()
+                following = (now - since) / (generation + 1 - first) * config.rescore_every
+                since, first = now, generation + 1
+                if now + following + ending > budget.deadline():
                     raise budget.OutOfTime(generation + 1, config.generations, contenders.best.score)
         progress.close()
         kept, final = contenders.best, 0
@@ -332,7 +334,7 @@ def _start(
         if imitated is not None:
             print("V and M are new: C starts as what imitates the earlier agent best")
             return imitated, about["round"] + 1
-        print("V and M are new, and the earlier agent drove in none of their episodes: C starts with its weights")
+        print("V and M are new, and the earlier agent can't be imitated on their episodes: C starts with its weights")
     if earlier != layout:
         print("the earlier controller has another layout: the search starts from zeros")
         params = np.zeros(layout.size, np.float32)
