@@ -181,10 +181,12 @@ def _costs(world: str, records: Sequence[dict[str, Any]]) -> Iterator[list[str]]
 
 
 def _stages(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each stage once; twice if it wrote different things for different agents."""
-    found = {(stage["address"], stage.get("md5")): stage for one in records for stage in one["stages"]}
-    hashed = {address for address, md5 in found if md5}
-    return [stage for (address, md5), stage in found.items() if md5 or address not in hashed]
+    """Each stage once, as the first record has it; twice if it wrote different things for different agents."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for stage in (stage for one in records for stage in one["stages"]):
+        found.setdefault((stage["address"], stage.get("md5") or stage["commit"]), stage)
+    hashed = {(stage["address"], stage["commit"]) for stage in found.values() if stage.get("md5")}
+    return [one for one in found.values() if one.get("md5") or (one["address"], one["commit"]) not in hashed]
 
 
 def _stage(stage: dict[str, Any]) -> list[str]:
