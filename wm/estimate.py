@@ -22,8 +22,10 @@ import torch
 
 from wm import agent as agents
 from wm import expectation, rollout, training, watchdog, worlds
+from wm.contenders import Contenders
 from wm.episodes import Shard, frame_columns, latent_columns
 from wm.errors import UserError
+from wm.fitness import VIRTUAL_EPISODES
 from wm.mdnrnn import MDNRNN, MDNConfig, Sequences
 from wm.params import ZERO, Params
 from wm.stages.evolve import final_episodes
@@ -190,16 +192,19 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
     if stage == "evolve":
         episodes = config.generations * config.population * config.episodes
         looks = -(-config.generations // config.rescore_every)
-        scored = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
-        scored += final_episodes(config)
+        whole = (2 * looks + (everything.agents[name].after != ZERO)) * config.rescore_episodes
+        scored = whole + final_episodes(config)
         pace, memory = rates(_drive, world, parts, config.slots, world.spec.drawings[0])
         looked, disk = pace.seconds(scored, driven), weights + _weights(VAE, vae)
         memory = _of_workers(memory, config.workers)
         if config.dream:
             population = config.population, config.episodes
             rate, dreaming = rates(_dream, world, parts, *population, config.workers, config.device)
-            seconds = episodes * _length(everything, stage, name) / rate + _shared(looked, config.workers)
-            return seconds, disk, memory + dreaming, f"{episodes:,} dreamed episodes{elsewhere}, {scored:,} real"
+            dreamed = episodes + whole + VIRTUAL_EPISODES
+            if config.dream_decides:
+                dreamed += (Contenders.MOST + 1) * config.final_episodes
+            seconds = dreamed * _length(everything, stage, name) / rate + _shared(looked, config.workers)
+            return seconds, disk, memory + dreaming, f"{dreamed:,} dreamed episodes{elsewhere}, {scored:,} real"
         seconds = _shared(pace.seconds(episodes, _length(everything, stage, name)) + looked, config.workers)
         return seconds, disk, memory, f"{config.generations} generations, {episodes + scored:,} episodes"
     pace, memory = rates(_drive, world, parts, config.slots, config.drawing or world.spec.drawings[-1])

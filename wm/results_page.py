@@ -24,7 +24,8 @@ COSTS = """\
 Wall time is MLflow's, summed over all stages back to the first episode, attempts that were stopped included; core-hours
 are those of training, with no more cores than the machine has. Real episodes are those of the world: collected, played
 by the search, and played whole on selection episodes, to choose what it keeps or, where the dream chooses, only to see
-how it does in the world (their steps are not recorded, so the column of steps is without them)."""
+how it does in the world (their steps are not recorded, so the column of steps is without them). Dreamed episodes are
+those of the search alone, without its looks."""
 PARTS = """\
 Agents on the V and M of another agent's recipe. One search each: an interval is over test episodes, not over searches.
 A start from the dream spends dreamed episodes on top of those of the world ("What it cost")."""
