@@ -423,3 +423,4 @@ def test_a_machines_gpu_is_named_beside_its_processor(tmp_path, monkeypatch):
     (tmp_path / "0000:00:05.0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 11\n")
     assert tracking.machine() == f"{bare}, NVIDIA H100 80GB HBM3"
     assert bare.endswith(" cores")
+    assert ("(AVX" in bare) == ("avx2" in Path("/proc/cpuinfo").read_text())

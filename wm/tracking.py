@@ -335,9 +335,13 @@ def user() -> str:
 
 
 def machine() -> str:
-    """The processor, how many cores there are, and a GPU: "Intel(R) Xeon(R) Processor, 2 cores"."""
-    names = _told(Path("/proc/cpuinfo"), "model name")
-    found = f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    """The processor, its widest vectors (other ones give other bits), how many cores there are, and a GPU:
+    "AMD EPYC (AVX-512), 2 cores"."""
+    names, flags = (_told(Path("/proc/cpuinfo"), key) for key in ("model name", "flags"))
+    found = names[0] if names else platform.processor() or platform.machine()
+    has = set(flags[0].split()) if flags else set()
+    vectors = [f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in has][:1]
+    found = f"{''.join([found, *vectors])}, {os.cpu_count()} cores"
     gpus = [name for info in _GPUS.glob("*/information") for name in _told(info, "Model")]
     return ", ".join([found, *gpus])
 
