@@ -340,8 +340,8 @@ def machine() -> str:
     names, flags = (_told(Path("/proc/cpuinfo"), key) for key in ("model name", "flags"))
     found = names[0] if names else platform.processor() or platform.machine()
     has = set(flags[0].split()) if flags else set()
-    vectors = [f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in has][:1]
-    found = f"{''.join([found, *vectors])}, {os.cpu_count()} cores"
+    vectors = next((f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in has), "")
+    found = f"{found}{vectors}, {os.cpu_count()} cores"
     gpus = [name for info in _GPUS.glob("*/information") for name in _told(info, "Model")]
     return ", ".join([found, *gpus])
 
