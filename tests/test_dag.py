@@ -72,6 +72,16 @@ def test_a_stage_reads_and_writes_what_dvc_yaml_says(stages, kind):
 
 
 @pytest.mark.parametrize("kind", OF_MODEL + OF_AGENT)
+def test_a_step_without_a_record_names_the_numbers_that_dvc_yaml_names(stages, kind, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    snapshot = history.Snapshot()
+    monkeypatch.setitem(vars(snapshot), "lock", {})
+    [step] = [step for step in snapshot.steps("smoke") if step.stage == kind]
+    named = {name for dep in stages[f"{kind}@smoke"].deps for name in getattr(dep, "params", ())}
+    assert {".".join(key.split(".")[:3]) for key in step.params} == named
+
+
+@pytest.mark.parametrize("kind", OF_MODEL + OF_AGENT)
 def test_a_stage_is_given_only_numbers_that_dvc_yaml_names(stages, kind):
     everything = params.load(ROOT / "params.yaml")
     todo = plan(everything, kind, "smoke")

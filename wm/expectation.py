@@ -88,7 +88,7 @@ def lines(name: str, found: Mapping[str, float], generations: int, every: int, b
     Raises:
         TooShort: not even the first look at the search fits.
     """
-    record, said = read(name), []
+    said = []
     if budget is not None and (own := found.get(f"evolve@{name}")) is not None:
         left = budget - sum(found.values()) + own
         fits = fitting(left, own, generations, every)
@@ -101,7 +101,7 @@ def lines(name: str, found: Mapping[str, float], generations: int, every: int, b
         said = [f"in {duration(budget)} fit {fits} of the {generations} generations of evolve {name}"]
         generations = fits
     source = f"{RESULTS / name}.json"
-    if record is None:
+    if (record := read(name)) is None:
         return [*said, f"no score to expect: there is no {source} of an earlier run (`python -m wm results {name}`)"]
     if (score := expect(record, generations)) is None:
         return [*said, f"no score to expect: {source} has no look as early as generation {generations}"]

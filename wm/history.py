@@ -168,7 +168,8 @@ class Snapshot:
             "evaluate": lambda: [f"{own}/evolve"],
         }[stage]()  # fmt: skip
         numbers = (self.params.get("experiments") or {}).get(entry["experiment"]) or {}
-        sections = {key: numbers[key] for key in ("world", stage) if key in numbers}
+        shared = () if stage == "encode" else ("world",)
+        sections = {key: numbers[key] for key in (*shared, stage) if key in numbers}
         here = self.rev is None
         return Step(
             stage=stage,
