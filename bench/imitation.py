@@ -1,6 +1,6 @@
 """What does a controller lose when V and M are trained further, and does imitating the earlier agent bring it back?
 
-    python -m bench.imitation car_racing_long [--episodes 24] [--json]
+    python -m bench.imitation dreamer-2 [--episodes 24] [--json]
 
 NAME is an agent of params.yaml whose round has another V and M than the agent it starts from, both finished in runs/.
 Scored on the selection episodes of NAME's round, in the fast drawing: the earlier agent as it is, its weights on the
