@@ -118,6 +118,7 @@ def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_c
     acts = "| V and M, evolved in the dream at tau 1 | [tiny_dream](tiny_dream.png) |"
     assert dreaming.replace("| tiny_dream |", acts) in page()
     assert page().count("What the parts are worth") == page().count("compared in pairs") == 1
+    assert "\nOn V and M of tiny:\n" in page()
     for name in names:
         score = table.scores(name)
         row = f"| **{name}** | **{score['mean']:.0f} ± {score['std']:.0f}** |"
@@ -242,6 +243,7 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
         renamed = json.dumps(base).replace("tiny_dream", name)
         record = json.loads(renamed)
         for number, stage in enumerate(record["stages"]):
+            stage["commit"] = "c" * 40
             if stage["address"] == f"evolve@{name}":
                 kept = {key: value for key, value in stage["params"].items() if key not in ("dream", "select")}
                 if name == "started":
@@ -253,6 +255,7 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
     for name in ("tiny", "tiny_dream"):
         Path(f"results/{name}.json").unlink()
     assert main(["results"]) == 0
+    assert f"\nOn V and M of tiny, commit {'c' * 12}:\n" in page()
     rows = [line for line in page().split("What the parts are worth")[1].splitlines() if ".png) |" in line]
     assert rows[0].startswith("| V and M | [full]")
     for name, (_, acts, score) in kinds.items():
