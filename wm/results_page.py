@@ -135,8 +135,8 @@ def _parts(world: str, records: Sequence[dict[str, Any]], on_others: Sequence[di
         if not any(one in on_others for one in group):
             continue
         model, stages = group[0]["model"], group[0]["stages"]
-        made = {stage["commit"] for stage in stages if stage["address"] == f"train_mdn@{model}" and stage["commit"]}
-        yield f"On V and M of {model}{''.join(f', commit {short(commit)}' for commit in made)}:"
+        made = next((stage["commit"] for stage in stages if stage["address"] == f"train_mdn@{model}"), "")
+        yield f"On V and M of {model}{f', commit {short(made)}' if made else ''}:"
         if len(group) > 1:
             yield PAIRED.format(names=" ".join(one["agent"] for one in group))
         head = ["what acts", "agent", "score", "95% interval", "minus the first", "95% interval"]
