@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 
 from wm import agent as agents
-from wm import budget, figures, imitation, journal, models, search_space, seeds, worlds
+from wm import budget, figures, imitation, journal, models, seeds, worlds
 from wm.cluster import Cluster, ClusterConfig
 from wm.contenders import Contender, Contenders, PlayedEpisodes
 from wm.controller import Layout, load_controller, save_controller
@@ -27,7 +27,6 @@ from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
 from wm.fitness import Scorer
 from wm.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
-from wm.search_space import Space
 from wm.workspace import Workspace
 
 
@@ -75,20 +74,6 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         description="the search moves C's weights about what C reads on average (newest 100 episodes); with raw "
         "weights (paper) most of a step's effect is the same in all states. Needs a bias or a hidden layer",
     )
-    directions: int = Field(
-        0,
-        ge=0,
-        description="the search moves C's biases, and its weights only along this many principal directions of what C "
-        "reads (newest 100 episodes), each scaled to variance 1: sigma0 is the spread that a direction adds to an "
-        "output. 0: all weights. Needs a linear controller with a bias",
-    )
-    brake_from_gas: float = Field(
-        0.0,
-        ge=0,
-        description="car_racing: C starts with a brake that is pressed where the earlier agent gives least gas (7% of "
-        "the steps), by this much of what gas's raw output falls short there; 0: with the brake as that agent has it, "
-        "which searches unlearn",
-    )
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
     select: Literal["world", "dream"] = Field(
         "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
@@ -132,8 +117,7 @@ def evolve(
         previous: the agent whose controller the search starts from (runs/zero/evolve for zeros).
     Raises:
         DamagedData: a model is not whole.
-        UserError: no candidate of a generation, or no contender, has a finite score; `centre`, `directions` or
-            `brake_from_gas` with a controller that it is not for.
+        UserError: no candidate of a generation, or no contender, has a finite score; `centre` without a bias.
         OutOfTime: the next look at the selection episodes and the final selection would end after WM_DEADLINE.
     """
     agents.save(vae, mdnrnn, workspace.out)
@@ -144,15 +128,20 @@ def evolve(
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
     start, turn = _start(config, previous, workspace.out, latents, memory, inputs, layout)
-    if config.brake_from_gas:
-        read = imitation.newest(latents, memory, inputs)
-        start = search_space.with_brake(start, layout, world, read, config.brake_from_gas)
-    space = _space(config, world, start, layout, latents, memory, inputs)
-    search = CMAES(config, space.start, seed, turn)
+    offset = np.zeros(layout.inputs)
+    if config.centre:
+        if not (layout.bias or layout.hidden):
+            raise UserError(f"evolve.centre moves a bias, and the controller of {world} has none: set it to false")
+        offset = imitation.average(latents, memory, inputs)
+    search = CMAES(config, layout.shift(start[None], offset)[0], seed, turn)
     played = PlayedEpisodes()
     contenders = _resume(search, played, workspace, config.generations)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
+
+    def controllers(found: np.ndarray) -> np.ndarray:
+        """What CMA-ES moves, [P, N], as controllers."""
+        return layout.shift(found, -offset).astype(np.float32)
 
     with Cluster(config.workers) as cluster:
         scorer = Scorer(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out, selection)
@@ -170,7 +159,7 @@ def evolve(
         since, first = time.time(), len(search.history)
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
-            candidates = space.controllers(search.ask())
+            candidates = controllers(search.ask())
             numbers = played.hardest(config.hard_episodes)
             fresh = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
             numbers += fresh[: config.episodes - len(numbers)]
@@ -193,8 +182,7 @@ def evolve(
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 looked_at = time.time()
-                mean = space.controllers(search.mean[None])
-                looked = np.concatenate([mean, candidates[[int(np.nanargmax(fitness))]]])
+                looked = np.concatenate([controllers(search.mean[None]), candidates[[int(np.nanargmax(fitness))]]])
                 line |= _rescore(scorer, looked, generation, contenders, _best_look(workspace))
                 ending = (time.time() - looked_at) * final_episodes(config) / (2 * config.rescore_episodes)
             seconds = time.perf_counter() - began
@@ -213,7 +201,7 @@ def evolve(
         progress.close()
         kept, final = contenders.best, 0
         if config.final_episodes:
-            average = space.controllers(search.average[None])[0]
+            average = controllers(search.average[None])[0]
             field = [*contenders.found, Contender(average, -np.inf, config.generations, "average")]
             numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, FINAL, count=config.final_episodes)
             kept = _final(scorer, field, numbers)
@@ -351,26 +339,6 @@ def _start(
         print("the earlier controller has another layout: the search starts from zeros")
         params = np.zeros(layout.size, np.float32)
     return params, about["round"] + 1
-
-
-def _space(
-    config: EvolveConfig,
-    world: str,
-    start: np.ndarray,
-    layout: Layout,
-    latents: Path,
-    memory: MDNRNN,
-    inputs: tuple[str, ...],
-) -> Space:
-    """Among which controllers the search moves, from start [N]."""
-    if config.directions:
-        return Space.of_directions(start, layout, imitation.newest(latents, memory, inputs), config.directions)
-    offset = np.zeros(layout.inputs)
-    if config.centre:
-        if not (layout.bias or layout.hidden):
-            raise UserError(f"evolve.centre moves a bias, and the controller of {world} has none: set it to false")
-        offset = imitation.average(latents, memory, inputs)
-    return Space.of_weights(start, layout, offset)
 
 
 def _final(scorer: Scorer, field: list[Contender], numbers: list[int]) -> Contender:
