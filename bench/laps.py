@@ -111,6 +111,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args()
+    if not (args.folder / "evolve" / "controller.json").exists():
+        parser.error(f"{args.folder} holds no agent: `make run` makes one in runs/car_racing")
     found = measure(args.folder, args.episodes, args.workers)
     if args.json:
         print(json.dumps(found))
