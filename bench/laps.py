@@ -1,6 +1,6 @@
 """Where does a CarRacing agent lose its points? Its laps on selection tracks, tile by tile.
 
-    python -m bench.laps runs/car_racing
+    python -m bench.laps pretrained/car_racing
 
 Plays tracks that no search chose an agent on, then drives the same actions again and reads what the frames don't say:
 which tiles were missed, how fast the car was in bends of which sharpness, how often it braked, and, of lost tracks, top
@@ -35,11 +35,11 @@ APART = 99
 
 
 def measure(folder: Path, episodes: int, workers: int) -> dict[str, object]:
-    """See the module; the agent is in folder/evolve."""
+    """See the module; folder holds V, M and C."""
     numbers = seeds.episodes(0, seeds.Purpose.SELECTION, APART, count=episodes)
     config = EvaluateConfig(workers=workers, episodes_per_job=10, slots=10)
     with Cluster(workers) as cluster:
-        scores, _, acts = play_agent(config, "car_racing", folder / "evolve", numbers, cluster, "fast", "laps")
+        scores, _, acts = play_agent(config, "car_racing", folder, numbers, cluster, "fast", "laps")
     env = worlds.get("car_racing").make()
     laps = [_again(env, number, act) for number, act in zip(numbers, acts, strict=True)]
     share, missed = np.array([lap["share"] for lap in laps]), np.array([lap["missed"] for lap in laps])
@@ -106,13 +106,13 @@ def _again(env, number: int, acts: np.ndarray) -> dict:
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a CarRacing agent: runs/NAME")
+    parser.add_argument("folder", type=Path, help="a CarRacing agent: pretrained/NAME or runs/NAME/evolve")
     parser.add_argument("--episodes", type=int, default=96, help="tracks (default 96)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args()
-    if not (args.folder / "evolve" / "controller.json").exists():
-        parser.error(f"{args.folder} holds no agent: `make run` makes one in runs/car_racing")
+    if not (args.folder / "controller.json").exists():
+        parser.error(f"{args.folder} holds no agent: pretrained/car_racing does, and runs/car_racing/evolve after `make run`")
     found = measure(args.folder, args.episodes, args.workers)
     if args.json:
         print(json.dumps(found))
