@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args()
     if not (args.folder / "controller.json").exists():
-        parser.error(f"{args.folder} holds no agent: pretrained/car_racing does, and runs/car_racing/evolve after `make run`")
+        parser.error(f"{args.folder} holds no agent: try pretrained/car_racing")
     found = measure(args.folder, args.episodes, args.workers)
     if args.json:
         print(json.dumps(found))
