@@ -26,10 +26,11 @@ from wm import files, models, seeds
 from wm.agent import AgentFiles
 from wm.cli import main
 from wm.contenders import Contender, Contenders
+from wm.controller import Layout
 from wm.episodes import EpisodeSet
 from wm.evolution import CMAES
 from wm.fitness import Scorer
-from wm.imitation import average
+from wm.imitation import average, newest
 from wm.journal import read
 from wm.mdnrnn import load_mdnrnn, save_mdnrnn
 from wm.stages import evolve
@@ -549,3 +550,42 @@ def test_a_centred_search_needs_a_bias(copy, monkeypatch, capsys):
     assert main(["evolve", "tiny"]) == 2
     assert "evolve.centre moves a bias, and the controller of tiny has none" in capsys.readouterr().err
     assert not (copy / "runs/tiny/evolve").exists()
+
+
+def test_a_search_along_directions_moves_an_output_by_what_cma_es_asked(copy, monkeypatch):
+    change(("centre: true", "directions: 3, diagonal: false"))
+    asked, played = [], []
+    ask, fitness = CMAES.ask, Scorer.fitness
+    monkeypatch.setattr(CMAES, "ask", lambda self: asked.append(ask(self)) or asked[-1])
+    monkeypatch.setattr(Scorer, "fitness", lambda self, *words: played.append(words[0]) or fitness(self, *words))
+    shutil.rmtree(copy / ".wm", ignore_errors=True)
+    assert main(["evolve", "tiny"]) == 0
+    assert asked[0].shape == (4, 2 * (3 + 1))
+    memory = load_mdnrnn(copy / "runs/tiny/train_mdn")
+    seen = np.concatenate(list(newest(copy / "runs/tiny/encode", memory, ("z", "h"))))
+    weights = played[0][:, :-2].reshape(4, 2, -1)  # from zeros, so all of it is the step
+    spread = (weights @ (seen - seen.mean(0)).T).std(2)  # [P, A]
+    assert np.allclose(spread, np.linalg.norm(asked[0].reshape(4, 2, 4)[:, :, :3], axis=2), rtol=1e-3)
+
+
+def test_more_directions_than_the_controller_reads_numbers_publish_nothing(copy, capsys):
+    change(("centre: true", "directions: 99"))
+    shutil.rmtree(copy / "runs/tiny/evolve")
+    assert main(["evolve", "tiny"]) == 2
+    assert "but C reads 12 numbers" in capsys.readouterr().err
+    assert not (copy / "runs/tiny/evolve").exists()
+
+
+def test_a_controller_that_reads_more_starts_as_the_one_that_read_less():
+    memory = SimpleNamespace(z_size=2, config=SimpleNamespace(hidden=3))
+    rng = np.random.default_rng(0)
+    earlier, layout = Layout(inputs=5, actions=2), Layout(inputs=8, actions=2)
+    params = rng.standard_normal(earlier.size).astype(np.float32)
+    z, h, c = (rng.standard_normal((1, size)).astype(np.float32) for size in (2, 3, 3))
+    found = evolve._for_inputs(params, earlier, ["z", "h"], layout, ("z", "c", "h"), memory)
+    now = layout.apply(found[None], np.concatenate([z, c, h], axis=1))
+    assert np.allclose(now, earlier.apply(params[None], np.concatenate([z, h], axis=1)), atol=1e-6)
+    less = evolve._for_inputs(params, earlier, ["z", "h"], Layout(inputs=2, actions=2), ("z",), memory)
+    assert not less.any(), "without h it would be another controller"
+    deeper = Layout(inputs=8, actions=2, hidden=4)
+    assert not evolve._for_inputs(params, earlier, ["z", "h"], deeper, ("z", "c", "h"), memory).any()

@@ -56,11 +56,17 @@ def imitate(latents: Path, actor: str, memory: MDNRNN, inputs: tuple[str, ...], 
 
 def average(latents: Path, memory: MDNRNN, inputs: tuple[str, ...]) -> np.ndarray:
     """What C reads on average, [D] float64, in the newest episodes (at most `NEWEST`)."""
-    data = EpisodeSet(latents)
     total, steps = 0.0, 0
-    for features, _ in _replayed(data, list(range(len(data.episodes)))[-NEWEST:], memory, inputs):
+    for features in newest(latents, memory, inputs):
         total, steps = total + features.sum(0), steps + len(features)
     return total / steps
+
+
+def newest(latents: Path, memory: MDNRNN, inputs: tuple[str, ...]) -> Iterator[np.ndarray]:
+    """What C would read, [T, D] float64, in each of the newest episodes (at most `NEWEST`)."""
+    data = EpisodeSet(latents)
+    for features, _ in _replayed(data, list(range(len(data.episodes)))[-NEWEST:], memory, inputs):
+        yield features
 
 
 def _replayed(

@@ -27,6 +27,7 @@ from wm.errors import UserError
 from wm.evolution import CMAES, CMAConfig
 from wm.fitness import Scorer
 from wm.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
+from wm.search_space import Space
 from wm.workspace import Workspace
 
 
@@ -74,6 +75,13 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         description="the search moves C's weights about what C reads on average (newest 100 episodes); with raw "
         "weights (paper) most of a step's effect is the same in all states. Needs a bias or a hidden layer",
     )
+    directions: int = Field(
+        0,
+        ge=0,
+        description="the search moves C's biases, and its weights only along this many principal directions of what C "
+        "reads (newest 100 episodes), each scaled to variance 1: sigma0 is the spread that a direction adds to an "
+        "output. 0: all weights. Needs a linear controller with a bias",
+    )
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
     select: Literal["world", "dream"] = Field(
         "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
@@ -117,7 +125,8 @@ def evolve(
         previous: the agent whose controller the search starts from (runs/zero/evolve for zeros).
     Raises:
         DamagedData: a model is not whole.
-        UserError: no candidate of a generation, or no contender, has a finite score; `centre` without a bias.
+        UserError: no candidate of a generation, or no contender, has a finite score; `centre` or `directions`
+            with a controller that it is not for.
         OutOfTime: the next look at the selection episodes and the final selection would end after WM_DEADLINE.
     """
     agents.save(vae, mdnrnn, workspace.out)
@@ -128,20 +137,12 @@ def evolve(
     inputs = tuple(config.inputs or spec.controller_inputs)
     layout = agents.layout(worlds.get(world), memory, inputs, config.hidden)
     start, turn = _start(config, previous, workspace.out, latents, memory, inputs, layout)
-    offset = np.zeros(layout.inputs)
-    if config.centre:
-        if not (layout.bias or layout.hidden):
-            raise UserError(f"evolve.centre moves a bias, and the controller of {world} has none: set it to false")
-        offset = imitation.average(latents, memory, inputs)
-    search = CMAES(config, layout.shift(start[None], offset)[0], seed, turn)
+    space = _space(config, world, start, layout, latents, memory, inputs)
+    search = CMAES(config, space.start, seed, turn)
     played = PlayedEpisodes()
     contenders = _resume(search, played, workspace, config.generations)
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
-
-    def controllers(found: np.ndarray) -> np.ndarray:
-        """What CMA-ES moves, [P, N], as controllers."""
-        return layout.shift(found, -offset).astype(np.float32)
 
     with Cluster(config.workers) as cluster:
         scorer = Scorer(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out, selection)
@@ -159,7 +160,7 @@ def evolve(
         since, first = time.time(), len(search.history)
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
-            candidates = controllers(search.ask())
+            candidates = space.controllers(search.ask())
             numbers = played.hardest(config.hard_episodes)
             fresh = seeds.episodes(seed, seeds.Purpose.TRAINING, turn, generation, count=config.episodes)
             numbers += fresh[: config.episodes - len(numbers)]
@@ -182,7 +183,8 @@ def evolve(
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
                 looked_at = time.time()
-                looked = np.concatenate([controllers(search.mean[None]), candidates[[int(np.nanargmax(fitness))]]])
+                mean = space.controllers(search.mean[None])
+                looked = np.concatenate([mean, candidates[[int(np.nanargmax(fitness))]]])
                 line |= _rescore(scorer, looked, generation, contenders, _best_look(workspace))
                 ending = (time.time() - looked_at) * final_episodes(config) / (2 * config.rescore_episodes)
             seconds = time.perf_counter() - began
@@ -201,7 +203,7 @@ def evolve(
         progress.close()
         kept, final = contenders.best, 0
         if config.final_episodes:
-            average = controllers(search.average[None])[0]
+            average = space.controllers(search.average[None])[0]
             field = [*contenders.found, Contender(average, -np.inf, config.generations, "average")]
             numbers = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, FINAL, count=config.final_episodes)
             kept = _final(scorer, field, numbers)
@@ -322,7 +324,8 @@ def _start(
 ) -> tuple[np.ndarray, int]:
     """x0 from the earlier agent, zeros where there is none; and which round this is, from 0.
 
-    With the same V and M it is that agent's controller, with others one that imitates it (`wm.imitation`).
+    With the same V and M it is that agent's controller (where C reads more than that one did, the rest starts without
+    weight), with others one that imitates it (`wm.imitation`).
     A round's tracks and random numbers are its own: another round's would be known to the controller already.
     """
     if not models.exists(previous, models.CONTROLLER_KIND):
@@ -335,10 +338,50 @@ def _start(
             print("V and M are new: C starts as what imitates the earlier agent best")
             return imitated, about["round"] + 1
         print("V and M are new, and the earlier agent can't be imitated on their episodes: C starts with its weights")
-    if earlier != layout:
-        print("the earlier controller has another layout: the search starts from zeros")
-        params = np.zeros(layout.size, np.float32)
+    if tuple(about["inputs"]) != inputs or earlier != layout:
+        params = _for_inputs(params, earlier, about["inputs"], layout, inputs, memory)
+        known = "what it newly reads counts for nothing" if params.any() else "zeros"
+        print(f"the earlier controller has another layout: the search starts from {known}")
     return params, about["round"] + 1
+
+
+def _for_inputs(
+    params: np.ndarray, earlier: Layout, had: list[str], layout: Layout, inputs: tuple[str, ...], memory: MDNRNN
+) -> np.ndarray:
+    """A linear controller [P] of `had` as one that reads `inputs`, where the others have weights of zero; zeros where
+    that can't be said."""
+    sizes = {"z": memory.z_size, "h": memory.config.hidden, "c": memory.config.hidden}
+    found = np.zeros(layout.size, np.float32)
+    fits = earlier == replace(layout, inputs=sum(sizes[name] for name in had))
+    if layout.hidden or not fits or not set(had) <= set(inputs):
+        return found
+    actions = layout.actions
+    weights = params[: actions * earlier.inputs].reshape(actions, -1)  # [A, D]
+    parts = dict(zip(had, np.split(weights, np.cumsum([sizes[name] for name in had])[:-1], axis=1), strict=True))
+    rows = [parts.get(name, np.zeros((actions, sizes[name]), np.float32)) for name in inputs]
+    found[: actions * layout.inputs] = np.concatenate(rows, axis=1).ravel()
+    found[actions * layout.inputs :] = params[weights.size :]
+    return found
+
+
+def _space(
+    config: EvolveConfig,
+    world: str,
+    start: np.ndarray,
+    layout: Layout,
+    latents: Path,
+    memory: MDNRNN,
+    inputs: tuple[str, ...],
+) -> Space:
+    """Among which controllers the search moves, from start [N]."""
+    if config.directions:
+        return Space.of_directions(start, layout, imitation.newest(latents, memory, inputs), config.directions)
+    offset = np.zeros(layout.inputs)
+    if config.centre:
+        if not (layout.bias or layout.hidden):
+            raise UserError(f"evolve.centre moves a bias, and the controller of {world} has none: set it to false")
+        offset = imitation.average(latents, memory, inputs)
+    return Space.of_weights(start, layout, offset)
 
 
 def _final(scorer: Scorer, field: list[Contender], numbers: list[int]) -> Contender:
