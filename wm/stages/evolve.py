@@ -42,7 +42,9 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         0, ge=0, description="an episode also ends after this many steps without a positive reward; 0 for never"
     )
     inputs: list[Literal["z", "h", "c"]] | None = Field(
-        None, description="states that C reads; null is the world's own choice, [z] is the paper's ablation without M"
+        None,
+        description="states that C reads; null is the world's own choice (paper), [z] is the paper's ablation without M, "
+        "[z, h, c] adds the LSTM's cells, which know CarRacing's speed",
     )
     untrained: bool = Field(
         False, description="C remembers with an M of the same shape that was never trained (ablation)"
@@ -340,8 +342,10 @@ def _start(
         print("V and M are new, and the earlier agent can't be imitated on their episodes: C starts with its weights")
     if tuple(about["inputs"]) != inputs or earlier != layout:
         params = _for_inputs(params, earlier, about["inputs"], layout, inputs, memory)
-        known = "what it newly reads counts for nothing" if params.any() else "zeros"
-        print(f"the earlier controller has another layout: the search starts from {known}")
+        if params.any():
+            print("C reads more than the earlier agent did: the new inputs start without weight")
+        else:
+            print("the earlier controller has another layout: the search starts from zeros")
     return params, about["round"] + 1
 
 
