@@ -43,7 +43,7 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     )
     inputs: list[Literal["z", "h", "c"]] | None = Field(
         None,
-        description="states that C reads; null is the world's own choice (paper), [z] is the paper's ablation without M, "
+        description="states that C reads; null is the paper's choice for the world, [z] its ablation without M; "
         "[z, h, c] adds the LSTM's cells, which know CarRacing's speed",
     )
     untrained: bool = Field(
