@@ -75,26 +75,31 @@ def _median(values: list[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
+def turn_ahead(road: np.ndarray, position: tuple[float, float]) -> float:
+    """Radians that the road turns over the next `AHEAD` tiles, to the left; road [tiles, 4] is Gymnasium's track."""
+    tile = int(np.hypot(*(road[:, 2:] - np.array(position)).T).argmin())
+    turn = road[(tile + AHEAD) % len(road), 1] - road[tile, 1]
+    return float((turn + np.pi) % (2 * np.pi) - np.pi)
+
+
 def _again(env, number: int, acts: np.ndarray) -> dict:
     """One lap driven again: its gaps, and at every step speed and bend ahead."""
     env.reset(seed=number)
     inside = env.unwrapped
-    headings, places = np.array([point[1] for point in inside.track]), np.array([point[2:4] for point in inside.track])
+    road = np.array(inside.track)
     speed, bend, found = np.empty(len(acts)), np.empty(len(acts)), [0]
     for step, act in enumerate(acts):
         hull = inside.car.hull
-        tile = int(np.hypot(*(places - np.array(hull.position)).T).argmin())
-        turn = headings[(tile + AHEAD) % len(headings)] - headings[tile]
-        speed[step], bend[step] = np.hypot(*hull.linearVelocity), abs((turn + np.pi) % (2 * np.pi) - np.pi)
+        speed[step], bend[step] = np.hypot(*hull.linearVelocity), abs(turn_ahead(road, hull.position))
         visited = inside.tile_visited_count
         env.step(act)
         if inside.tile_visited_count > visited:
             found.append(step)
     begins = np.array([step for step in found if step >= STANDING] or [0])
     pauses = np.diff([*begins, len(acts)])
-    missed = len(headings) - inside.tile_visited_count
+    missed = len(road) - inside.tile_visited_count
     return {
-        "share": 1 - missed / len(headings),
+        "share": 1 - missed / len(road),
         "missed": missed,
         "speed": speed,
         "bend": bend,

@@ -4,69 +4,84 @@
 
 An agent drives selection tracks that no search chose it on, and at every step the car's true state is kept beside z, h
 and c. A ridge regression from each set of inputs is fitted on three quarters of the laps; the table has its R2 on the
-others: 1 is known exactly, 0 is no better than the mean. Speeds are in Gymnasium's units a second, forwards and
-sideways as the car points, a bend is the turn over the next 12 tiles in radians.
+others: 1 is known exactly, 0 is no better than the mean. Forwards and sideways are the car's speed as it points, yaw is
+how fast it turns, turn what the road does over the next 12 tiles, bend the same without its sign.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from bench.laps import APART, STANDING, turn_ahead
 from wm import agent as agents
 from wm import rollout, seeds
 
 INPUTS = (("z",), ("z", "h"), ("z", "h", "c"))
-AHEAD = 12
-STANDING = 50
-"""Steps in which a car gets going, left out."""
-RIDGE, FLOOR = 100.0, 0.05
-"""Penalty, in steps, of inputs that are scaled to about variance 1; what is added to their deviations before that."""
-APART = 99
-"""A round that no search reaches: its selection tracks are nobody's."""
+RIDGE = 100.0
+"""Penalty of the squared weights, worth as many steps."""
+FLOOR = 0.05
+"""Added to an input's deviation before it is scaled by it: what hardly varies stays small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(agents.Agent):
+    """Keeps what its C read last."""
+
+    read: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def decide(self, params: np.ndarray, z: np.ndarray, h: np.ndarray, c: np.ndarray) -> np.ndarray:
+        self.read.update(z=z.copy(), h=h.copy(), c=c.copy())
+        return super().decide(params, z, h, c)
 
 
 class Watched(rollout.AgentDriver):
-    """Drives as ever, and keeps what C reads and what is true. `rows` has (lap, {"z", "h", "c"}, truth)."""
+    """Drives as ever, and keeps what is true beside what C reads: `rows` has (lap, {"z", "h", "c"}, truth)."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.envs = rollout.environments(self.agent.world, None, len(self.which))
-        self.lap, self.step, self.rows = [0] * len(self.which), [0] * len(self.which), []
+    def __init__(self, agent: agents.Agent, params: np.ndarray, slots: int, sampled: bool):
+        super().__init__(Reading(**vars(agent)), params, slots, sampled)
+        self.envs = [env.unwrapped for env in rollout.environments(agent.world, None, slots)]
+        self.lap, self.step = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        self.rows: list[tuple[int, dict[str, np.ndarray], dict[str, float]]] = []
 
     def begin(self, slot: int, pair: rollout.Pair) -> None:
         super().begin(slot, pair)
         self.lap[slot], self.step[slot] = pair[1], 0
 
     def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        for slot, z in zip(slots, self.agent.see(obs, None), strict=True):
+        acts = super().act(obs, slots)
+        for row, slot in enumerate(slots):
             if self.step[slot] >= STANDING:
-                reads = {"z": z, "h": self.h[slot].copy(), "c": self.c[slot].copy()}
-                self.rows.append((self.lap[slot], reads, truth(self.envs[slot].unwrapped)))
-            self.step[slot] += 1
-        return super().act(obs, slots)
+                read = {name: values[row] for name, values in self.agent.read.items()}
+                self.rows.append((self.lap[slot], read, truth(self.envs[slot])))
+        self.step[slots] += 1
+        return acts
 
 
 def truth(inside) -> dict[str, float]:
     """What the frame does not say, of Gymnasium's CarRacing."""
     hull = inside.car.hull
     sideways, forwards = hull.GetLocalVector(hull.linearVelocity)
-    headings, places = np.array([point[1] for point in inside.track]), np.array([point[2:4] for point in inside.track])
-    tile = int(np.hypot(*(places - np.array(hull.position)).T).argmin())
-    turn = headings[(tile + AHEAD) % len(headings)] - headings[tile]
-    turn = (turn + np.pi) % (2 * np.pi) - np.pi
+    turn = turn_ahead(np.array(inside.track), hull.position)
     return {"forwards": forwards, "sideways": sideways, "yaw": hull.angularVelocity, "turn": turn, "bend": abs(turn)}
 
 
 def measure(folder: Path, episodes: int) -> dict[str, dict[str, float]]:
-    """R2 of each quantity for each set of inputs; folder holds V, M and C."""
-    agent, params, _ = agents.load(folder)
+    """R2 of each quantity for each set of inputs; folder holds V, M and C.
+
+    Raises:
+        ValueError: not a CarRacing agent, or one whose C does not read M.
+    """
+    agent, params, about = agents.load(folder)
+    if about["world"] != "car_racing" or not agent.needs_memory:
+        raise ValueError(f"{folder}: expected an agent of car_racing whose C reads M's state")
     numbers = seeds.episodes(0, seeds.Purpose.SELECTION, APART, count=episodes)
     slots = min(16, episodes)
-    driver = Watched(agent, params[None], slots, sampled=False)
+    driver = Watched(agent, params[None], slots, about["sampled"])
     rollout.play(agent.world, driver, [(0, number) for number in numbers], slots)
     laps, reads, truths = zip(*driver.rows, strict=True)
     left_out = np.isin(laps, numbers[::4])
@@ -101,7 +116,10 @@ def main() -> None:
         parser.error(f"{args.folder} holds no agent: try pretrained/car_racing")
     if args.episodes < 8:
         parser.error(f"--episodes {args.episodes}: at least 8, two of them left out")
-    found = measure(args.folder, args.episodes)
+    try:
+        found = measure(args.folder, args.episodes)
+    except ValueError as error:
+        parser.error(str(error))
     if args.json:
         print(json.dumps(found))
         return

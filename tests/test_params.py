@@ -26,6 +26,8 @@ MISTAKES = {
     "true for a number": ("steps: 12,", "steps: true,", "experiments.tiny.train_vae.steps"),
     "a list for a section": ("encode: {batch: 16, threads: 1}", "encode: [1]", "experiments.tiny.encode"),
     "no room for a new episode": ("hard_episodes: 1", "hard_episodes: 2", "experiments.tiny.evolve"),
+    "directions of a hidden layer": ("centre: true", "directions: 3, hidden: 4", "experiments.tiny.evolve"),
+    "directions and centre": ("centre: true", "directions: 3, centre: true", "experiments.tiny.evolve"),
     "a negative size": ("z_size: 4", "z_size: -4", "experiments.tiny.train_vae.model.z_size"),
     "nothing for a number": ("batch: 16", "batch: ", "experiments.tiny.encode.batch"),
     "not a number": ("learning_rate: 1.0e-3", "learning_rate: .nan", "experiments.tiny.train_vae.learning_rate"),

@@ -21,12 +21,14 @@ import pytest
 import tiny_world
 import torch
 from conftest import STAGES, make_project
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from wm import files, models, seeds
 from wm.agent import AgentFiles
+from wm.agent import layout as layout_of
 from wm.cli import main
 from wm.contenders import Contender, Contenders
-from wm.controller import Layout
+from wm.controller import Layout, load_controller
 from wm.episodes import EpisodeSet
 from wm.evolution import CMAES
 from wm.fitness import Scorer
@@ -34,6 +36,7 @@ from wm.imitation import average, newest
 from wm.journal import read
 from wm.mdnrnn import load_mdnrnn, save_mdnrnn
 from wm.stages import evolve
+from wm.stages.evolve import EvolveConfig
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(tiny_world.__file__)
@@ -587,5 +590,43 @@ def test_a_controller_that_reads_more_starts_as_the_one_that_read_less():
     assert np.allclose(now, earlier.apply(params[None], np.concatenate([z, h], axis=1)), atol=1e-6)
     less = evolve._for_inputs(params, earlier, ["z", "h"], Layout(inputs=2, actions=2), ("z",), memory)
     assert not less.any(), "without h it would be another controller"
-    deeper = Layout(inputs=8, actions=2, hidden=4)
-    assert not evolve._for_inputs(params, earlier, ["z", "h"], deeper, ("z", "c", "h"), memory).any()
+    deep, deeper = (Layout(inputs=size, actions=2, hidden=4) for size in (5, 8))
+    params = rng.standard_normal(deep.size).astype(np.float32)
+    assert not evolve._for_inputs(params, deep, ["z", "h"], deeper, ("z", "c", "h"), memory).any()
+
+
+@pytest.mark.parametrize(
+    "inputs, said, same",
+    [
+        ("[z, h, c]", "C reads c as well, which starts without weight", True),
+        ("[z, c]", "the search starts from zeros", False),
+    ],
+)
+def test_the_search_goes_on_where_c_reads_more_and_starts_anew_where_it_reads_something_else(
+    copy, monkeypatch, capsys, inputs, said, same
+):
+    before, _, about = load_controller(copy / "runs/tiny/evolve")
+    assert about["inputs"] == ["z", "h"] and before.any()
+    memory = load_mdnrnn(copy / "runs/tiny/evolve")
+    config = EvolveConfig(population=4, generations=1, inputs=inputs.strip("[]").split(", "))
+    wider = layout_of(tiny_world.Tiny(), memory, tuple(config.inputs))
+    agent = copy / "runs/tiny/evolve"
+    start, turn = evolve._start(config, agent, agent, copy / "runs/tiny/encode", memory, tuple(config.inputs), wider)
+    assert said in capsys.readouterr().out and turn == about["round"] + 1
+    assert start.size == wider.size
+    assert np.isclose(np.abs(start).sum(), np.abs(before).sum()) if same else not start.any()
+
+
+def test_the_optimisers_linear_algebra_has_the_same_number_of_threads_anywhere(copy, monkeypatch):
+    seen = []
+    ask = CMAES.ask
+    monkeypatch.setattr(CMAES, "ask", lambda self: seen.append(blas_threads()) or ask(self))
+    shutil.rmtree(copy / ".wm", ignore_errors=True)
+    with threadpool_limits(1, "blas"):
+        assert blas_threads() == {1}
+        assert main(["evolve", "tiny"]) == 0
+    assert seen and all(threads == {evolve.BLAS_THREADS} for threads in seen)
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}

@@ -2,8 +2,8 @@
 
 In raw weights (paper) a step's effect depends on what C happens to read: most of it is the same constant in all states,
 and the rest goes along the few directions in which z and h vary most. `Space` can take the constant out, and can search
-only along the principal directions of what C reads, with a step along each worth the same: 51 numbers instead of 867,
-of which a generation's few episodes say that much more.
+only along K principal directions of what C reads, with a step along each worth the same: A (K + 1) numbers instead of
+A (D + 1), of which a generation's few episodes say that much more.
 
 Shapes: P candidates, N parameters of a controller, D numbers that C reads, A actions, K directions, T steps.
 """
@@ -27,7 +27,7 @@ class Space:
         layout: of the controllers.
         start: where the search starts, [n].
         offset: what C reads on average, [D]: the weights move about it.
-        about: with directions, the controller at zero, [N], as `Layout.shift` by offset gives it.
+        about: with directions, the controller that zeros stand for, [N], as `Layout.shift` by offset gives it.
         directions: [D, K], or None: every weight moves.
     """
 
@@ -47,8 +47,8 @@ class Space:
         """What is added to start [N]: a weight for each action and principal direction, and a bias for each action.
 
         Args:
-            episodes: what C reads, [T, D] each: it varies with variance 1 along each direction, so the spread of an
-                output over all steps is the norm of its A (K + 1) numbers that are added.
+            episodes: what C reads, [T, D] each: it varies with variance 1 along each direction, so the spread that is
+                added to an output over all steps is the norm of that action's K weights.
             count: K.
         Raises:
             UserError: a controller that is not linear with a bias, or more directions than C reads numbers.

@@ -142,7 +142,7 @@ def parts(record: Mapping[str, Any]) -> str:
     alone, untrained = inputs == ["z"], own["params"].get("untrained")
     said = ["V alone" if alone else "V and an untrained M" if untrained else FULL]
     if inputs and not alone:
-        said.append(f"{', '.join(inputs)} read")
+        said.append(f"C reads [{', '.join(inputs)}]")
     if hidden := own["params"].get("hidden"):
         said.append(f"{hidden} hidden units")
     if own["params"].get("dream"):

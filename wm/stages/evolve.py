@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from threadpoolctl import threadpool_limits
 
 from wm import agent as agents
 from wm import budget, figures, imitation, journal, models, seeds, worlds
@@ -43,8 +44,8 @@ class EvolveConfig(ClusterConfig, CMAConfig):
     )
     inputs: list[Literal["z", "h", "c"]] | None = Field(
         None,
-        description="states that C reads; null is the paper's choice for the world, [z] its ablation without M; "
-        "[z, h, c] adds the LSTM's cells, which know CarRacing's speed",
+        description="states that C reads: z is V's, h and c are M's; null is the world's own choice (for both of the "
+        "paper's worlds the paper's), [z] is the paper's ablation without M",
     )
     untrained: bool = Field(
         False, description="C remembers with an M of the same shape that was never trained (ablation)"
@@ -82,7 +83,7 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         ge=0,
         description="the search moves C's biases, and its weights only along this many principal directions of what C "
         "reads (newest 100 episodes), each scaled to variance 1: sigma0 is the spread that a direction adds to an "
-        "output. 0: all weights. Needs a linear controller with a bias",
+        "output. 0: all weights (of which `centre` speaks). Needs a linear controller with a bias",
     )
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
     select: Literal["world", "dream"] = Field(
@@ -103,11 +104,22 @@ class EvolveConfig(ClusterConfig, CMAConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _directions_fit(self) -> EvolveConfig:
+        if self.directions and self.hidden:
+            raise ValueError(f"directions is {self.directions}, but C has hidden units: set one of the two to 0")
+        if self.directions and self.centre:
+            raise ValueError(f"directions is {self.directions}, which move about the average anyway: leave centre out")
+        return self
+
 
 FINAL = 1
 """Where in a round the seeds of the final selection are."""
+BLAS_THREADS = 2
+"""Of the optimiser's linear algebra, on any machine: the last bits of a full covariance's axes depend on it."""
 
 
+@threadpool_limits.wrap(limits=BLAS_THREADS, user_api="blas")
 def evolve(
     config: EvolveConfig,
     world: str,
@@ -342,17 +354,17 @@ def _start(
         print("V and M are new, and the earlier agent can't be imitated on their episodes: C starts with its weights")
     if tuple(about["inputs"]) != inputs or earlier != layout:
         params = _for_inputs(params, earlier, about["inputs"], layout, inputs, memory)
-        if params.any():
-            print("C reads more than the earlier agent did: the new inputs start without weight")
-        else:
+        if not params.any():
             print("the earlier controller has another layout: the search starts from zeros")
+        elif more := [name for name in inputs if name not in about["inputs"]]:
+            print(f"C reads {', '.join(more)} as well, which starts without weight")
     return params, about["round"] + 1
 
 
 def _for_inputs(
     params: np.ndarray, earlier: Layout, had: list[str], layout: Layout, inputs: tuple[str, ...], memory: MDNRNN
 ) -> np.ndarray:
-    """A linear controller [P] of `had` as one that reads `inputs`, where the others have weights of zero; zeros where
+    """A linear controller [N] of `had` as one that reads `inputs`, where the others have weights of zero; zeros where
     that can't be said."""
     sizes = {"z": memory.z_size, "h": memory.config.hidden, "c": memory.config.hidden}
     found = np.zeros(layout.size, np.float32)
