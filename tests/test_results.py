@@ -237,6 +237,7 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
         "hidden": ({"inputs": ["z"], "hidden": 40}, "V alone, 40 hidden units", "788 ± 141"),
         "alone": ({"inputs": ["z"]}, "V alone", "632 ± 251"),
         "random": ({"untrained": True}, "V and an untrained M", f"866 ± 69, {paper.STUDY}"),
+        "wider": ({"inputs": ["z", "h", "c"]}, "V and M, C reads [z, h, c]", ""),
         "started": ({}, "V and M, started in the dream", ""),
     }
     for name, (numbers, _, _) in kinds.items():
