@@ -571,6 +571,22 @@ def test_a_search_along_directions_moves_an_output_by_what_cma_es_asked(copy, mo
     assert np.allclose(spread, np.linalg.norm(asked[0].reshape(4, 2, 4)[:, :, :3], axis=2), rtol=1e-3)
 
 
+def test_a_search_along_directions_that_was_stopped_goes_on_to_the_same_bits(copy, monkeypatch, capsys):
+    """A full covariance is replayed from the fitness of the generations, as a diagonal one is."""
+    change(("centre: true", "directions: 3, diagonal: false"))
+    assert main(["evolve", "tiny"]) == 0
+    expected = hashes(copy / "runs/tiny/evolve")
+    shutil.rmtree(copy / "runs/tiny/evolve")
+    shutil.rmtree(copy / ".wm", ignore_errors=True)
+    monkeypatch.setenv("WM_DEADLINE", "0")
+    assert main(["evolve", "tiny"]) == 2 and not (copy / "runs/tiny/evolve").exists()
+    monkeypatch.delenv("WM_DEADLINE")
+    capsys.readouterr()
+    assert main(["evolve", "tiny"]) == 0
+    assert "going on from generation 2" in capsys.readouterr().out
+    assert hashes(copy / "runs/tiny/evolve") == expected
+
+
 def test_more_directions_than_the_controller_reads_numbers_publish_nothing(copy, capsys):
     change(("centre: true", "directions: 99"))
     shutil.rmtree(copy / "runs/tiny/evolve")

@@ -51,9 +51,10 @@ def page(records: Sequence[dict[str, Any]], sweeps: Sequence[tuple[str, str, str
 
 
 def _world(world: str, records: Sequence[dict[str, Any]], sweeps: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Paragraphs; agents on the V and M of another one stand behind the paper's table, as its ablations do."""
-    whole = [one for one in records if one["model"] == one["agent"]]
-    on_others = [one for one in records if one not in whole]
+    """Paragraphs; agents on the V and M of another one stand behind the paper's table, as its ablations do, and in it
+    too where their search goes on with that one's."""
+    on_others = [one for one in records if one["model"] != one["agent"]]
+    whole = [one for one in records if one not in on_others or _goes_on(one)]
     recipes = table.recipes(whole)
     yield f"## {world}"
     yield _table(["method", "score", "95% interval", "median", "episodes", "from"], _scores(world, whole, recipes))
@@ -71,6 +72,11 @@ def _world(world: str, records: Sequence[dict[str, Any]], sweeps: Sequence[tuple
         yield f"![Scores over temperatures, {model}]({model}_tau/figures/tau.png)"
     if records:
         yield from _made(world, records)
+
+
+def _goes_on(record: dict[str, Any]) -> bool:
+    """Whether the search began with the controller of the agent that made this agent's V and M."""
+    return any(stage["address"] == f"evolve@{record['model']}" for stage in record["stages"])
 
 
 def _made(world: str, records: Sequence[dict[str, Any]]) -> Iterator[str]:
