@@ -268,14 +268,18 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
 
 def test_an_agent_whose_search_goes_on_with_the_models_own_stands_in_the_papers_table_too(copy):
     assert main(["results", "tiny", "tiny_dream"]) == 0
-    assert "| **tiny_dream** |" not in page()
-    record = expectation.read("tiny_dream")
-    number = next(n for n, stage in enumerate(record["stages"]) if stage["address"] == "evolve@tiny_dream")
-    record["stages"].insert(number, record["stages"][number] | {"address": "evolve@tiny"})
-    files.write_record(Path("results/tiny_dream.json"), record)
-    assert main(["results"]) == 0
-    assert page().index("| **tiny_dream** |") < page().index("What the parts are worth")
-    assert page().count("![Selection score of tiny_dream]") == 1 and page().count("[tiny_dream](tiny_dream.png)") == 1
+    for start, stands in (("other", False), ("tiny", True)):
+        record = expectation.read("tiny_dream")
+        number = next(n for n, stage in enumerate(record["stages"]) if stage["address"] == "evolve@tiny_dream")
+        own = record["stages"][number]
+        record["stages"].insert(number, own | {"address": f"evolve@{start}"})
+        own["reads"] = [*(read for read in own["reads"] if not read.startswith("evolve@")), f"evolve@{start}"]
+        files.write_record(Path("results/tiny_dream.json"), record)
+        assert main(["results"]) == 0
+        assert ("| **tiny_dream** |" in page()) == stands == ("; goes on from tiny |" in page())
+        assert page().count("[tiny_dream](tiny_dream.png)") == 1, "among the parts it stands in any case"
+    assert page().index("| **tiny** |") < page().index("| **tiny_dream** |") < page().index("What the parts are worth")
+    assert page().count("![Selection score of tiny_dream]") == 1
 
 
 def test_sweeps_stand_under_their_world(copy, capsys):

@@ -27,7 +27,8 @@ by the search, and played whole on selection episodes, to choose what it keeps o
 how it does in the world (their steps are not recorded, so the column of steps is without them). Dreamed episodes are
 those of the search alone, without its looks."""
 PARTS = """\
-Agents on the V and M of another agent's recipe. One search each: an interval is over test episodes, not over searches.
+Agents on the V and M of another agent's recipe; those that go on from it stand in the table above too. One search each:
+an interval is over test episodes, not over searches.
 A start from the dream spends dreamed episodes on top of those of the world ("What it cost")."""
 PAIRED = """\
 Scored on the same episodes, each compared in pairs with the first (`python -m wm table {names}`):"""
@@ -54,7 +55,8 @@ def _world(world: str, records: Sequence[dict[str, Any]], sweeps: Sequence[tuple
     """Paragraphs; agents on the V and M of another one stand behind the paper's table, as its ablations do, and in it
     too where their search goes on with that one's."""
     on_others = [one for one in records if one["model"] != one["agent"]]
-    whole = [one for one in records if one not in on_others or _goes_on(one)]
+    whole = [one for one in records if one["model"] == one["agent"] or _goes_on(one)]
+    whole.sort(key=lambda one: (one["model"], len(one["stages"])))  # what goes on stands behind what it goes on from
     recipes = table.recipes(whole)
     yield f"## {world}"
     yield _table(["method", "score", "95% interval", "median", "episodes", "from"], _scores(world, whole, recipes))
@@ -75,8 +77,18 @@ def _world(world: str, records: Sequence[dict[str, Any]], sweeps: Sequence[tuple
 
 
 def _goes_on(record: dict[str, Any]) -> bool:
-    """Whether the search began with the controller of the agent that made this agent's V and M."""
-    return any(stage["address"] == f"evolve@{record['model']}" for stage in record["stages"])
+    """Whether the search of the agent that is named like the model is behind this one's, directly or through others."""
+    searches = [stage["address"] for stage in record["stages"] if stage["address"].startswith("evolve@")]
+    return record["model"] != record["agent"] and f"evolve@{record['model']}" in searches
+
+
+def _from(record: dict[str, Any]) -> str:
+    """How the agent is made again, and from which one its search goes on."""
+    commit = f", commit {short(record['commit'])}" if record["commit"] else ""
+    own = next(stage for stage in record["stages"] if stage["address"] == f"evolve@{record['agent']}")
+    before = [read.partition("@")[2] for read in own.get("reads", ()) if read.startswith("evolve@")]
+    after = f"; goes on from {before[0]}" if before and _goes_on(record) else ""
+    return f"`python -m flows.pipeline {record['agent']}`{commit}; {record['score']['drawing']} drawing{after}"
 
 
 def _made(world: str, records: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -102,14 +114,14 @@ def _made(world: str, records: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _scores(world: str, records: Sequence[dict[str, Any]], recipes: Sequence[table.Recipe]) -> Iterator[list[str]]:
     for one in records:
-        score, commit = one["score"], f", commit {short(one['commit'])}" if one["commit"] else ""
+        score = one["score"]
         yield [
             f"**{one['agent']}**",
             f"**{_score(score)}**",
             f"{score['ci95_low']:.0f} to {score['ci95_high']:.0f}",
             f"{score['median']:.0f}",
             f"{score['episodes']}",
-            f"`python -m flows.pipeline {one['agent']}`{commit}; {score['drawing']} drawing",
+            _from(one),
         ]
     for recipe in recipes:
         yield [f"**{recipe.title}**", f"**{recipe.score}**", "", "", "", recipe.each]
@@ -154,7 +166,7 @@ def _parts(world: str, records: Sequence[dict[str, Any]], on_others: Sequence[di
             if theirs:
                 rows[-1].append(_theirs(world, theirs.get(acts)))
         yield _table([*head, "the paper's"] if theirs else head, rows)
-    if recipes := table.recipes(on_others):
+    if recipes := table.recipes([one for one in on_others if not _goes_on(one)]):
         yield "\n".join(f"- {recipe.sentence}" for recipe in recipes)
 
 
