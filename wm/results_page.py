@@ -78,8 +78,8 @@ def _world(world: str, records: Sequence[dict[str, Any]], sweeps: Sequence[tuple
 
 def _goes_on(record: dict[str, Any]) -> bool:
     """Whether the search of the agent that is named like the model is behind this one's, directly or through others."""
-    searches = [stage["address"] for stage in record["stages"] if stage["address"].startswith("evolve@")]
-    return record["model"] != record["agent"] and f"evolve@{record['model']}" in searches
+    behind = {stage["address"] for stage in record["stages"]}
+    return record["model"] != record["agent"] and f"evolve@{record['model']}" in behind
 
 
 def _from(record: dict[str, Any]) -> str:
