@@ -227,6 +227,34 @@ def test_a_search_that_is_out_of_time_has_the_bits_of_a_shorter_one(copy, capsys
     assert hashes(copy / "runs" / "tiny" / "evolve") == expected
 
 
+def test_a_search_that_goes_on_just_before_a_look_expects_no_look_after_every_generation(copy, capsys, monkeypatch):
+    """By this clock a generation takes 1 s, and a look, two controllers with two episodes each, 10 s."""
+    now, interrupted = [0.0], []
+    played, looked = Scorer.fitness, Scorer.looks
+
+    def fitness(self, *words):
+        now[0] += 1
+        if now[0] == 2 and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return played(self, *words)
+
+    def looks(self, *words):
+        now[0] += 10
+        return looked(self, *words)
+
+    monkeypatch.setattr(Scorer, "fitness", fitness)
+    monkeypatch.setattr(Scorer, "looks", looks)
+    monkeypatch.setattr(evolve, "time", SimpleNamespace(time=lambda: now[0], perf_counter=lambda: now[0]))
+    shutil.rmtree(copy / ".wm", ignore_errors=True)
+    assert main(["evolve", "tiny"]) == 130
+    now[0] = 0.0
+    final = 10 * (Contenders.MOST + 1) * 3 / 4
+    monkeypatch.setenv("WM_DEADLINE", str(1 + 10 + 2 * 1 + 10 + final))  # until generation 4 and its look
+    assert main(["evolve", "tiny"]) == 2
+    assert "the time is over after generation 4 of 5" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_one_sentence_and_leaves_no_worker(copy):
     """SIGINT goes to the whole group, workers too, as from a terminal."""
     change(("workers: 1", "workers: 2"), ("generations: 5", "generations: 5000"))

@@ -171,7 +171,7 @@ def evolve(
                 seconds = {"seconds": time.perf_counter() - began}
                 workspace.journal.log(0, {**_of_mean(looks), "nan": 0, "steps": 0}, seconds)
                 _save(search, contenders, played, workspace, 0)
-        since, first = time.time(), len(search.history)
+        spent: list[float] = []  # seconds a generation, without the looks
         for generation in range(len(search.history), config.generations):
             began = time.perf_counter()
             candidates = space.controllers(search.ask())
@@ -187,6 +187,7 @@ def evolve(
                     f"from: look at the models in {vae} and {mdnrnn}, or lower sigma0"
                 )
             failed = search.tell(fitness)
+            spent.append(time.perf_counter() - began)
             line = {
                 "best": np.nanmax(fitness),
                 "mean": np.nanmean(fitness),
@@ -196,11 +197,12 @@ def evolve(
                 "steps": int(lengths.sum()),
             }
             if (generation + 1) % config.rescore_every == 0 or generation + 1 == config.generations:
-                looked_at = time.time()
+                looked_at = time.perf_counter()
                 mean = space.controllers(search.mean[None])
                 looked = np.concatenate([mean, candidates[[int(np.nanargmax(fitness))]]])
                 line |= _rescore(scorer, looked, generation, contenders, _best_look(workspace))
-                ending = (time.time() - looked_at) * final_episodes(config) / (2 * config.rescore_episodes)
+                looking = time.perf_counter() - looked_at
+                ending = looking * final_episodes(config) / (2 * config.rescore_episodes)
             seconds = time.perf_counter() - began
             workspace.journal.log(
                 generation + 1, line, {"steps_per_second": int(lengths.sum()) / seconds, "seconds": seconds}
@@ -209,10 +211,8 @@ def evolve(
             progress.update()
             _save(search, contenders, played, workspace, generation + 1)
             if (generation + 1) % config.rescore_every == 0 and generation + 1 < config.generations:
-                now = time.time()
-                following = (now - since) / (generation + 1 - first) * config.rescore_every
-                since, first = now, generation + 1
-                if now + following + ending > budget.deadline():
+                following = float(np.mean(spent[-config.rescore_every :])) * config.rescore_every + looking
+                if time.time() + following + ending > budget.deadline():
                     raise budget.OutOfTime(generation + 1, config.generations, contenders.best.score)
         progress.close()
         kept, final = contenders.best, 0
