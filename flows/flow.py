@@ -25,7 +25,7 @@ from pydantic import Field
 from flows import claim, gate, graph, pages, remote, rounds, worktree
 from flows.repro import repro
 from wm import budget as budgets
-from wm import files, run_notes, tracking
+from wm import files, history, run_notes, tracking
 from wm.errors import UserError
 
 PARAMS = Path("params.yaml")
@@ -259,14 +259,7 @@ def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tr
 
 def metrics(agent: str) -> dict[str, Any]:
     """The agent's score, as `evaluate` wrote it, with the names that `dvc metrics` has: {"score.mean": 812.3, …}."""
-    return _flat(json.loads((Path("metrics") / f"{agent}.json").read_text()))
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves
+    return dict(history.flat(json.loads((Path("metrics") / f"{agent}.json").read_text())))
 
 
 def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:

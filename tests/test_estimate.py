@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from wm import expectation, files
+from wm import estimate, expectation, files, params
 from wm.cli import main
 
+ROOT = Path(__file__).parent.parent
 RECORD = {
     "agent": "a",
+    "stages": [],
     "score": {"mean": 820.0, "ci95_low": 800.0, "ci95_high": 835.0},
     "curve": [{"agent": "before", "generation": 40, "kept": 9999.0}]
     + [{"agent": "a", "generation": at, "kept": kept} for at, kept in ((2, 700.0), (4, 800.0), (8, 850.0))],
@@ -48,7 +50,7 @@ def test_a_search_that_runs_out_of_time_ends_at_a_look(left, fits):
 
 def sentences(budget: float | None, generations: int = 8) -> list[str]:
     found = {"collect@a": 60.0, "evolve@b": 40.0, "evolve@a": 800.0, "evaluate@a": 100.0}
-    return expectation.lines("a", found, generations, 2, budget)
+    return expectation.lines("a", found, generations, 2, budget, {})
 
 
 def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
@@ -66,6 +68,40 @@ def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
         sentences(200 + 199)
     (early,) = sentences(None, 1)
     assert "no look as early as generation 1" in early
+
+
+def test_a_record_of_a_run_with_other_numbers_is_named_as_one(project, capsys):
+    numbers = estimate.numbers(params.load(), "tiny")
+    stages = [{"address": address, "params": dict(of)} for address, of in numbers.items()]
+    record = {**RECORD, "agent": "tiny", "curve": [{"agent": "tiny", "generation": 2, "kept": 1.0}], "stages": stages}
+    Path("results").mkdir()
+
+    def told() -> list[str]:
+        files.write_record(Path("results/tiny.json"), record)
+        assert main(["estimate", "tiny", "--only", "evaluate@tiny"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert told()[-1].startswith("score to expect: ")
+    own = stages[-2]["params"]
+    own["generations"] = 999  # how long the search is, the curve knows
+    assert told()[-1].startswith("score to expect: ")
+    del own["centre"]
+    own |= {"population": 64, "inputs": ["z"]}
+    assert told()[-1] == (
+        "but that run had other numbers than params.yaml: evolve@tiny had centre by default, now True; "
+        "evolve@tiny had inputs ['z'], now by default; evolve@tiny had population 64, now 4"
+    )
+    stages[0]["address"] = "collect@before"
+    assert told()[-1].endswith(
+        ": collect@tiny is no stage of it; collect@before is a stage of it alone; evolve@tiny had centre by default, "
+        "now True and 2 more"
+    )
+
+
+def test_the_repositorys_own_records_of_car_racing_are_of_its_own_numbers(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("car_racing", "car_racing_fine"):
+        assert expectation.changes(expectation.read(name), estimate.numbers(params.load(), name)) == []
 
 
 def test_estimate_measures_every_stage_and_says_what_it_needs(project, capsys):

@@ -12,8 +12,11 @@ import numpy as np
 from wm import files
 from wm.errors import UserError
 from wm.lineage import duration
+from wm.table import known
 
 RESULTS = Path("results")
+MOST = 3
+"""Differences between a record's numbers and those of now that are named."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,42 @@ def fitting(left: float, search: float, generations: int, every: int) -> int:
     return int(max(left, 0) * generations / search) // every * every
 
 
-def lines(name: str, found: Mapping[str, float], generations: int, every: int, budget: float | None) -> list[str]:
+def changes(record: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the numbers of a record's run are not those of now, but for how long the agent's own search is.
+
+    Args:
+        numbers: those of now, {"evolve@smoke": {"population": 4, …}, …}.
+    """
+    if not known(record):
+        return []
+    there = {stage["address"]: stage["params"] for stage in record["stages"]}
+    said = [f"{address} is no stage of it" for address in numbers if address not in there]
+    for address in there:
+        was, now = there[address], numbers.get(address)
+        if now is None:
+            said.append(f"{address} is a stage of it alone")
+            continue
+        for key in sorted(was | now):
+            if was.get(key) != now.get(key) and (address, key) != (f"evolve@{record['agent']}", "generations"):
+                said.append(f"{address} had {key} {was.get(key, 'by default')}, now {now.get(key, 'by default')}")
+    return said
+
+
+def lines(
+    name: str,
+    found: Mapping[str, float],
+    generations: int,
+    every: int,
+    budget: float | None,
+    numbers: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
     """What `python -m wm estimate` says about the score, and before it what fits into the budget.
 
     Args:
         found: seconds of all stages that are to run, by address ("evolve@smoke").
         generations, every: of the agent's own search, and from one look to the next.
         budget: seconds for everything.
+        numbers: of all stages, as `changes` has them.
     Raises:
         TooShort: not even the first look at the search fits.
     """
@@ -107,5 +139,10 @@ def lines(name: str, found: Mapping[str, float], generations: int, every: int, b
         return [*said, f"no score to expect: {source} has no look as early as generation {generations}"]
     text = f"{score.score:.0f}, as {source} has it of one run ({score.low:.0f} to {score.high:.0f} over its episodes"
     if score.beyond:
-        return [*said, f"score to expect: {text}), which ended before {generations} generations"]
-    return [*said, f"score to expect: {text}) after {generations} generations; another run's luck comes on top"]
+        said.append(f"score to expect: {text}), which ended before {generations} generations")
+    else:
+        said.append(f"score to expect: {text}) after {generations} generations; another run's luck comes on top")
+    if changed := changes(record, numbers):
+        more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
+        said.append(f"but that run had other numbers than params.yaml: {'; '.join(changed[:MOST])}{more}")
+    return said

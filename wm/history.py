@@ -146,7 +146,7 @@ class Snapshot:
             inputs={path: md5 for path, md5 in deps.items() if path.startswith("runs/")},
             output=outs.get(f"runs/{name}/{stage}"),
             code={path: md5 for path, md5 in deps.items() if not path.startswith("runs/")},
-            params=dict(_flat((entry.get("params") or {}).get("params.yaml") or {})),
+            params=dict(flat((entry.get("params") or {}).get("params.yaml") or {})),
             recorded=True,
         )
 
@@ -177,7 +177,7 @@ class Snapshot:
             inputs={path: md5(path) if here else None for path in inputs},
             output=md5(f"{own}/{stage}") if here else None,
             code={},
-            params=dict(_flat(sections, f"experiments.{entry['experiment']}."))
+            params=dict(flat(sections, f"experiments.{entry['experiment']}."))
             | {f"{kind}.{name}.{key}": entry[key] for key in OWN.get(stage, ()) if key in entry},
             recorded=False,
         )
@@ -187,6 +187,15 @@ def split(text: str) -> tuple[Snapshot, str]:
     """`NAME`, or a commit-ish and a name such as `HEAD~3:smoke`."""
     rev, _, name = text.rpartition(":")
     return Snapshot(rev or None), name
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree with dotted keys: {"model": {"z_size": 64}} -> ("model.z_size", 64)."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 # ---------------------------------------------------------------- hashes, as DVC makes them
@@ -244,7 +253,7 @@ def code_md5(path: str, commit: str) -> str | None:
 def changed_since(step: Step, commit: str) -> list[str]:
     """Code and parameters of a recorded step that are others at `commit`: files, and keys with both values."""
     code = [path for path, md5 in step.code.items() if code_md5(path, commit) != md5]
-    there = dict(_flat(_params_at(commit)))
+    there = dict(flat(_params_at(commit)))
     return code + [
         f"{key} {value} (the commit has {there.get(key, 'none')})"
         for key, value in step.params.items()
@@ -341,14 +350,6 @@ def _cached(folder: str, name: str) -> bytes | None:
 
 def _yaml(text: str | None) -> dict[str, Any]:
     return YAML(typ="safe", pure=True).load(text or "") or {}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _short(key: str) -> str:
