@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from wm import estimate, expectation, files, params
+from wm import estimate, expectation, files, history, params
 from wm.cli import main
+from wm.stages.run import Plan, plan
+from wm.table import about
 
 ROOT = Path(__file__).parent.parent
 RECORD = {
@@ -50,7 +52,7 @@ def test_a_search_that_runs_out_of_time_ends_at_a_look(left, fits):
 
 def sentences(budget: float | None, generations: int = 8) -> list[str]:
     found = {"collect@a": 60.0, "evolve@b": 40.0, "evolve@a": 800.0, "evaluate@a": 100.0}
-    return expectation.lines("a", found, generations, 2, budget, {})
+    return expectation.lines("a", found, generations, 2, budget, [])
 
 
 def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
@@ -70,38 +72,56 @@ def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
     assert "no look as early as generation 1" in early
 
 
-def test_a_record_of_a_run_with_other_numbers_is_named_as_one(project, capsys):
-    numbers = estimate.numbers(params.load(), "tiny")
-    stages = [{"address": address, "params": dict(of)} for address, of in numbers.items()]
-    record = {**RECORD, "agent": "tiny", "curve": [{"agent": "tiny", "generation": 2, "kept": 1.0}], "stages": stages}
-    Path("results").mkdir()
+def test_a_record_of_a_run_with_other_numbers_is_named_as_one(project):
+    def plans() -> list[Plan]:
+        everything = params.load()
+        return [plan(everything, *one) for one in estimate.stages(everything, "tiny")]
 
-    def told() -> list[str]:
-        files.write_record(Path("results/tiny.json"), record)
-        assert main(["estimate", "tiny", "--only", "evaluate@tiny"]) == 0
-        return capsys.readouterr().out.splitlines()
-
-    assert told()[-1].startswith("score to expect: ")
+    stages = [about(step) for step in history.Snapshot().steps("tiny")]
+    record = {**RECORD, "agent": "tiny", "stages": stages}
+    assert expectation.changes(record, plans()) == []
     own = stages[-2]["params"]
     own["generations"] = 999  # how long the search is, the curve knows
-    assert told()[-1].startswith("score to expect: ")
+    text = Path("params.yaml").read_text().replace("workers: 1", "workers: 2")
+    Path("params.yaml").write_text(text.replace("population: 4", "population: 4, hidden: 0"))  # as by default
+    assert expectation.changes(record, plans()) == []
     del own["centre"]
     own |= {"population": 64, "inputs": ["z"]}
-    assert told()[-1] == (
-        "but that run had other numbers than params.yaml: evolve@tiny had centre by default, now True; "
-        "evolve@tiny had inputs ['z'], now by default; evolve@tiny had population 64, now 4"
+    stages[3]["params"]["model.hidden"] = 9
+    expected = [
+        "evolve@tiny had centre False, now True",
+        "evolve@tiny had inputs ['z'], now None",
+        "evolve@tiny had population 64, now 4",
+        "train_mdn@tiny had model.hidden 9, now 8",
+    ]
+    assert expectation.changes(record, plans()) == expected
+    Path("results").mkdir()
+    files.write_record(
+        Path("results/tiny.json"), {**record, "curve": [{"agent": "tiny", "generation": 2, "kept": 1.0}]}
     )
+    told = expectation.lines("tiny", {}, 5, 2, None, plans())
+    assert told[1:] == [f"but that run was of another params.yaml: {'; '.join(expected[:3])}; and 1 more"]
     stages[0]["address"] = "collect@before"
-    assert told()[-1].endswith(
-        ": collect@tiny is no stage of it; collect@before is a stage of it alone; evolve@tiny had centre by default, "
-        "now True and 2 more"
-    )
+    stages[1]["reads"] = ["collect@before", "train_vae@before"]
+    assert expectation.changes(record, plans())[4:] == [
+        "train_vae@tiny read collect@before and train_vae@before, now collect@tiny",
+        "it had no collect@tiny",
+        "it alone had collect@before",
+    ]
 
 
-def test_the_repositorys_own_records_of_car_racing_are_of_its_own_numbers(monkeypatch):
+def test_of_a_record_without_numbers_no_change_is_known(project):
+    plans = [plan(params.load(), "evolve", "tiny")]
+    assert expectation.changes({"agent": "tiny", "stages": [{"address": "evolve@tiny"}]}, plans) == []
+
+
+def test_the_records_of_the_repository_are_of_the_numbers_in_params_yaml(monkeypatch):
+    """Whoever changes these numbers runs the agent again, or takes its record out of results/."""
     monkeypatch.chdir(ROOT)
-    for name in ("car_racing", "car_racing_fine"):
-        assert expectation.changes(expectation.read(name), estimate.numbers(params.load(), name)) == []
+    everything = params.load()
+    for name in ("car_racing", "car_racing_fine", "take_cover", "ablation_v"):
+        plans = [plan(everything, *one) for one in estimate.stages(everything, name)]
+        assert expectation.changes(expectation.read(name), plans) == []
 
 
 def test_estimate_measures_every_stage_and_says_what_it_needs(project, capsys):

@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from wm import agent as agents
-from wm import expectation, history, rollout, training, watchdog, worlds
+from wm import expectation, rollout, training, watchdog, worlds
 from wm.contenders import Contenders
 from wm.episodes import Shard, frame_columns, latent_columns
 from wm.errors import UserError
@@ -123,18 +123,8 @@ def prospect(everything: Params, name: str, found: Sequence[Need], budget: float
         TooShort: nothing does.
     """
     search, seconds = _search(everything, name), {one.address: one.seconds for one in found}
-    said = expectation.lines(name, seconds, search.generations, search.rescore_every, budget, numbers(everything, name))
-    return "\n".join(said)
-
-
-def numbers(everything: Params, name: str) -> dict[str, dict[str, Any]]:
-    """What params.yaml says to each stage that agent `name` needs, by its address and by the keys that records have."""
     plans = [plan(everything, stage, of) for stage, of in stages(everything, name)]
-    return {
-        f"{one.stage}@{one.name}": one.arguments
-        | dict(history.flat(one.config.model_dump(mode="json", exclude_unset=True)))
-        for one in plans
-    }
+    return "\n".join(expectation.lines(name, seconds, search.generations, search.rescore_every, budget, plans))
 
 
 def stages(everything: Params, name: str) -> list[tuple[str, str]]:

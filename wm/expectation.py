@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,17 @@ import numpy as np
 
 from wm import files
 from wm.errors import UserError
+from wm.history import flat
 from wm.lineage import duration
+from wm.params import ZERO
+from wm.stages.run import Plan
 from wm.table import known
 
 RESULTS = Path("results")
 MOST = 3
-"""Differences between a record's numbers and those of now that are named."""
+"""Differences between a record's run and params.yaml that are named."""
+ASIDE = ("workers", "checkpoint_every", "report_every", "videos")
+"""Numbers that no score depends on."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +86,37 @@ def fitting(left: float, search: float, generations: int, every: int) -> int:
     return int(max(left, 0) * generations / search) // every * every
 
 
-def changes(record: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Where the numbers of a record's run are not those of now, but for how long the agent's own search is.
+def changes(record: Mapping[str, Any], plans: Sequence[Plan]) -> list[str]:
+    """What params.yaml says otherwise now than in a record's run, but for how long the agent's own search is.
 
-    Args:
-        numbers: those of now, {"evolve@smoke": {"population": 4, …}, …}.
+    Numbers, and what a stage reads, of the last stage first; code is not compared. Nothing is said of a record that
+    has no numbers of its stages.
     """
     if not known(record):
         return []
-    there = {stage["address"]: stage["params"] for stage in record["stages"]}
-    said = [f"{address} is no stage of it" for address in numbers if address not in there]
-    for address in there:
-        was, now = there[address], numbers.get(address)
-        if now is None:
-            said.append(f"{address} is a stage of it alone")
+    there, here = {one["address"]: one for one in record["stages"]}, {f"{one.stage}@{one.name}": one for one in plans}
+    said = []
+    for address, stage in reversed(here.items()):
+        if address not in there:
+            said.append(f"it had no {address}")
             continue
-        for key in sorted(was | now):
-            if was.get(key) != now.get(key) and (address, key) != (f"evolve@{record['agent']}", "generations"):
-                said.append(f"{address} had {key} {was.get(key, 'by default')}, now {now.get(key, 'by default')}")
-    return said
+        now = stage.arguments | dict(flat(stage.config.model_dump(mode="json")))
+        was = dict(flat(type(stage.config).model_construct().model_dump(mode="json"))) | there[address]["params"]
+        apart = {"generations", *ASIDE} if address == f"evolve@{record['agent']}" else ASIDE
+        said += [
+            f"{address} had {key} {was.get(key, 'unset')}, now {now.get(key, 'unset')}"
+            for key in sorted({*was, *now} - {*apart})
+            if was.get(key) != now.get(key)
+        ]
+        folders = [folder.parts for folder in stage.inputs.values() if folder.parts[1] != ZERO]
+        reads = sorted(f"{part}@{name}" for _, name, part in folders)
+        if (before := sorted(there[address]["reads"])) != reads:
+            said.append(f"{address} read {_all(before)}, now {_all(reads)}")
+    return said + [f"it alone had {address}" for address in there if address not in here]
+
+
+def _all(words: Sequence[str]) -> str:
+    return " and ".join(words) or "nothing"
 
 
 def lines(
@@ -108,7 +125,7 @@ def lines(
     generations: int,
     every: int,
     budget: float | None,
-    numbers: Mapping[str, Mapping[str, Any]],
+    plans: Sequence[Plan],
 ) -> list[str]:
     """What `python -m wm estimate` says about the score, and before it what fits into the budget.
 
@@ -116,7 +133,7 @@ def lines(
         found: seconds of all stages that are to run, by address ("evolve@smoke").
         generations, every: of the agent's own search, and from one look to the next.
         budget: seconds for everything.
-        numbers: of all stages, as `changes` has them.
+        plans: all stages that the agent needs, as params.yaml has them.
     Raises:
         TooShort: not even the first look at the search fits.
     """
@@ -142,7 +159,7 @@ def lines(
         said.append(f"score to expect: {text}), which ended before {generations} generations")
     else:
         said.append(f"score to expect: {text}) after {generations} generations; another run's luck comes on top")
-    if changed := changes(record, numbers):
-        more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
-        said.append(f"but that run had other numbers than params.yaml: {'; '.join(changed[:MOST])}{more}")
+    if changed := changes(record, plans):
+        more = [f"and {len(changed) - MOST} more"] if len(changed) > MOST else []
+        said.append(f"but that run was of another params.yaml: {'; '.join(changed[:MOST] + more)}")
     return said

@@ -211,7 +211,8 @@ def evolve(
             progress.update()
             _save(search, contenders, played, workspace, generation + 1)
             if (generation + 1) % config.rescore_every == 0 and generation + 1 < config.generations:
-                following = float(np.mean(spent[-config.rescore_every :])) * config.rescore_every + looking
+                generations = min(config.rescore_every, config.generations - generation - 1)
+                following = float(np.mean(spent[-config.rescore_every :])) * generations + looking
                 if time.time() + following + ending > budget.deadline():
                     raise budget.OutOfTime(generation + 1, config.generations, contenders.best.score)
         progress.close()
