@@ -167,7 +167,7 @@ def test_seeds_of_a_search_on_one_model_are_called_so(copy):
     assert table.recipes([one, again]) == []
     (recipe,) = table.recipes([one, again, other])
     assert recipe.title == "tiny, 2 seeds of the search"
-    assert [seed for seed, _ in recipe.scores] == ["seed 3", "seeds 3 and 9"]
+    assert recipe.seeds == ("seed 3", "seeds 3 and 9") and recipe.agents == ("tiny", "other")
 
 
 def test_agents_that_are_not_named_keep_their_records_and_the_page_needs_nothing_else(copy, capsys):

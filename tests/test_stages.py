@@ -374,6 +374,31 @@ def test_a_flipped_byte_in_a_model_is_named_before_any_work(copy, capsys, kind, 
         assert not list((copy / ".wm" / "work").glob(f"{stage}-*/checkpoints/*"))
 
 
+def test_a_gpu_is_asked_for_the_same_bits_every_time(copy, capsys, monkeypatch):
+    """Before the stage starts; without a GPU the answer is a sentence."""
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("train_vae: {", "train_vae: {device: cuda, ", 1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["train_vae", "tiny"]) == 2
+    assert "this PyTorch finds no CUDA device: set it to cpu" in capsys.readouterr().err
+    assert not torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    seen = []
+
+    def stage(*args, workspace, **kwargs):
+        seen.extend([torch.are_deterministic_algorithms_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wm.stages.train_vae.train_vae", stage)
+    try:
+        assert main(["train_vae", "tiny"]) == 130
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [True, ":4096:8"]
+
+
 def test_models_that_give_no_number_stop_the_search_in_a_sentence(copy, capsys):
     broken = load_mdnrnn(Path("runs/tiny/train_mdn"))
     with torch.no_grad():

@@ -29,11 +29,13 @@ class Recipe:
     """Agents that were made alike but for their seeds.
 
     Attributes:
+        agents: their names, in the order of `scores`.
         scores: (which seed, mean test score) of each: ("seed 0", 849.4).
         search: they share V and M, so that the seeds are those of the search alone.
     """
 
     name: str
+    agents: tuple[str, ...]
     scores: tuple[tuple[str, float], ...]
     search: bool
 
@@ -54,6 +56,11 @@ class Recipe:
         return ", ".join(f"{seed}: {mean:.0f}" for seed, mean in self.scores)
 
     @property
+    def seeds(self) -> tuple[str, ...]:
+        """`seed 0`, `seed 1`."""
+        return tuple(seed for seed, _ in self.scores)
+
+    @property
     def sentence(self) -> str:
         """All of it on a line."""
         return f"{self.title}: {self.score} (mean ± standard deviation between seeds; {self.each})"
@@ -62,7 +69,8 @@ class Recipe:
 def table(names: Sequence[str]) -> str:
     """A Markdown table, a row an agent; differences are paired, episode by episode, with a 95% interval (bootstrap).
 
-    Below it, a line for agents that are seeds of one recipe.
+    Below it, a line for agents that are seeds of one recipe, and one for how far a recipe is from the first if that has
+    the same seeds: both averaged over these, episode by episode.
 
     Raises:
         UserError: an agent has no score, or was scored on other episodes or in another drawing than the first.
@@ -77,7 +85,9 @@ def table(names: Sequence[str]) -> str:
         lines.append(f"| {' | '.join([name, *compared(found, first)])} |")
     here = history.Snapshot()
     found = recipes([{"agent": name, "stages": _stages(here, name), "score": score} for name, score in every.items()])
-    return "\n".join([*lines, *(f"\n{recipe.sentence}" for recipe in found)])
+    below = [recipe.sentence for recipe in found]
+    below += [_apart(recipe, found[0], every) for recipe in found[1:] if recipe.seeds == found[0].seeds]
+    return "\n".join([*lines, *(f"\n{line}" for line in below)])
 
 
 def compared(found: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
@@ -178,10 +188,22 @@ def _stages(here: history.Snapshot, name: str) -> list[dict[str, Any]]:
 
 def _recipe(records: Sequence[Mapping[str, Any]]) -> Recipe:
     models = {read for one in records for read in _evolve(one)["reads"] if read.startswith("train_vae@")}
+    records = sorted(records, key=_seeds)
     return Recipe(
         name=min((one["agent"] for one in records), key=lambda name: (len(name), name)),
+        agents=tuple(one["agent"] for one in records),
         scores=tuple((_seeds(one), one["score"]["mean"]) for one in records),
         search=len(models) == 1,
+    )
+
+
+def _apart(recipe: Recipe, first: Recipe, every: Mapping[str, Mapping[str, Any]]) -> str:
+    """How far a recipe is from another with the same seeds: the interval is of episodes, for these seeds."""
+    mine, theirs = (np.mean([every[name]["scores"] for name in one.agents], axis=0) for one in (recipe, first))
+    difference = mine - theirs
+    return (
+        f"{recipe.title} minus {first.title}: {difference.mean():+.1f} ({_range(interval(difference), '+')}, "
+        f"95%, over {len(difference)} episodes, each averaged over the seeds)"
     )
 
 

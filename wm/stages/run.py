@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def run_stage(stage: str, name: str) -> None:
     """
     todo = plan(params.load(), stage, name)
     function = getattr(importlib.import_module(f"wm.stages.{stage}"), stage)
-    _check_device(todo)
+    _prepare_device(todo)
     for folder in todo.inputs.values():
         if not folder.is_dir():
             raise UserError(
@@ -127,7 +128,8 @@ def run_stage(stage: str, name: str) -> None:
     print(f"{stage} {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in summary.items()))
 
 
-def _check_device(todo: Plan) -> None:
+def _prepare_device(todo: Plan) -> None:
+    """On a GPU, the same numbers and data give the same bits only with PyTorch's deterministic algorithms."""
     device = getattr(todo.config, "device", "cpu")
     if device == "cpu":
         return
@@ -138,6 +140,9 @@ def _check_device(todo: Plan) -> None:
             f"{todo.stage}.device of {todo.experiment} is {device!r}, but this PyTorch finds no CUDA device: "
             "set it to cpu, or install a CUDA build of PyTorch"
         )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over memory that everything here overwrites
 
 
 def digest(folder: Path) -> str:
