@@ -383,12 +383,14 @@ def test_a_gpu_is_asked_for_the_same_bits_every_time(copy, capsys, monkeypatch):
     assert "this PyTorch finds no CUDA device: set it to cpu" in capsys.readouterr().err
     assert not torch.are_deterministic_algorithms_enabled()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # put back afterwards, which `delenv` of nothing would not do
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     seen = []
 
     def stage(*args, workspace, **kwargs):
         seen.extend([torch.are_deterministic_algorithms_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"]])
+        seen.append(torch.utils.deterministic.fill_uninitialized_memory)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("wm.stages.train_vae.train_vae", stage)
@@ -396,7 +398,7 @@ def test_a_gpu_is_asked_for_the_same_bits_every_time(copy, capsys, monkeypatch):
         assert main(["train_vae", "tiny"]) == 130
     finally:
         torch.use_deterministic_algorithms(False)
-    assert seen == [True, ":4096:8"]
+    assert seen == [True, ":4096:8", False]
 
 
 def test_models_that_give_no_number_stop_the_search_in_a_sentence(copy, capsys):

@@ -11,8 +11,6 @@ from wm import files, table
 from wm.cli import main
 from wm.stages.evaluate import interval
 
-STAGES: dict[str, list[dict]] = {}
-
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Path:
@@ -50,25 +48,34 @@ def test_what_cannot_be_compared_is_a_sentence(runs, capsys):
 
 def test_recipes_with_the_same_seeds_are_compared_track_by_track_over_all_of_them(runs, monkeypatch, capsys):
     """Tracks differ by hundreds and seeds by tens; the gain is 10 with one seed and 30 with the other, whatever their
-    order. A recipe with other seeds is not compared."""
-    tracks = np.linspace(100, 900, 20)
+    order. A recipe with other seeds is not compared, and nothing is where the first agent is of no recipe."""
+    tracks, made = np.linspace(100, 900, 20), {}
     for name, seed, generations, more in [
         ("a", 0, 4, 0),
-        ("a_seed1", 1, 4, 50),
-        ("b_seed1", 1, 8, 60),
+        ("a_seed11", 11, 4, 50),
+        ("b_seed11", 11, 8, 60),
         ("b", 0, 8, 30),
         ("c", 0, 9, 500),
         ("c_seed2", 2, 9, 500),
+        ("d", 0, 2, 0),
     ]:
         put(runs, name, (tracks + more).tolist())
         numbers = {"seed": seed, "generations": generations}
-        made = [{"address": f"evolve@{name}", "params": numbers, "reads": []}]
-        made.append({"address": f"evaluate@{name}", "params": {}, "reads": [f"evolve@{name}"]})
-        monkeypatch.setitem(STAGES, name, made)
-    monkeypatch.setattr(table, "_stages", lambda here, name: STAGES[name])
-    assert main(["table", *STAGES]) == 0
-    below = capsys.readouterr().out.strip().split("\n\n")[1:]
-    assert [line.split(":")[0] for line in below[:3]] == ["a, 2 seeds", "b, 2 seeds", "c, 2 seeds"]
-    assert below[3:] == [
-        "b, 2 seeds minus a, 2 seeds: +20.0 (+20 to +20, 95%, over 20 episodes, each averaged over the seeds)"
-    ]
+        own = {"address": f"evolve@{name}", "params": numbers, "reads": ["train_vae@v"]}
+        vae = {"address": "train_vae@v", "params": {}, "reads": []}
+        made[name] = [vae, own, {"address": f"evaluate@{name}", "params": {}, "reads": [f"evolve@{name}"]}]
+    monkeypatch.setattr(table, "_stages", lambda here, name: made[name])
+
+    def below(*names):
+        assert main(["table", *names]) == 0
+        return capsys.readouterr().out.strip().split("\n\n")[1:]
+
+    recipes = [f"{name}, 2 seeds of the search" for name in "abc"]
+    said = below(*made)
+    assert [line.split(":")[0] for line in said[:3]] == recipes
+    assert "(mean ± standard deviation between seeds; seed 0: 500, seed 11: 550)" in said[0]
+    of = "(+20 to +20: 95%, over 20 episodes, each averaged over these seeds; says nothing of other seeds)"
+    assert said[3:] == [f"{recipes[1]} minus {recipes[0]}: +20.0 {of}"]
+    (one,) = below("b", "a", "a_seed11", "b_seed11")[2:]
+    assert one.startswith(f"{recipes[0]} minus {recipes[1]}: -20.0 (-20 to -20")
+    assert len(below("d", "a", "a_seed11", "b_seed11", "b")) == 2

@@ -69,8 +69,8 @@ class Recipe:
 def table(names: Sequence[str]) -> str:
     """A Markdown table, a row an agent; differences are paired, episode by episode, with a 95% interval (bootstrap).
 
-    Below it, a line for agents that are seeds of one recipe, and one for how far a recipe is from the first if that has
-    the same seeds: both averaged over these, episode by episode.
+    Below it, a line for agents that are seeds of one recipe, and one for how far a recipe with the same seeds is from
+    that of the first agent, averaged over these, episode by episode.
 
     Raises:
         UserError: an agent has no score, or was scored on other episodes or in another drawing than the first.
@@ -86,7 +86,9 @@ def table(names: Sequence[str]) -> str:
     here = history.Snapshot()
     found = recipes([{"agent": name, "stages": _stages(here, name), "score": score} for name, score in every.items()])
     below = [recipe.sentence for recipe in found]
-    below += [_apart(recipe, found[0], every) for recipe in found[1:] if recipe.seeds == found[0].seeds]
+    for base in (recipe for recipe in found if names[0] in recipe.agents):
+        others = (recipe for recipe in found if recipe is not base and recipe.seeds == base.seeds)
+        below += [_difference(recipe, base, every) for recipe in others]
     return "\n".join([*lines, *(f"\n{line}" for line in below)])
 
 
@@ -188,7 +190,7 @@ def _stages(here: history.Snapshot, name: str) -> list[dict[str, Any]]:
 
 def _recipe(records: Sequence[Mapping[str, Any]]) -> Recipe:
     models = {read for one in records for read in _evolve(one)["reads"] if read.startswith("train_vae@")}
-    records = sorted(records, key=_seeds)
+    records = sorted(records, key=_numbers)
     return Recipe(
         name=min((one["agent"] for one in records), key=lambda name: (len(name), name)),
         agents=tuple(one["agent"] for one in records),
@@ -197,13 +199,13 @@ def _recipe(records: Sequence[Mapping[str, Any]]) -> Recipe:
     )
 
 
-def _apart(recipe: Recipe, first: Recipe, every: Mapping[str, Mapping[str, Any]]) -> str:
+def _difference(recipe: Recipe, base: Recipe, every: Mapping[str, Mapping[str, Any]]) -> str:
     """How far a recipe is from another with the same seeds: the interval is of episodes, for these seeds."""
-    mine, theirs = (np.mean([every[name]["scores"] for name in one.agents], axis=0) for one in (recipe, first))
+    mine, theirs = (np.mean([every[name]["scores"] for name in one.agents], axis=0) for one in (recipe, base))
     difference = mine - theirs
     return (
-        f"{recipe.title} minus {first.title}: {difference.mean():+.1f} ({_range(interval(difference), '+')}, "
-        f"95%, over {len(difference)} episodes, each averaged over the seeds)"
+        f"{recipe.title} minus {base.title}: {difference.mean():+.1f} ({_range(interval(difference), '+')}: 95%, over "
+        f"{len(difference)} episodes, each averaged over these seeds; says nothing of other seeds)"
     )
 
 
@@ -212,8 +214,12 @@ def _evolve(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return own
 
 
+def _numbers(record: Mapping[str, Any]) -> list[int]:
+    return sorted({stage["params"]["seed"] for stage in record["stages"] if "seed" in stage["params"]})
+
+
 def _seeds(record: Mapping[str, Any]) -> str:
-    found = sorted({stage["params"]["seed"] for stage in record["stages"] if "seed" in stage["params"]})
+    found = _numbers(record)
     return f"seed{'s' if len(found) > 1 else ''} {' and '.join(map(str, found))}"
 
 

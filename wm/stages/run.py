@@ -129,7 +129,7 @@ def run_stage(stage: str, name: str) -> None:
 
 
 def _prepare_device(todo: Plan) -> None:
-    """On a GPU, the same numbers and data give the same bits only with PyTorch's deterministic algorithms."""
+    """Asks a GPU for the same bits every time: PyTorch's deterministic algorithms, and a warning where it has none."""
     device = getattr(todo.config, "device", "cpu")
     if device == "cpu":
         return
