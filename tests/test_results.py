@@ -118,7 +118,8 @@ def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_c
     acts = "| V and M, evolved in the dream at tau 1 | [tiny_dream](tiny_dream.png) |"
     assert dreaming.replace("| tiny_dream |", acts) in page()
     assert page().count("What the parts are worth") == page().count("compared in pairs") == 1
-    assert "\nOn V and M of tiny:\n" in page()
+    hashes = ", ".join(history.md5(f"runs/tiny/{stage}")[:12] for stage in ("train_vae", "train_mdn"))
+    assert f"\nOn V and M of tiny ({hashes}), tested in the slow drawing:\n" in page()
     for name in names:
         score = table.scores(name)
         row = f"| **{name}** | **{score['mean']:.0f} ± {score['std']:.0f}** |"
@@ -180,7 +181,9 @@ def test_agents_that_are_not_named_keep_their_records_and_the_page_needs_nothing
     assert main(["results"]) == 0 and page().count("[tiny_dream]") == 0
     for name in names[1:]:
         assert main(["results", name]) == 0
+    compared = table.table(names[:1] + names[-1:]), table.table(names[:2])
     shutil.move("runs", copy.parent)
+    assert compared == (table.table(names[:1] + names[-1:]), table.table(names[:2])) and "2 seeds" in compared[0]
     assert main(["results"]) == 0
     assert whole == {path: path.read_bytes() for path in Path("results").iterdir()}
     Path("results/tiny-2.json").unlink()
@@ -194,6 +197,17 @@ def test_agents_that_are_not_named_keep_their_records_and_the_page_needs_nothing
     assert said.count("\n") == 1
     shutil.copytree(copy.parent / "runs", "runs")
     assert main(["results", "tiny"]) == 0 and "| **tiny** |" in page()
+
+
+def test_a_look_at_what_a_search_starts_from_is_counted_where_it_was_made(copy):
+    assert main(["results", "tiny-2"]) == 0
+    before = expectation.read("tiny-2")["cost"]["selection"]
+    path = Path("runs/tiny-2/evolve/metrics.jsonl")
+    first, *rest = path.read_text().splitlines(keepends=True)
+    assert json.loads(first)["step"] == 0
+    path.write_text("".join(rest))  # as where the controller that it starts from fits nothing
+    assert main(["results", "tiny-2"]) == 0
+    assert expectation.read("tiny-2")["cost"]["selection"] == before - 2  # rescore_episodes
 
 
 def test_old_records_are_read(copy):
@@ -220,7 +234,7 @@ def test_every_stage_has_the_hash_of_its_output_and_the_way_to_check_it(copy):
     md5 = history.md5("runs/tiny/train_mdn")
     assert stages["train_mdn@tiny"]["md5"] == md5
     assert stages["train_mdn@tiny"]["reads"] == ["encode@tiny", "train_vae@tiny"]
-    assert page().count(md5[:12]) == 1 and "To check one" not in page()  # of no commit
+    assert page().count(md5[:12]) == 2 and "To check one" not in page()  # of no commit
     for name in ("tiny", "tiny_dream"):
         change(name, lambda record: [stage.update(commit="c" * 40) for stage in record["stages"]])
     assert main(["results"]) == 0
@@ -256,7 +270,7 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
     for name in ("tiny", "tiny_dream"):
         Path(f"results/{name}.json").unlink()
     assert main(["results"]) == 0
-    assert f"\nOn V and M of tiny, commit {'c' * 12}:\n" in page()
+    assert page().count("\nOn V and M of tiny (") == 1
     rows = [line for line in page().split("What the parts are worth")[1].splitlines() if ".png) |" in line]
     assert rows[0].startswith("| V and M | [full]")
     for name, (_, acts, score) in kinds.items():
@@ -313,12 +327,13 @@ def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, mo
     assert [point["seconds"] for point in record["curve"]] == [50 + 2 + 3, 50 + 2 + 3 + 4 + 5, 50 + 20]
     assert record["machines"] == ["M"] and record["commit"] == "c" * 40 and not cost["unrecorded"]
     assert "| tiny | 1 min 20 s | 8 s | 0.02 |" in page()
-    gain = record["curve"][-1]["kept"] - record["curve"][0]["kept"]
-    assert f"tiny: the last 3 generations (15 s) brought {gain:+.0f} on the selection episodes." in page()
+    first, last = record["curve"][0], record["curve"][-1]
+    said = f"raised the best look so far by {last['kept'] - first['kept']:+.0f} and moved the mean of the distribution"
+    assert f"tiny: the last 3 generations (15 s) {said} by {last['rescored'] - first['rescored']:+.0f}." in page()
     Path("runs/tiny/encode/summary.json").write_text("{}")  # not what its run wrote
     assert main(["results", "tiny"]) == 0
     assert "| tiny | 1 min 15 s (1 stage is not recorded) | 8 s | at least 0.02 |" in page()
-    assert "tiny: the last 3 generations brought" in page()
+    assert "tiny: the last 3 generations raised" in page()
 
 
 def test_a_mistake_is_one_sentence_and_nothing_is_written(copy, capsys):

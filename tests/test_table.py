@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_project
 
 from wm import files, table
 from wm.cli import main
@@ -41,7 +42,12 @@ def test_what_cannot_be_compared_is_a_sentence(runs, capsys):
     put(runs, "a", [1.0, 2.0])
     put(runs, "b", [1.0, 2.0], drawing="other")
     assert main(["table", "a", "nobody"]) == 2
-    assert "nobody has no score yet" in capsys.readouterr().err
+    assert "params.yaml is not here: run from the repository's top" in capsys.readouterr().err
+    make_project(runs.parent)
+    assert main(["table", "a", "nobody"]) == 2
+    assert "'nobody' is not in `agents` of params.yaml: expected one of tiny" in capsys.readouterr().err
+    assert main(["table", "a", "tiny"]) == 2
+    assert "tiny has no score yet" in capsys.readouterr().err
     assert main(["table", "a", "b"]) == 2
     assert "b and a were not scored on the same episodes: their drawing differ" in capsys.readouterr().err
 

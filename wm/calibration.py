@@ -51,9 +51,7 @@ def report(everything: Params, name: str, taus: Sequence[float] = TAUS, episodes
         UserError: the model is unknown or not there yet, none of its data were collected by a random policy, or a
             temperature is not positive.
     """
-    if name not in everything.models:
-        known = ", ".join(everything.models)
-        raise UserError(f"{name!r} is not in `models` of params.yaml: expected one of {known}")
+    everything.entry("models", name)
     if not (RUNS / name / "train_mdn" / "mdnrnn.json").exists():
         raise UserError(f"model {name!r} has no M in runs/ yet: run `dvc repro train_mdn@{name}`")
     collect = everything.experiments[everything.models[name].experiment].collect

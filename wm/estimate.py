@@ -39,11 +39,11 @@ STAGE_OVERHEAD = 8.0
 TOGETHER = 0.85
 """Speed of a worker while all others work, as a share of its speed alone (memory and scheduling; measured)."""
 LENGTHS = {
-    "car_racing": {"random": (40.0, 1.48), "first": 220.0, "later": 880.0, "driven": 950.0},
-    "take_cover": {"random": (228.0, 0.0), "first": 680.0, "later": 1190.0, "driven": 700.0},
+    "car_racing": {"random": (40.0, 1.48), "first": 280.0, "later": 880.0, "driven": 950.0},
+    "take_cover": {"random": (228.0, 0.0), "first": 950.0, "later": 1190.0, "driven": 700.0},
 }
-"""Steps of an average episode, from finished runs (LOG.md): a random policy's (a constant, and so much for each step of
-`stall`), a search's that starts from nothing, a search's that goes on, and a finished agent's."""
+"""Steps of an average episode, from finished runs (results/): a random policy's (a constant, and so much for each step
+of `stall`), a search's that starts from nothing, a search's that goes on, and a finished agent's."""
 PATIENCE = 2.5
 """Seconds a rate is measured for."""
 FRAME_BYTES = 64 * 64 * 3
@@ -77,8 +77,7 @@ def measure(everything: Params, name: str, only: Sequence[str] = ()) -> list[Nee
     Raises:
         UserError: there is no such agent, or it needs no such stage.
     """
-    if name not in everything.agents:
-        raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(everything.agents)}")
+    everything.entry("agents", name)
     rates, known = _Rates(), {f"{stage}@{of}": (stage, of) for stage, of in stages(everything, name)}
     for address in only:
         if address not in known:
@@ -254,11 +253,11 @@ def _length(everything: Params, stage: str, name: str) -> float:
     config = getattr(experiment, stage)
     if known is None:
         return longest
-    if stage == "collect" and entry.actor == ZERO:
-        constant, each = known["random"]
-        return min(longest, constant + each * config.stall) if config.stall or not each else longest
     if stage == "collect":
-        return known["driven"]
+        constant, each = known["random"]
+        random = min(longest, constant + each * config.stall) if config.stall or not each else longest
+        explored = 1 if entry.actor == ZERO else config.explore
+        return explored * random + (1 - explored) * known["driven"]
     going_on = entry.after != ZERO
     return known["later" if going_on else "first"] if config.stall or experiment.world != "car_racing" else longest
 

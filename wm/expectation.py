@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm import files
+from wm import table
 from wm.errors import UserError
 from wm.history import flat
 from wm.lineage import duration
 from wm.params import ZERO
 from wm.stages.run import Plan
-from wm.table import known
 
-RESULTS = Path("results")
 MOST = 3
 """Differences between a record's run and params.yaml that are named."""
 ASIDE = ("workers", "checkpoint_every", "report_every", "videos")
@@ -48,8 +45,8 @@ def read(name: str) -> dict[str, Any] | None:
     Raises:
         DamagedData: it is not whole.
     """
-    path = RESULTS / f"{name}.json"
-    return files.read_record(path) if path.exists() else None
+    path = table.RESULTS / f"{name}.json"
+    return table.read(path) if path.exists() else None
 
 
 def world_key(record: Mapping[str, Any]) -> str:
@@ -92,7 +89,7 @@ def changes(record: Mapping[str, Any], plans: Sequence[Plan]) -> list[str]:
     Numbers, and what a stage reads, of the last stage first; code is not compared. Nothing is said of a record that
     has no numbers of its stages.
     """
-    if not known(record):
+    if not table.known(record):
         return []
     there, here = {one["address"]: one for one in record["stages"]}, {f"{one.stage}@{one.name}": one for one in plans}
     said = []
@@ -149,7 +146,7 @@ def lines(
             )
         said = [f"in {duration(budget)} fit {fits} of the {generations} generations of evolve {name}"]
         generations = fits
-    source = f"{RESULTS / name}.json"
+    source = f"{table.RESULTS / name}.json"
     if (record := read(name)) is None:
         return [*said, f"no score to expect: there is no {source} of an earlier run (`python -m wm results {name}`)"]
     if (score := expect(record, generations)) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -76,6 +76,17 @@ class Params(Config):
     agents: dict[str, AgentEntry] = Field(
         description="an entry an agent: which model it learns on, what it starts from"
     )
+
+    def entry(self, section: Literal["models", "agents"], name: str) -> Model | AgentEntry:
+        """The entry of this name.
+
+        Raises:
+            UserError: there is none; names those that there are.
+        """
+        entries = getattr(self, section)
+        if name not in entries:
+            raise UserError(f"{name!r} is not in `{section}` of params.yaml: expected one of {', '.join(entries)}")
+        return entries[name]
 
     @field_validator("experiments", "models", "agents")
     @classmethod

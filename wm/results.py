@@ -6,7 +6,6 @@ MLflow's runs, and are empty where it does not know an output.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from wm import earlier, figures, files, journal, lineage, paper, params, results_page, table, worlds
 from wm.errors import DamagedData, UserError
-from wm.expectation import RESULTS, world_key
+from wm.expectation import world_key
 from wm.history import ZERO
 from wm.lineage import Lineage, Made
 
@@ -59,7 +58,7 @@ class _Part:
     generations: dict[int, float] = field(default_factory=dict)
 
 
-def write(names: Sequence[str], out: Path = RESULTS, machine: str = "") -> Path:
+def write(names: Sequence[str], out: Path = table.RESULTS, machine: str = "") -> Path:
     """Writes NAME.json and NAME.png of each agent, and README.md of all whose NAME.json is in `out`; returns README.md.
 
     Without names it is written from those records alone, which needs no runs/. Deleting NAME.json takes an agent out.
@@ -71,13 +70,10 @@ def write(names: Sequence[str], out: Path = RESULTS, machine: str = "") -> Path:
         DamagedData: an output of a stage behind a score is not here, or a record is not whole.
     """
     everything = params.load()
-    for name in names:
-        if name not in everything.agents:
-            expected = ", ".join(everything.agents)
-            raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {expected}")
     if not out.parent.is_dir() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out} cannot be a folder: name another --out")
-    new = {name: record(name, everything.agents[name].model, machine) for name in names}
+    models = {name: everything.entry("agents", name).model for name in names}
+    new = {name: record(name, model, machine) for name, model in models.items()}
     records = _kept(out, renewed=names) | new
     if not records:
         raise UserError(f"{out} has no record of an agent: name agents that have been scored")
@@ -96,12 +92,7 @@ def _kept(out: Path, renewed: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The records of earlier calls, but for those that are written anew."""
     found = {}
     for path in (path for path in out.glob("*.json") if path.stem not in renewed):
-        try:
-            found[path.stem] = files.read_record(path)
-        except DamagedData:
-            raise DamagedData(
-                f"{path} is no record of an agent: `git checkout {path}` brings it back, or name another --out"
-            ) from None
+        found[path.stem] = table.read(path)
     return found
 
 
@@ -148,16 +139,12 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         "machines": list(dict.fromkeys(part.cost.machine for part in parts if part.cost.machine)),
         "score": {key: scores[key] for key in ("mean", "std", "ci95_low", "ci95_high", "drawing")}
         | {"median": float(np.median(values)), "episodes": len(values), "selection": kept},
-        "test": {"seeds": _digest(scores["seeds"]), "scores": [round(value, 4) for value in scores["scores"]]},
+        "test": {"seeds": table.digest(scores["seeds"]), "scores": [round(value, 4) for value in scores["scores"]]},
         "cost": _sum([part.cost for part in parts]),
         "decides": "dream" if _dream_decides(made.steps, name) else "world",
         "stages": [asdict(part.cost) | table.about(part.made.step) | {"md5": part.made.step.output} for part in parts],
         "curve": curve,
     }
-
-
-def _digest(seeds: Sequence[int]) -> str:
-    return hashlib.sha256(" ".join(map(str, seeds)).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- what it took
@@ -189,8 +176,9 @@ def _part(made: Made, machine: str) -> _Part:
             cost.dreamed_episodes, cost.dreamed_steps = summary["episodes"], summary["steps"]
         else:
             cost.episodes, cost.steps = summary["episodes"], summary["steps"]
-        looks = 2 * sum("rescored_best" in line for line in _lines(made))  # the mean, and the generation's best
-        looks += bool(_read(made, "evolve"))  # what it inherits
+        lines = _lines(made)
+        looks = 2 * sum("rescored_best" in line for line in lines)  # the mean, and the generation's best
+        looks += any(line["step"] == 0 for line in lines)  # what it inherits, unless that was nothing it could take
         cost.selection = looks * _number(made, "rescore_episodes") + summary.get("final_episodes", 0)
     return _Part(made, cost, generations)
 

@@ -13,9 +13,10 @@ WORDS = """\
 Written by `python -m wm results NAME …`, which adds the agents that it names to those that have a record (NAME.json)
 beside this page; without a name it writes the page again from the records alone. Deleting NAME.json takes an agent out.
 
-A score is the mean ± standard deviation over test episodes, on which nothing was trained or selected; the interval is
-the mean's, 95%, by bootstrap. `dvc metrics show` prints the scores (`metrics/NAME.json`); NAME.json has all that is
-said here about an agent, with the points of its curve. `python -m wm lineage NAME` prints every stage behind a score
+A score is the mean ± standard deviation over test episodes, on which no agent was trained and no controller selected;
+all agents of a world share them, and recipes were compared on them (LOG.md). The interval is the mean's, 95%, by
+bootstrap. `dvc metrics show` prints the scores (`metrics/NAME.json`); NAME.json has all that is said here about an
+agent, with the points of its curve. `python -m wm lineage NAME` prints every stage behind a score
 where the agent's runs/ or its lines of dvc.lock are; a clone without them has this page."""
 SEEDS = """\
 A row of several seeds is a recipe: agents whose numbers differ in nothing but `seed`, in any stage back to the first
@@ -32,6 +33,9 @@ an interval is over test episodes, not over searches.
 A start from the dream spends dreamed episodes on top of those of the world ("What it cost")."""
 PAIRED = """\
 Scored on the same episodes, each compared in pairs with the first (`python -m wm table {names}`):"""
+ONCE = """\
+A stage that several agents share is listed once, with the time in the first one's record; "What it cost" adds up each
+record's own."""
 CHECK = """\
 A hash is the md5 of what a stage wrote, as dvc.lock has it. To check one:
 `git checkout {commit} && dvc repro {address}`, then `python -m wm lineage {name}` says what each stage wrote; on the
@@ -104,6 +108,7 @@ def _made(world: str, records: Sequence[dict[str, Any]]) -> Iterator[str]:
         shown = next((stage for stage in hashed if stage["address"].startswith("train_mdn@")), hashed[0])
         address = shown["address"]
         yield CHECK.format(commit=short(shown["commit"]), address=address, name=address.partition("@")[2])
+    yield ONCE
     yield _table(["stage", "wall time", "cores", "episodes", "steps", "commit", "hash"], map(_stage, stages))
     yield "### Make it again"
     for one in records:
@@ -138,7 +143,8 @@ def _gain(record: dict[str, Any]) -> Iterator[str]:
     known = first["seconds"] is not None and last["seconds"] is not None
     took = f" ({duration(last['seconds'] - first['seconds'])})" if known else ""
     gain = last[key] - first[key]
-    brought = f"brought {gain:+.0f} on the selection episodes"
+    moved = last["rescored"] - first["rescored"]
+    brought = f"raised the best look so far by {gain:+.0f} and moved the mean of the distribution by {moved:+.0f}"
     if key == "rescored":
         brought = f"changed the mean of the distribution, looked at in the world, by {gain:+.0f}"
     yield f"{record['agent']}: the last {last['generation'] - first['generation']} generations{took} {brought}."
@@ -152,9 +158,10 @@ def _parts(world: str, records: Sequence[dict[str, Any]], on_others: Sequence[di
     for group in table.comparable(records):
         if not any(one in on_others for one in group):
             continue
-        model, stages = group[0]["model"], group[0]["stages"]
-        made = next((stage["commit"] for stage in stages if stage["address"] == f"train_mdn@{model}"), "")
-        yield f"On V and M of {model}{f', commit {short(made)}' if made else ''}:"
+        model, hashes = group[0]["model"], {stage["address"]: stage.get("md5") for stage in group[0]["stages"]}
+        trained = [short(md5) for stage in ("train_vae", "train_mdn") if (md5 := hashes.get(f"{stage}@{model}"))]
+        which = f" ({', '.join(trained)})" if trained else ""
+        yield f"On V and M of {model}{which}, tested in the {group[0]['score']['drawing']} drawing:"
         if len(group) > 1:
             yield PAIRED.format(names=" ".join(one["agent"] for one in group))
         head = ["what acts", "agent", "score", "95% interval", "minus the first", "95% interval"]

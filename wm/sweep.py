@@ -32,8 +32,7 @@ def agents(everything: Params, model: str) -> list[str]:
     Raises:
         UserError: there are fewer than two, or no such model.
     """
-    if model not in everything.models:
-        raise UserError(f"{model!r} is not in `models` of params.yaml: expected one of {', '.join(everything.models)}")
+    everything.entry("models", model)
     found = [
         (entry.tau, name)
         for name, entry in everything.agents.items()

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from wm import files, history
-from wm.errors import UserError
+from wm import files, history, params
+from wm.errors import DamagedData, UserError
 from wm.stages.evaluate import interval
 
-RUNS = Path("runs")
+RUNS, RESULTS = Path("runs"), Path("results")
 FULL = "V and M"
 """What `parts` says of the paper's own agent."""
 
@@ -75,19 +75,20 @@ def table(names: Sequence[str]) -> str:
     Raises:
         UserError: an agent has no score, or was scored on other episodes or in another drawing than the first.
     """
-    every = {name: scores(name) for name in names}
+    here = history.Snapshot()
+    found = {name: _scored(here, name) for name in names}
+    every = {name: score for name, (score, _) in found.items()}
     first = every[names[0]]
     lines = ["| agent | score | 95% interval | minus the first | 95% interval |", "|---|---|---|---|---|"]
-    for name, found in every.items():
+    for name, score in every.items():
         for key in ("world", "drawing", "seeds"):
-            if found[key] != first[key]:
+            if score[key] != first[key]:
                 raise UserError(f"{name} and {names[0]} were not scored on the same episodes: their {key} differ")
-        lines.append(f"| {' | '.join([name, *compared(found, first)])} |")
-    here = history.Snapshot()
-    found = recipes([{"agent": name, "stages": _stages(here, name), "score": score} for name, score in every.items()])
-    below = [recipe.sentence for recipe in found]
-    for base in (recipe for recipe in found if names[0] in recipe.agents):
-        others = (recipe for recipe in found if recipe is not base and recipe.seeds == base.seeds)
+        lines.append(f"| {' | '.join([name, *compared(score, first)])} |")
+    known = recipes([{"agent": name, "stages": stages, "score": score} for name, (score, stages) in found.items()])
+    below = [recipe.sentence for recipe in known]
+    for base in (recipe for recipe in known if names[0] in recipe.agents):
+        others = (recipe for recipe in known if recipe is not base and recipe.seeds == base.seeds)
         below += [_difference(recipe, base, every) for recipe in others]
     return "\n".join([*lines, *(f"\n{line}" for line in below)])
 
@@ -105,12 +106,30 @@ def scores(name: str) -> dict[str, Any]:
     """What `evaluate` wrote about an agent.
 
     Raises:
-        UserError: it has no score.
+        UserError: it has no score, or there is no such agent.
     """
-    path = RUNS / name / "evaluate" / "scores.json"
+    path = _path(name)
     if not path.exists():
+        params.load().entry("agents", name)
         raise UserError(f"{name} has no score yet: run `python -m flows.pipeline {name}` first")
     return files.read_json(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record that `wm.results` wrote.
+
+    Raises:
+        DamagedData: it is not whole.
+    """
+    try:
+        return files.read_record(path)
+    except DamagedData:
+        raise DamagedData(f"{path} is no record of an agent: `git checkout {path}` brings it back") from None
+
+
+def digest(seeds: Sequence[int]) -> str:
+    """The same for the same episodes."""
+    return hashlib.sha256(" ".join(map(str, seeds)).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- what made them, and what they are
@@ -179,6 +198,23 @@ def comparable(records: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, A
             key = (one["model"], *trained, one["score"]["drawing"], one["test"]["seeds"])
         groups.setdefault(key, []).append(one)
     return [sorted(group, key=lambda one: (parts(one) != FULL, one["agent"])) for group in groups.values()]
+
+
+def _path(name: str) -> Path:
+    return RUNS / name / "evaluate" / "scores.json"
+
+
+def _scored(here: history.Snapshot, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Score and stages (of `about`) of an agent: of runs/, else as its record in results/ has them.
+
+    Returns:
+        ({"world", "drawing", "seeds" (their digest), "scores", "mean", "std", "ci95_low", "ci95_high", …}, [stages])
+    """
+    path = RESULTS / f"{name}.json"
+    if not _path(name).exists() and path.exists() and "test" in (found := read(path)):
+        return {"world": found["world"], **found["score"], **found["test"]}, found["stages"]
+    found = scores(name)
+    return found | {"seeds": digest(found["seeds"])}, _stages(here, name)
 
 
 def _stages(here: history.Snapshot, name: str) -> list[dict[str, Any]]:

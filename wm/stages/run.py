@@ -48,10 +48,7 @@ def plan(everything: params.Params, stage: str, name: str) -> Plan:
         UserError: there is no such entry in params.yaml.
     """
     section = "models" if stage in OF_MODEL else "agents"
-    entries = getattr(everything, section)
-    if name not in entries:
-        raise UserError(f"{name!r} is not in `{section}` of params.yaml: expected one of {', '.join(entries)}")
-    entry = entries[name]
+    entry = everything.entry(section, name)
     experiment = everything.experiments[entry.experiment]
     world, seed = {"world": experiment.world}, {"seed": entry.seed}
     own = RUNS / name
