@@ -184,6 +184,48 @@ def test_why_gives_the_command_that_shows_changed_code(commits, capsys):
     assert "Nothing differs" in capsys.readouterr().out
 
 
+def test_where_git_alone_has_a_score_it_is_of_its_world_and_drawing(commits, capsys):
+    """A fresh clone without a cache: metrics/ has the mean, and nothing of the episodes."""
+    score = files.read_json(Path("metrics/tiny.json"))["score"]
+    shutil.rmtree("runs/tiny")
+    shutil.rmtree(".dvc/cache")
+    assert main(["lineage", "tiny"]) == 0
+    assert f"tiny: {score['mean']:.1f} ± {score['std']:.1f} over 3 episodes" in capsys.readouterr().out
+    assert main(["why", "HEAD~1:tiny", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert "not paired: the episodes' own scores are not here" in said and "weights" not in said
+    replace("dvc.lock", "experiments.tiny.world: tiny", "experiments.tiny.world: other")
+    assert main(["why", "HEAD:tiny", "tiny"]) == 2
+    assert "A is scored on tiny and B on other: there is nothing to compare" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_here_are_not_called_others(commits, capsys):
+    shutil.rmtree(".dvc/cache")
+    assert main(["why", f"{commits[1]}:tiny", "tiny"]) == 0
+    weights = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split()[-1] for line in weights] == ["unknown"] * 3 and "not here" in weights[0]
+
+
+def test_a_file_that_is_not_whole_is_one_sentence(commits, capsys):
+    scores = Path("runs/tiny/evaluate/scores.json")
+    whole = scores.read_text()
+    scores.write_text(whole[:40])
+    assert main(["why", "HEAD:tiny", "tiny"]) == 1
+    said = capsys.readouterr().err
+    assert "scores.json is not whole JSON: delete it and run `dvc checkout evaluate@tiny`" in said
+    assert said.count("\n") == 1
+    scores.write_text(whole)
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}")
+    assert main(["lineage", "tiny"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: dvc.lock is not valid YAML at line ") and said.count("\n") == 1
+    Path("dvc.lock").write_text(lock)
+    Path("params.yaml").unlink()
+    assert main(["lineage", "nobody"]) == 2
+    assert "there is no params.yaml here: run from the repository's top" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "sides, sentence",
     [

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from wm.errors import UserError
+from wm import worlds
+from wm.errors import DamagedData, UserError
 
 ZERO = "runs/zero/"
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
@@ -84,12 +86,20 @@ class Snapshot:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """dvc.lock's stages by address."""
-        return (_yaml(self.text("dvc.lock")).get("stages")) or {}
+        return self._yaml("dvc.lock").get("stages") or {}
 
     @cached_property
     def params(self) -> dict[str, Any]:
         """params.yaml, unchecked: an old one need not fit today's schema."""
-        return _yaml(self.text("params.yaml"))
+        return self._yaml("params.yaml")
+
+    def _yaml(self, path: str) -> dict[str, Any]:
+        try:
+            return YAML(typ="safe", pure=True).load(self.text(path) or "") or {}
+        except YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = (f" at line {mark.line + 1}" if mark else "") + (f" of commit {self.rev}" if self.rev else "")
+            raise UserError(f"{path} is not valid YAML{where}: `git diff {path}` shows what was changed") from None
 
     def read(self, step: Step, name: str) -> bytes | None:
         """A file of a step's output: from its folder here, else from DVC's cache; None if neither has it."""
@@ -99,9 +109,34 @@ class Snapshot:
         return _cached(step.output, name) if step.output else None
 
     def json(self, step: Step, name: str) -> dict[str, Any]:
-        """As `read`, parsed; empty if there is none."""
+        """As `read`, parsed; empty if there is none.
+
+        Raises:
+            DamagedData: it is not whole.
+        """
         data = self.read(step, name)
-        return json.loads(data) if data else {}
+        try:
+            return json.loads(data) if data else {}
+        except ValueError:
+            raise DamagedData(
+                f"{step.folder}/{name} is not whole JSON: delete it and run `dvc checkout {step.address}`"
+            ) from None
+
+    def scores(self, step: Step) -> dict[str, Any]:
+        """What an `evaluate` says: its scores.json, or, where neither runs/ nor DVC's cache has it, what git has of it.
+
+        Returns:
+            as `evaluate` writes it; of metrics/NAME.json without each episode's score. Empty if there is none.
+        """
+        if step.output is None:
+            return {}
+        if found := self.json(step, "scores.json"):
+            return found
+        found = json.loads(self.text(f"metrics/{step.name}.json") or "{}").get("score", {})
+        world, drawing = step.numbers.get("world"), step.numbers.get("drawing")
+        if drawing is None and world in worlds.names():
+            drawing = worlds.get(world).spec.drawings[-1]
+        return found and {"world": world, "drawing": drawing, **found}
 
     def steps(self, name: str) -> list[Step]:
         """Every step behind the score of agent `name` (or behind model `name`), the first first.
@@ -128,8 +163,10 @@ class Snapshot:
         for stage, section in (("evaluate", "agents"), ("train_mdn", "models")):
             if f"{stage}@{name}" in self.lock or name in (self.params.get(section) or {}):
                 return stage, name
-        known = {key: None for section in ("agents", "models") for key in self.params.get(section) or {}}
         where = f" at {self.rev}" if self.rev else ""
+        if not self.params:
+            raise UserError(f"there is no params.yaml here{where}: run from the repository's top")
+        known = {key: None for section in ("agents", "models") for key in self.params.get(section) or {}}
         raise UserError(
             f"{name!r} is not in `agents` or `models` of params.yaml{where}: expected one of {', '.join(known)}"
         )
@@ -346,10 +383,6 @@ def _cached(folder: str, name: str) -> bytes | None:
             path = store / entry["md5"][:2] / entry["md5"][2:]
             return path.read_bytes() if path.is_file() else None
     return None
-
-
-def _yaml(text: str | None) -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(text or "") or {}
 
 
 def _short(key: str) -> str:

@@ -112,7 +112,7 @@ def _entry(name: str) -> Lineage:
     here = Snapshot()
     steps = [_made(step, here) for step in here.steps(name)]
     last = steps[-1]
-    score = here.json(last.step, "scores.json") if last.step.stage == "evaluate" else {}
+    score = here.scores(last.step) if last.step.stage == "evaluate" else {}
     commit = history.commit_of(*(made.step for made in steps)) or last.commit
     if history.has(commit):
         steps = [replace(made, others=_others(made.step, commit)) for made in steps]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -83,10 +82,7 @@ def _side(label: str) -> Side:
     if steps[-1].output is None:
         at = f"git checkout {snapshot.rev} && " if snapshot.rev else ""
         raise UserError(f"{label} has no score: run `{at}dvc repro {steps[-1].address}` first")
-    scores = snapshot.json(steps[-1], "scores.json")
-    if not scores:  # neither the folder nor DVC's cache has them; git has the mean
-        metrics = json.loads(snapshot.text(f"metrics/{name}.json") or "{}")
-        scores = metrics.get("score", {})
+    scores = snapshot.scores(steps[-1])
     evolve = next(step for step in steps if step.address == f"evolve@{name}")
     weights = {part: snapshot.json(evolve, file).get("sha256", "") for part, file in PARTS.items()}
     return Side(label, snapshot, steps, scores, weights)
@@ -115,7 +111,8 @@ def _lines(a: Side, b: Side) -> Iterator[str]:
         yield ""
         yield f"{'weights':<10}{'A':<14}{'B':<14}"
         for part in PARTS:
-            same = "the same" if a.weights[part] == b.weights[part] else "others"
+            known = a.weights[part] and b.weights[part]
+            same = "unknown" if not known else "the same" if a.weights[part] == b.weights[part] else "others"
             yield f"{part:<10}{short(a.weights[part]):<14}{short(b.weights[part]):<14}{same}"
 
 
