@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +133,8 @@ def test_names_and_folders_that_are_not_there_are_one_sentence(copy, capsys):
     assert "'nobody' is not in `agents`" in capsys.readouterr().err
     assert main(["report", "tiny", "--out", "nowhere/page.html"]) == 2
     assert "nowhere is no folder" in capsys.readouterr().err
+    assert main(["report", "tiny", "--out", "runs"]) == 2
+    assert "runs is a folder: name a file with --out" in capsys.readouterr().err
 
 
 def test_text_from_files_is_escaped(copy):
@@ -138,6 +142,47 @@ def test_text_from_files_is_escaped(copy):
     files.write_json(made, {"<script>alert(1)</script>": 1.0})
     page()
     assert "<script>alert(1)" not in Path("tiny.html").read_text()
+
+
+def test_a_score_that_only_git_has_is_on_the_page(copy):
+    """A clone without the outputs: dvc.lock says that there is a score, metrics/ which."""
+    score = files.read_json(Path("metrics/tiny.json"))["score"]
+    evolve, out = ({"path": f"runs/tiny/{stage}", "md5": "0" * 32} for stage in STAGES[4:])
+    files.write_json(Path("dvc.lock"), {"stages": {"evaluate@tiny": {"deps": [evolve], "outs": [out]}}})  # JSON is YAML
+    shutil.rmtree("runs/tiny")
+    found = page()
+    assert f"{score['mean']:.0f}± {score['std']:.0f}" in found.text and "Not scored yet" not in found.text
+    assert "whose own scores are not here" in found.text
+
+
+def test_only_dreamed_searches_are_called_so(tmp_path):
+    """Rounds in the world, in the dream and in the world again."""
+    world = [{"step": 1, "mean": 1.0, "best": 2.0, "worst": 0.0, "rescored": 1.5}]
+    dream = [world[0] | {"mean": 5.0, "rescored_dream": 6.0}]
+    steps = []
+    for number, lines in enumerate((world, dream, world)):
+        (folder := tmp_path / str(number)).mkdir()
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        steps.append(SimpleNamespace(step=SimpleNamespace(folder=folder)))
+    svg = report._evolution(steps, solved=900.0)
+    assert svg.count('class="dot a"') == 2 and svg.count('class="dot d"') == 1
+    assert svg.count("s mean in the world</span>") == 2 and svg.count("population&#x27;s mean in the dream</span>") == 1
+    alone = report._evolution(steps[:1], solved=900.0)
+    assert "in the dream" not in alone and "in the world" not in alone
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({}, "C is a single linear layer on V's z and M's output h. CMA-ES"),
+        ({"inputs": ["z"], "hidden": 40}, "C has a hidden layer of 40 units on V's z. CMA-ES"),
+        ({"final_episodes": 64}, "At the end the best few and the average of the means meet on 64 others."),
+    ],
+)
+def test_the_page_says_what_c_is_and_how_it_was_chosen(numbers, words):
+    step = SimpleNamespace(stage="evolve", numbers={"population": 8, "rescore_every": 2, **numbers})
+    said = report._search("tiny", [SimpleNamespace(step=step)])
+    assert words in said and ("At the end" in said) == ("final_episodes" in numbers)
 
 
 def test_the_table_has_the_paper_and_this_agent_in_order(copy):

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from wm import charts, files, history, journal, lineage, paper, params, worlds
 from wm.errors import UserError
 from wm.lineage import Lineage, Made
+from wm.stages.evolve import EvolveConfig
 
 BIGGEST_FILM = 6_000_000
 """Bytes of an mp4 that goes into the page; of a bigger one, a frame does."""
@@ -55,8 +56,9 @@ def write(name: str, out: Path) -> Path:
     Raises:
         UserError: there is no such agent, or `out` is in a folder that is not there.
     """
-    if name not in (known := params.load().agents):
-        raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
+    params.load().entry("agents", name)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: name a file with --out")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is no folder: make it first, or name another --out")
     files.write_bytes(out, html(name).encode())
@@ -69,8 +71,7 @@ def html(name: str) -> str:
     world = everything.experiments[everything.agents[name].experiment].world
     made = lineage.of(name)
     rounds = {stage: [one for one in made.steps if one.step.stage == stage] for stage in history.STAGES}
-    here = history.Snapshot()
-    scores = here.json(made.steps[-1].step, "scores.json")
+    scores = history.Snapshot().json(made.steps[-1].step, "scores.json")
     solved = worlds.get(world).spec.solved
     environment = Environment(
         loader=PackageLoader("wm", "."),
@@ -86,6 +87,7 @@ def html(name: str) -> str:
         films=_films(made.steps[-1]),
         table=_table(world, scores),
         citation=paper.CITATION,
+        search=_search(world, made.steps),
         charts=_charts(rounds, scores, solved),
         pictures=_pictures(rounds),
         stages=[_stage(one) for one in made.steps],
@@ -198,10 +200,17 @@ def _evolution(steps: Sequence[Made], solved: float) -> str:
         found = [_points(lines, metric, start) for lines, start in zip(journals, starts, strict=True)]
         return [part for part in found if part]
 
-    dreamed = bool(parts("rescored_dream"))
+    dreamed = [any("rescored_dream" in line for line in lines) for lines in journals]
+
+    def means(dream: bool) -> list[list[tuple[float, float]]]:
+        chosen = [index for index, own in enumerate(dreamed) if own == dream]
+        found = [_points(journals[index], "mean", starts[index]) for index in chosen]
+        return [part for part in found if part]
+
     drawn = [
-        charts.Line("population's mean" + ", in the dream" * dreamed, parts("mean"), "a"),
-        charts.Line("the distribution's mean" + (" in the world" if dreamed else ", re-scored"),
+        charts.Line("population's mean" + " in the world" * any(dreamed), means(dream=False), "a"),
+        charts.Line("population's mean in the dream", means(dream=True), "d"),
+        charts.Line("the distribution's mean" + (" in the world" if any(dreamed) else ", looked at again"),
                     parts("rescored"), "b", dots=True),
         charts.Line("the same in the dream", parts("rescored_dream"), "c", dots=True),
     ]  # fmt: skip
@@ -209,14 +218,33 @@ def _evolution(steps: Sequence[Made], solved: float) -> str:
     best = max((y for part in parts("rescored") for _, y in part), default=float("nan"))
     return charts.lines(
         "Evolution of C",
-        f"Scores by generation over {len(spans)} rounds; the best re-scored mean is {best:.0f}"
-        + (" in the world." if dreamed else "."),
+        f"Scores by generation over {len(spans)} searches; the best look at a distribution's mean is {best:.0f}"
+        + (" in the world." if any(dreamed) else "."),
         drawn,
         xlabel="generation",
         rounds=spans,
         band=list(zip(parts("worst"), parts("best"), strict=False)),
         reference=("solved", solved),
     )
+
+
+def _search(world: str, steps: Sequence[Made]) -> str:
+    """What C is and how the agent's own search chose it, in a few words."""
+    own = next((made for made in reversed(steps) if made.step.stage == "evolve"), None)
+    if own is None:
+        return ""
+    config = EvolveConfig.model_construct(**own.step.numbers)
+    inputs = config.inputs or worlds.get(world).spec.controller_inputs
+    reads = {"z": "V's z", "h": "M's output h", "c": "M's cells c"}
+    said = [
+        "C is a single linear layer" if not config.hidden else f"C has a hidden layer of {config.hidden} units",
+        f" on {' and '.join(reads[part] for part in inputs)}. CMA-ES samples a population of them a "
+        f"generation, {config.population} in the last search; every {config.rescore_every} generations the mean of its "
+        "distribution and the generation's best are looked at on more episodes, and the best of them is kept.",
+    ]
+    if config.final_episodes:
+        said.append(f" At the end the best few and the average of the means meet on {config.final_episodes} others.")
+    return "".join(said)
 
 
 # ---------------------------------------------------------------- pictures and films
