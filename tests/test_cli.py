@@ -56,6 +56,22 @@ def test_a_stage_whose_input_is_missing_names_the_command_that_makes_it(project,
     assert not Path(".wm").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["collect", "tiny"], "Stopped; the same command goes on from the last checkpoint.\n"),
+        (["check"], "Stopped.\n"),
+    ],
+)
+def test_only_a_stage_goes_on_where_it_was_stopped(project, monkeypatch, capsys, words, said):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(params, "load", stop)
+    assert main(words) == 130
+    assert capsys.readouterr().err == said
+
+
 def test_params_prints_what_describe_says(capsys):
     assert main(["params"]) == 0
     assert capsys.readouterr().out.splitlines() == params.describe()

@@ -259,7 +259,12 @@ def test_a_damaged_or_unknown_agent_is_a_sentence(project, capsys):
     weights = project / "pretrained/tiny/controller.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert main(["evaluate", "tiny", "--pretrained"]) == 1
-    assert "controller.safetensors is damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "controller.safetensors is damaged" in said and said.endswith(
+        "`git checkout pretrained/tiny` brings it back\n"
+    )
+    assert main(["watch", "tiny", "--pretrained", "--out", "a.mp4"]) == 1
+    assert capsys.readouterr().err == said and not Path("a.mp4").exists()
     assert main(["keep", "tiny"]) == 2
     assert "tiny has no score yet" in capsys.readouterr().err
 
@@ -272,6 +277,27 @@ def test_a_damaged_or_unknown_agent_is_a_sentence(project, capsys):
 def test_a_number_that_cannot_be_is_a_sentence(project, capsys, command, option, words):
     assert main([command, "tiny", "--pretrained", option]) == 2
     assert f"expected {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("film.png", "expected a name that ends in .mp4 or .gif"),
+        ("runs.gif", "is a folder: name a file"),
+        ("params.yaml/film.gif", "whose folder cannot be made (File exists): name another"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_said_before_the_episode(project, capsys, out, words):
+    Path("runs.gif").mkdir()
+    assert main(["watch", "tiny", "--pretrained", "--out", out]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_the_folder_of_a_film_is_made(project, kind):
+    assert main(["watch", "tiny", "--pretrained", "--steps", "4", "--out", f"films/new/one.{kind}"]) == 0
+    assert Path(f"films/new/one.{kind}").stat().st_size
 
 
 def test_a_display_that_is_not_there_is_none(project, capsys, monkeypatch):

@@ -9,7 +9,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _say(error, 2)
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        print(f"Stopped{_goes_on(args)}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -52,7 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return _say("the disk is full: free some space, and the same command goes on from the last checkpoint", 2)
+        return _say(f"the disk is full: free some space{_goes_on(args).replace(';', ', and')}", 2)
+
+
+def _goes_on(args: argparse.Namespace) -> str:
+    """What to do after a stage was stopped; nothing of the other commands, which have no checkpoints."""
+    return "; the same command goes on from the last checkpoint" if "stage" in args else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,6 +173,7 @@ def _estimate(args: argparse.Namespace) -> None:
     from wm import budget, estimate, expectation, files, params
 
     limit, everything = budget.seconds(args.budget) if args.budget is not None else None, params.load()
+    _can_write("--seconds", args.seconds)
     found = estimate.measure(everything, args.name, args.only)
     if args.seconds:
         files.write_json(args.seconds, {one.address: round(one.seconds, 1) for one in found})
@@ -204,6 +210,7 @@ def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
     ):
         if not sound:
             raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
+    _can_write("--out", args.out, (".mp4", ".gif"))
     if args.pretrained:
         from wm import files, pretrained
 
@@ -211,6 +218,20 @@ def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
         return folder, folder, args.tau or files.read_record(folder / "made.json")["tau"]
     entry = _agent(args.name)
     return RUNS / args.name / "evolve", RUNS / entry.model, args.tau or entry.tau
+
+
+def _can_write(option: str, path: Path | None, kinds: Sequence[str] = ()) -> None:
+    """Makes the folder of a file before the work that the file is for."""
+    if path is None:
+        return
+    if kinds and path.suffix not in kinds:
+        raise UserError(f"{option} is {path}: expected a name that ends in {' or '.join(kinds)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} is {path}, whose folder cannot be made ({error.strerror}): name another") from None
+    if path.is_dir():
+        raise UserError(f"{option} is {path}, which is a folder: name a file")
 
 
 def _calibrate(args: argparse.Namespace) -> None:
@@ -228,9 +249,9 @@ def _keep(args: argparse.Namespace) -> None:
 
 
 def _results(args: argparse.Namespace) -> None:
-    from wm import results
+    from wm import results, table
 
-    print(results.write(args.names, args.out or results.RESULTS, args.machine))
+    print(results.write(args.names, args.out or table.RESULTS, args.machine))
 
 
 def _lineage(args: argparse.Namespace) -> None:
@@ -259,9 +280,8 @@ def _found(name: str) -> tuple[AgentEntry, Experiment]:
     from wm import params
 
     everything = params.load()
-    if name not in (known := everything.agents):
-        raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(known)}")
-    return known[name], everything.experiments[known[name].experiment]
+    entry = everything.entry("agents", name)
+    return entry, everything.experiments[entry.experiment]
 
 
 def _gate(args: argparse.Namespace) -> None:

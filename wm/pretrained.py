@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from wm import files, history, lineage, models, tracking
 from wm.checkpoints import fingerprint
-from wm.errors import UserError
+from wm.errors import DamagedData, UserError
 from wm.lineage import Lineage, Made
 from wm.params import Params
 from wm.stages.evaluate import EvaluateConfig, evaluate
@@ -39,12 +39,25 @@ def folder(name: str) -> Path:
 
     Raises:
         UserError: there is none of this name.
+        DamagedData: one of its files is missing or not whole.
     """
     for place in (FOLDER / name, _beside(name, "old")):  # the second where `keep` was killed between its two renames
         if (place / "made.json").exists():
-            return place
+            return _whole(place)
     known = sorted(path.parent.name for path in FOLDER.glob("[!.]*/made.json"))
     raise UserError(f"no pretrained agent {name!r} comes with this repository: there is {', '.join(known) or 'none'}")
+
+
+def _whole(agent: Path) -> Path:
+    """The same folder, all of whose files have been read."""
+    try:
+        files.read_record(agent / "made.json"), files.read_json(agent / "scores.json")
+        for kind in (*AGENT, models.STARTS_KIND):
+            models.load(agent, kind)
+    except DamagedData as error:
+        damage = str(error).partition(":")[0]  # what follows is for runs/, which DVC keeps
+        raise DamagedData(f"{damage}: `git checkout {agent}` brings it back") from None
+    return agent
 
 
 # ---------------------------------------------------------------- keeping one
@@ -63,12 +76,11 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
             no commit or doubts.
         DamagedData: a model is not whole, or a stage behind the score has no summary here.
     """
-    if name not in everything.agents:
-        raise UserError(f"{name!r} is not in `agents` of params.yaml: expected one of {', '.join(everything.agents)}")
+    tau = everything.entry("agents", name).tau
     if not (RUNS / name / "evaluate" / "scores.json").exists():
         raise UserError(f"{name} has no score yet: run `python -m flows.pipeline {name}` first")
     behind = lineage.of(name)
-    made = _record(behind, _commit(behind, commit), everything.agents[name].tau)
+    made = _record(behind, _commit(behind, commit), tau)
     evolve = _step(behind, "evolve")
     starts = next(Path(path) for path in evolve.step.inputs if path.endswith("/train_mdn"))
     sources = {**dict.fromkeys(AGENT, Path(evolve.step.folder)), models.STARTS_KIND: starts}
