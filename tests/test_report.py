@@ -221,6 +221,14 @@ def test_rounds_follow_one_another_and_are_not_joined():
     assert len(re.findall('class="line b"', svg)) == 2 and "round 1" in svg and svg.count("rule round") == 1
 
 
+def test_labels_of_short_rounds_are_their_numbers():
+    line = charts.Line("l", [[(0, 5.0), (100, 6.0)]], "a")
+    rounds = [(0, 50, "round 1"), (50, 90, "round 2"), (90, 100, "round 3")]
+    short = charts.lines("t", "a", [line], xlabel="x", rounds=rounds)
+    assert "round 1" not in short and all(f">{number}</text>" in short for number in (1, 2, 3))
+    assert "round 2" in charts.lines("t", "a", [line], xlabel="x", rounds=rounds[:2])
+
+
 def test_a_histogram_counts_every_score():
     values = np.random.default_rng(0).normal(850, 60, 100)
     svg = charts.histogram("t", "a", values, interval=(840, 860), reference=("solved", 900))

@@ -14,6 +14,8 @@ import numpy as np
 
 WIDTH, HEIGHT = 440, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 36
+_LETTER = 7.0
+"""Width of a letter of a label."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -61,7 +63,7 @@ def lines(
 
     Args:
         about: what the picture shows, for people who do not see it.
-        rounds: (first x, last x, label) of each.
+        rounds: (first x, last x, label) of each; where labels would overlap their last words stand there, the numbers.
         band: (lower, upper) border of an area, a pair a round.
         reference: (label, y) of a dashed line.
     """
@@ -75,12 +77,13 @@ def lines(
     low, high, ticks = _ticks(min(ys), max(ys), log)
     y = _Scale(low, high, HEIGHT - _BOTTOM, _TOP, log)
     out = [_grid(y, ticks), _axis(x, _round_ticks(x.low, x.high), xlabel)]
+    fit = all(x(last) - x(first) > _LETTER * len(label) for first, last, label in rounds)
     for number, (first, last, label) in enumerate(rounds):
         if number:
             out.append(f'<line class="rule round" x1="{x(first):.1f}" x2="{x(first):.1f}" y1="{_TOP}" '
                        f'y2="{HEIGHT - _BOTTOM}"/>')  # fmt: skip
         if len(rounds) > 1:
-            out.append(_text((x(first) + x(last)) / 2, _TOP - 8, label, "middle"))
+            out.append(_text((x(first) + x(last)) / 2, _TOP - 8, label if fit else label.split()[-1], "middle"))
     for lower, upper in band:
         out.append(f'<path class="band" d="{_path([*lower, *reversed(upper)], x, y)}Z"/>')
     if reference:

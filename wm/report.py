@@ -163,14 +163,16 @@ def _journals(steps: Sequence[Made]) -> list[list[dict[str, Any]]]:
     return [journal.read(path) if path.is_file() else [] for path in paths]
 
 
-def _along(journals: list[list[dict[str, Any]]]) -> tuple[list[float], list[tuple[float, float, str]]]:
+def _along(
+    journals: list[list[dict[str, Any]]], word: str = "round"
+) -> tuple[list[float], list[tuple[float, float, str]]]:
     """Where each round begins on an axis on which they follow one another, and (first, last, label) of each."""
     starts, spans, at = [], [], 0.0
     for number, lines in enumerate(journals, 1):
         starts.append(at)
         end = at + max((line["step"] for line in lines), default=0)
         if lines:
-            spans.append((at, end, f"round {number}"))
+            spans.append((at, end, f"{word} {number}"))
         at = end
     return starts, spans
 
@@ -194,7 +196,7 @@ def _learning(steps: Sequence[Made], title: str, metrics: Sequence[str], xlabel:
 
 def _evolution(steps: Sequence[Made], solved: float) -> str:
     journals = _journals(steps)
-    starts, spans = _along(journals)
+    starts, spans = _along(journals, "search")
 
     def parts(metric: str) -> list[list[tuple[float, float]]]:
         found = [_points(lines, metric, start) for lines, start in zip(journals, starts, strict=True)]
@@ -221,7 +223,7 @@ def _evolution(steps: Sequence[Made], solved: float) -> str:
         f"Scores by generation over {len(spans)} searches; the best look at a distribution's mean is {best:.0f}"
         + (" in the world." if any(dreamed) else "."),
         drawn,
-        xlabel="generation",
+        xlabel="generation" + f", {len(spans)} searches one after another" * (len(spans) > 1),
         rounds=spans,
         band=list(zip(parts("worst"), parts("best"), strict=False)),
         reference=("solved", solved),
