@@ -18,7 +18,7 @@ import time
 import torch
 
 from bench import drawing, dream, rollout, training
-from wm import tracking
+from wm.records import tracking
 
 
 def rows(quick: bool) -> list[dict]:

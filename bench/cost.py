@@ -18,9 +18,10 @@ import gymnasium
 import numpy as np
 
 from bench.rollout import same_agent
-from wm import figures, rollout
-from wm.cluster import Cluster
-from wm.journal import bar
+from wm.core.journal import bar
+from wm.pictures import figures
+from wm.play import rollout
+from wm.play.cluster import Cluster
 
 SLOTS, EPISODES_PER_JOB, SLEEP = 8, 16, 0.002
 GRID = [(16, 2), (32, 2), (64, 2), (32, 4), (32, 8)]

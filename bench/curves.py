@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 from statistics import median
 
-from wm import figures, journal
+from wm.core import journal
+from wm.pictures import figures
 
 
 def compare(before: Path, after: Path, metric: str) -> list[tuple[int, float, float]]:

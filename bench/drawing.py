@@ -21,8 +21,8 @@ from Box2D.b2 import polygonShape
 from gymnasium.envs.box2d import car_dynamics
 
 from wm.worlds import get
-from wm.worlds.car_racing import SPEC, GymnasiumCarRacing
-from wm.worlds.car_racing_drawing import HEIGHT, Drawing
+from wm.worlds.car_racing.drawing import HEIGHT, Drawing
+from wm.worlds.car_racing.world import SPEC, GymnasiumCarRacing
 
 
 class Undrawn(GymnasiumCarRacing):

@@ -20,9 +20,9 @@ from statistics import median
 import numpy as np
 import torch
 
-from wm.controller import Layout
-from wm.dream import Dream
-from wm.mdnrnn import MDNRNN, MDNConfig, sample, split_mixture
+from wm.dream.engine import Dream
+from wm.models.controller import Layout
+from wm.models.mdnrnn import MDNRNN, MDNConfig, sample, split_mixture
 
 POPULATION, EPISODES, GPU_EPISODES = 64, 16, 256
 THREADS = (1, 2)

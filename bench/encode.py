@@ -17,8 +17,8 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from wm.mdnrnn import MDNRNN, MDNConfig
-from wm.vae import VAE, VAEConfig
+from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.vae import VAE, VAEConfig
 
 PEAK_SIZE = 2048
 BATCHES = (1, 8, 32, 64)

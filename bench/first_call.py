@@ -4,7 +4,7 @@
 
 Forks processes that have computed nothing yet. In each, two threads make the first call of a function on the same
 numbers at the same time. Printed: in how many of them the threads disagree, and by how much, as PyTorch is and after
-`wm.parts.settle`, which calls every such function once before there are threads.
+`wm.models.parts.settle`, which calls every such function once before there are threads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _process(function: str, settled: bool, teller: Connection) -> None:
     sys.setswitchinterval(1e-6)
     torch.set_num_threads(1)
     if settled:
-        import wm.parts  # noqa: F401  it settles as it is imported
+        import wm.models.parts  # noqa: F401  it settles as it is imported
     numbers = torch.linspace(0.01, 3.0, 2**17)
     together, found = threading.Barrier(2), {}
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     rows = {}
-    for name, settled in (("as PyTorch is", False), ("after wm.parts.settle", True)):
+    for name, settled in (("as PyTorch is", False), ("after wm.models.parts.settle", True)):
         disagree, largest = run(args.processes, args.function, settled)
         rows[name] = {"processes": args.processes, "disagree": disagree, "largest_relative_difference": largest}
         if not args.json:

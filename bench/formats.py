@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from wm import episodes
+from wm.core import episodes
 
 REPEATS = 3
 

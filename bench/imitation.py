@@ -4,7 +4,7 @@
 
 NAME is an agent of params.yaml whose round has another V and M than the agent it starts from, both finished in runs/.
 Scored on the selection episodes of NAME's round, in the fast drawing: the earlier agent as it is, its weights on the
-new V and M, and the controller that imitates it there (`wm.imitation`).
+new V and M, and the controller that imitates it there (`wm.search.imitation`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from wm import agent as agents
-from wm import params, seeds, worlds
-from wm.cluster import Cluster
-from wm.controller import load_controller
-from wm.fitness import real_scores
-from wm.imitation import imitate
-from wm.mdnrnn import load_mdnrnn
-from wm.stages.run import RUNS
+from wm import params, worlds
+from wm.core import seeds
+from wm.models.controller import load_controller
+from wm.models.mdnrnn import load_mdnrnn
+from wm.play import agent as agents
+from wm.play.cluster import Cluster
+from wm.run import RUNS
+from wm.search.fitness import real_scores
+from wm.search.imitation import imitate
 
 
 def measure(name: str, episodes: int) -> dict[str, np.ndarray]:

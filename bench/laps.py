@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wm import seeds, worlds
-from wm.cluster import Cluster
+from wm import worlds
+from wm.core import seeds
+from wm.play.cluster import Cluster
 from wm.stages.evaluate import EvaluateConfig, play_agent
 
 LOST = 0.9

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wm import files
-from wm.cluster import Cluster
+from wm.core import files
+from wm.play.cluster import Cluster
 from wm.stages.evaluate import EvaluateConfig, interval, play_agent
 
 

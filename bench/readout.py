@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.laps import APART, STANDING, turn_ahead
-from wm import agent as agents
-from wm import rollout, seeds
+from wm.core import seeds
+from wm.play import agent as agents
+from wm.play import rollout
 
 INPUTS = (("z",), ("z", "h"), ("z", "h", "c"))
 RIDGE = 100.0

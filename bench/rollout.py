@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from gymnasium.wrappers import TimeLimit
 
-from wm import agent as agents
-from wm import rollout, worlds
-from wm.cluster import Cluster
-from wm.controller import Layout
-from wm.mdnrnn import MDNRNN, MDNConfig
-from wm.vae import VAE, VAEConfig
+from wm import worlds
+from wm.models.controller import Layout
+from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.vae import VAE, VAEConfig
+from wm.play import agent as agents
+from wm.play import rollout
+from wm.play.cluster import Cluster
 
 POPULATION, SLOTS, EPISODES_PER_JOB = 32, 24, 128
 INPUTS = ("z", "h")

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from wm import worlds
-from wm.worlds.take_cover import TakeCoverEnv
+from wm.worlds.take_cover.world import TakeCoverEnv
 
 PAPER = {1: "202 ± 79 measured before, 210 ± 108 in the paper", 10: "285 ± 147 measured before"}
 

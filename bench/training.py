@@ -2,10 +2,10 @@
 
     python -m bench.training [--json] [--threads 2] [--steps 12] [--length 999] [--processor-time]
 
-The real training loop (`wm.training.fit`) on a small data set of made-up episodes. Around every few steps the rate of a
-large matrix product is measured with the same threads; a step's fraction is that of its own minute, and the median
-counts. The step after a product is left out: the product's threads still spin on the cores for a while. FLOPs are
-PyTorch's own count of a whole step. With `--processor-time` one thread is measured in seconds of its processor, so that
+The real training loop (`wm.stages.training.fit`) on a small data set of made-up episodes. Around every few steps the
+rate of a large matrix product is measured with the same threads; a step's fraction is that of its own minute, and the
+median counts. The step after a product is left out: the product's threads still spin on the cores for a while. FLOPs
+are PyTorch's own count of a whole step. With `--processor-time` one thread is measured in seconds of its processor, so that
 other programs on the machine count less.
 """
 
@@ -24,14 +24,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wm import episodes
-from wm.checkpoints import Checkpoints
-from wm.journal import Journal
-from wm.mdnrnn import MDNRNN, MDNConfig
+from wm.core import episodes
+from wm.core.checkpoints import Checkpoints
+from wm.core.journal import Journal
+from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.vae import VAE, VAEConfig
 from wm.stages.train_mdn import MDNTask, TrainMDNConfig
 from wm.stages.train_vae import TrainVAEConfig, VAETask
-from wm.training import fit
-from wm.vae import VAE, VAEConfig
+from wm.stages.training import fit
 
 PEAK_SIZE = 2048
 EPISODES, LENGTH = 40, 1000

@@ -5,8 +5,8 @@
     python examples/drive_over_http.py [--url http://127.0.0.1:5001] [--model models:/car_racing-agent@champion]
 
 The world runs here and only frames and M's state travel: the server keeps nothing between two requests. The second
-score is that of the same files in the engine that scored the agent (`wm.rollout`), without a server. Exit code 1 where
-they differ.
+score is that of the same files in the engine that scored the agent (`wm.play.rollout`), without a server. Exit code 1
+where they differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
-from wm import agent, rollout
+from wm.play import agent, rollout
 from wm.worlds.base import World
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wm import figures
-from wm.mdnrnn import HeadsLoss, MDNConfig, Mixture, sample, split_mixture
+from wm.models.mdnrnn import HeadsLoss, MDNConfig, Mixture, sample, split_mixture
+from wm.pictures import figures
 
 MIXTURES, HIDDEN, NOISE = 16, 48, 0.1
 

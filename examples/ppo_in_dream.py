@@ -20,7 +20,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import wm  # noqa: F401  registers wm/Dream-v0
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 MODELS = ("pretrained/take_cover", "runs/take_cover", "runs/take_cover-1", "runs/take_cover_smoke")
 COUNTED = 20

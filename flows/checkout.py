@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
-from wm import files
-from wm.errors import UserError
+from wm.core import files
+from wm.core.errors import UserError
 
 PARAMS = "params.yaml"
 RESULTS = ("dvc.lock", "metrics")

@@ -14,7 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from flows import SCRATCH, guard
-from wm import watchdog
+from wm.core import watchdog
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 

@@ -24,9 +24,10 @@ from pydantic import Field
 
 from flows import claim, gate, graph, pages, remote, rounds, worktree
 from flows.repro import repro
-from wm import budget as budgets
-from wm import files, history, run_notes, tracking
-from wm.errors import UserError
+from wm.core import files
+from wm.core.errors import UserError
+from wm.records import history, run_notes, tracking
+from wm.search import budget as budgets
 
 PARAMS = Path("params.yaml")
 STAGES_AT_ONCE = 1

@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed, State
 
 from flows import SCRATCH, graph
 from flows.repro import environment, transfer
-from wm import run_notes, tracking
+from wm.records import run_notes, tracking
 
 STAGES = ("evolve", "evaluate")
 """Whose outputs make an agent a new one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML, YAMLError
 
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 TARGET = "evaluate"
 """The stage that ends a pipeline: an agent is an instance of it."""

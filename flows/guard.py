@@ -18,7 +18,7 @@ from collections.abc import Container
 import psutil
 
 from flows import SCRATCH
-from wm import watchdog
+from wm.core import watchdog
 
 PATIENCE = 5.0
 """Seconds between asking (SIGTERM) and killing (SIGKILL)."""

@@ -8,7 +8,7 @@ import sys
 from flows import claim, graph
 from flows.pipeline import check_folder, listen
 from flows.server import Server
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml. A round is one line more in `models` and one in `agents`, NAME-r2, NAME-r3,

@@ -6,7 +6,7 @@ import base64
 import os
 from pathlib import Path
 
-from wm import earlier, run_notes, tracking
+from wm.records import earlier, run_notes, tracking
 
 LARGEST = 200_000
 """Bytes of a picture that goes into an artifact, which lives in Prefect's database."""

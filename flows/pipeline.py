@@ -17,8 +17,9 @@ from pathlib import Path
 
 from flows import claim, graph, guard, rounds
 from flows.server import Server
-from wm import budget, watchdog, workspace
-from wm.errors import UserError
+from wm.core import watchdog, workspace
+from wm.core.errors import UserError
+from wm.search import budget
 
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml; without one, the agents and the state of their stages are listed.

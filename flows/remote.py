@@ -26,8 +26,9 @@ from prefect.states import Completed, Failed, State
 
 from flows import checkout, claim, graph, lockfile
 from flows.repro import repro, transfer
-from wm import files, tracking
-from wm.errors import UserError
+from wm.core import files
+from wm.core.errors import UserError
+from wm.records import tracking
 
 FLOW = "run-stage"
 ANSWER = "stage"

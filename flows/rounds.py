@@ -10,7 +10,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.tokens import CommentToken
 
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 
 def last(text: str, agent: str) -> str:

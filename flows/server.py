@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from flows import up
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 PATIENCE = 120
 """Seconds; the first start makes a database, which takes about twenty on a slow machine."""

@@ -22,8 +22,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flows import guard
-from wm import files, watchdog
-from wm.errors import UserError
+from wm.core import files, watchdog
+from wm.core.errors import UserError
 
 VARIABLE = "WM_UP"
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from flows import claim
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 EPILOG = """\
 Runs the pipeline of every agent in params.yaml whose `model` is MODEL and whose experiment has `dream: true` (they
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("model", metavar="MODEL", help="an entry of `models` in params.yaml")
     model = parser.parse_args(argv).model
-    from wm import params, sweep
+    from wm import params
+    from wm.views import sweep
 
     try:
         names = sweep.agents(params.load(), model)

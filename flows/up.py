@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flows import SCRATCH
 from flows.services import Service, Services
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 FOLDER = SCRATCH / "up"
 SERVERS = ("prefect", "mlflow")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows import graph
 from flows.pipeline import check_folder
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 EPILOG = """\
 POOL is a name that a stage's `meta` in dvc.yaml gives, such as cpu-pool or gpu-pool; the pool and its deployment

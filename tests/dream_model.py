@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from wm import models, worlds
-from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.vae import VAE, VAEConfig, save_vae
+from wm import worlds
+from wm.core import weights
+from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.models.vae import VAE, VAEConfig, save_vae
 
 Z, H, K = 4, 8, 2
 DRIFT, PUSH, SIGMA, EDGE = 0.1, 0.3, 0.15, 2.0
@@ -42,6 +43,6 @@ def write_model(folder: Path, world: str = "take_cover") -> Path:
         mdnrnn.reward.weight[0, 0] = 1.0 / SCALE
     save_mdnrnn(mdnrnn, world, folder / "train_mdn")
     starts = {"mu": 0.2 * torch.randn(20, Z), "logvar": torch.full((20, Z), -4.0)}
-    models.save(folder / "train_mdn", models.STARTS_KIND, starts, {"world": world})
+    weights.save(folder / "train_mdn", weights.STARTS_KIND, starts, {"world": world})
     save_vae(VAE(VAEConfig(z_size=Z)), world, folder / "train_vae")
     return folder

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests import dream_model
-from wm import calibration, episodes
 from wm.cli import main
-from wm.errors import UserError
-from wm.worlds.take_cover import TakeCover
+from wm.core import episodes
+from wm.core.errors import UserError
+from wm.views import calibration
+from wm.worlds.take_cover.world import TakeCover
 
 ROOT = Path(__file__).parent.parent
 LENGTHS = [8, 21, 30] * 10

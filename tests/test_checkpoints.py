@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm import checkpoints, files
-from wm.checkpoints import Checkpoints
-from wm.errors import UserError
-from wm.journal import Journal, read
-from wm.workspace import Workspace
+from wm.core import checkpoints, files
+from wm.core.checkpoints import Checkpoints
+from wm.core.errors import UserError
+from wm.core.journal import Journal, read
+from wm.core.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +74,7 @@ def test_a_folder_in_the_making_is_not_a_checkpoint(tmp_path):
 def test_killed_at_any_moment_the_previous_one_is_whole(tmp_path):
     """A process that does nothing but save is killed at random moments; each time the newest whole one is found."""
     code = (
-        "import sys, numpy as np\nfrom wm.checkpoints import Checkpoints\nmade = Checkpoints(sys.argv[1])\n"
+        "import sys, numpy as np\nfrom wm.core.checkpoints import Checkpoints\nmade = Checkpoints(sys.argv[1])\n"
         "found = made.load()\nstep = found[1]['step'] if found else 0\nprint(step, flush=True)\n"
         "while True:\n    step += 1\n    made.save(step, {'x': np.full(200_000, step)}, {'y': step})\n"
     )
@@ -117,11 +117,11 @@ def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_pat
         == 4
     )
     copy = shutil.copytree(ROOT / "wm", tmp_path / "wm", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(checkpoints, "__file__", str(copy / "checkpoints.py"))
+    monkeypatch.setattr(checkpoints, "__file__", str(copy / "core" / "checkpoints.py"))
     assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) == first, "where the code lies is part of it"
-    (copy / "tracking.py").write_text("# other words\n")
+    (copy / "records" / "tracking.py").write_text("# other words\n")
     assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) == first, "tracking is part of it"
-    (copy / "worlds" / "car_racing.py").write_text("# another world\n")
+    (copy / "worlds" / "car_racing" / "world.py").write_text("# another world\n")
     assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) != first, "the world's code is no part of it"
 
 
@@ -163,7 +163,7 @@ def test_killed_between_publishing_and_clearing_up_the_run_starts_from_nothing(t
 
 
 def test_two_processes_never_share_a_workspace(tmp_path, monkeypatch):
-    monkeypatch.setattr("wm.workspace.PATIENCE", 0.2)
+    monkeypatch.setattr("wm.core.workspace.PATIENCE", 0.2)
     with workspace(tmp_path), pytest.raises(UserError, match="train_vae smoke already runs here"), workspace(tmp_path):
         pass
     with workspace(tmp_path):

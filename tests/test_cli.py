@@ -14,7 +14,7 @@ import tiny_world
 
 from wm import cli, params
 from wm.cli import STAGES, main
-from wm.stages.run import OF_AGENT, OF_MODEL
+from wm.run import OF_AGENT, OF_MODEL
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from wm.checkpoints import Checkpoints
-from wm.contenders import Contender, Contenders, PlayedEpisodes
+from wm.core.checkpoints import Checkpoints
+from wm.search.contenders import Contender, Contenders, PlayedEpisodes
 
 
 def contender(score: float, generation: int = 1) -> Contender:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from wm import agent as agents
-from wm import models, worlds
-from wm.controller import Layout, load_controller, save_controller
-from wm.errors import DamagedData
-from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.vae import VAE, VAEConfig, save_vae
+from wm import worlds
+from wm.core import weights
+from wm.core.errors import DamagedData
+from wm.models.controller import Layout, load_controller, save_controller
+from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.models.vae import VAE, VAEConfig, save_vae
+from wm.play import agent as agents
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_any_flipped_byte_of_its_files_is_named(tmp_path):
         with pytest.raises(DamagedData, match=f"{name} is missing"):
             load_controller(tmp_path)
         path.write_bytes(whole)
-    assert not models.exists(tmp_path, models.VAE_KIND)
+    assert not weights.exists(tmp_path, weights.VAE_KIND)
 
 
 def test_an_agent_is_its_three_models_wired(tmp_path):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from wm import history, params
-from wm.stages.run import OF_AGENT, OF_MODEL, plan
+from wm import params
+from wm.records import history
+from wm.run import OF_AGENT, OF_MODEL, plan
 
 dvc_repo = pytest.importorskip("dvc.repo")
 ROOT = Path(__file__).parent.parent
-SHELL = {"wm/watchdog.py", "wm/tracking.py"}
-"""Around a stage: they cannot change its outputs. A worker starts the watchdog; the command line starts tracking."""
+SHELL = {"wm/records/tracking.py"}
+"""Around a stage: they cannot change its outputs. The command line starts tracking."""
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from wm import dream as engine
-from wm import models
-from wm.controller import Layout
-from wm.dream import Dream, EpisodeNoise, draw
-from wm.dream_step import Room
-from wm.errors import DamagedData
-from wm.mdnrnn import MDNRNN, MDNConfig
+from wm.core import weights
+from wm.core.errors import DamagedData
+from wm.dream import engine
+from wm.dream.engine import Dream, EpisodeNoise, draw
+from wm.dream.step import Room
+from wm.models.controller import Layout
+from wm.models.mdnrnn import MDNRNN, MDNConfig
 
 Z, H, STEPS = 6, 20, 40
 INPUTS = {"z": Z, "h": H, "c": H}
@@ -254,7 +254,7 @@ def test_controllers_of_another_size_are_refused():
 def test_starts_are_checked(tmp_path):
     with pytest.raises(DamagedData, match="missing"):
         engine.load_starts(tmp_path)
-    models.save(tmp_path, models.STARTS_KIND, {"mu": torch.zeros(3, 4)}, {"world": "car_racing"})
+    weights.save(tmp_path, weights.STARTS_KIND, {"mu": torch.zeros(3, 4)}, {"world": "car_racing"})
     with pytest.raises(DamagedData, match="must hold"):
         engine.load_starts(tmp_path)
 

@@ -15,12 +15,12 @@ import wm  # noqa: F401  registers wm/Dream-v0
 from tests.dream_model import H, Z, write_model
 from tests.world_contract import check_world
 from wm import worlds
-from wm.agent import layout
-from wm.dream import Dream
-from wm.errors import DamagedData
-from wm.mdnrnn import load_mdnrnn
-from wm.vae import load_vae
-from wm.worlds.dream import DreamVectorEnv, DreamWorld
+from wm.core.errors import DamagedData
+from wm.dream.engine import Dream
+from wm.gym.dream import DreamVectorEnv, DreamWorld
+from wm.models.mdnrnn import load_mdnrnn
+from wm.models.vae import load_vae
+from wm.play.agent import layout
 
 
 @pytest.fixture(scope="module")

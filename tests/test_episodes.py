@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_world
 
-from wm import episodes, files
 from wm.cli import main
-from wm.episodes import Column, EpisodeSet, Shard, ShardLog, frame_columns, latent_columns
-from wm.errors import DamagedData, UserError
+from wm.core import episodes, files
+from wm.core.episodes import Column, EpisodeSet, Shard, ShardLog, frame_columns, latent_columns
+from wm.core.errors import DamagedData, UserError
 
 COLUMNS = frame_columns(3)
 
@@ -255,8 +255,8 @@ def test_a_disk_too_small_is_said_before_anything_is_played(project):
     Path("params.yaml").write_text(tiny_world.PARAMS.replace("{episodes: 12,", "{episodes: 900000000,"))
     with pytest.raises(UserError, match=r"are free: free some, or lower collect.episodes"):
         from wm import params
+        from wm.core.workspace import Workspace
         from wm.stages import collect
-        from wm.workspace import Workspace
 
         with Workspace("collect", "tiny", "0" * 16) as workspace:
             collect.collect(

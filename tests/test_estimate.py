@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from wm import estimate, expectation, files, history, params
+from wm import params
 from wm.cli import main
-from wm.stages.run import Plan, plan
-from wm.table import about
+from wm.core import files
+from wm.estimate import expectation, needs
+from wm.records import history
+from wm.run import Plan, plan
+from wm.views.table import about
 
 ROOT = Path(__file__).parent.parent
 RECORD = {
@@ -75,7 +78,7 @@ def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
 def test_a_record_of_a_run_with_other_numbers_is_named_as_one(project):
     def plans() -> list[Plan]:
         everything = params.load()
-        return [plan(everything, *one) for one in estimate.stages(everything, "tiny")]
+        return [plan(everything, *one) for one in needs.stages(everything, "tiny")]
 
     stages = [about(step) for step in history.Snapshot().steps("tiny")]
     record = {**RECORD, "agent": "tiny", "stages": stages}
@@ -120,7 +123,7 @@ def test_the_records_of_the_repository_are_of_the_numbers_in_params_yaml(monkeyp
     monkeypatch.chdir(ROOT)
     everything = params.load()
     for name in ("car_racing", "car_racing_fine", "take_cover", "ablation_v"):
-        plans = [plan(everything, *one) for one in estimate.stages(everything, name)]
+        plans = [plan(everything, *one) for one in needs.stages(everything, name)]
         assert expectation.changes(expectation.read(name), plans) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wm.evolution import CMAES, CMAConfig
+from wm.search.cmaes import CMAES, CMAConfig
 
 OPTIMUM = np.linspace(-1, 1, 20)
 

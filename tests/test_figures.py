@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wm import figures, videos
+from wm.pictures import figures, videos
 
 rng = np.random.default_rng(0)
 FRAMES = rng.integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)

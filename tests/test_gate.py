@@ -15,12 +15,16 @@ import pytest
 import tiny_world
 from conftest import make_project
 
-from wm import agent, registry, seeds, tracking, worlds
+from wm import worlds
 from wm.cli import main
-from wm.controller import save_controller
-from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.registry import before
-from wm.vae import VAE, VAEConfig, save_vae
+from wm.core import seeds
+from wm.models.controller import save_controller
+from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.models.vae import VAE, VAEConfig, save_vae
+from wm.play import agent
+from wm.records import tracking
+from wm.release import registry
+from wm.release.registry import before
 
 MODEL = "tiny-agent"
 PUSHES, STILL, NUDGES, STILL_TOO = "1", "2", "3", "4"

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests import tiny_world
-from wm import agent as agents
-from wm import episodes
-from wm.imitation import BATCH, NEWEST, average, imitate
-from wm.mdnrnn import MDNRNN, MDNConfig
+from wm.core import episodes
+from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.play import agent as agents
+from wm.search.imitation import BATCH, NEWEST, average, imitate
 
 Z, H, A = 4, 8, 2
 
@@ -70,7 +70,7 @@ def test_the_average_is_over_what_c_would_read_in_the_newest_episodes(tmp_path, 
     write(tmp_path, memory, np.ones((A, Z + H)), np.ones(A))
     data = episodes.EpisodeSet(tmp_path)
     for newest in (7, NEWEST):
-        monkeypatch.setattr("wm.imitation.NEWEST", newest)
+        monkeypatch.setattr("wm.search.imitation.NEWEST", newest)
         seen = [features(memory, *data.read(number, ["mu", "act"]).values()) for number in range(len(data))][-newest:]
         expected = np.concatenate(seen).astype(np.float64).mean(0)
         assert np.allclose(average(tmp_path, memory, ("z", "h")), expected, atol=1e-6)

@@ -12,8 +12,9 @@ import pytest
 from conftest import STAGES, make_project
 from ruamel.yaml import YAML
 
-from wm import files, history, lineage, why
 from wm.cli import main
+from wm.core import files
+from wm.records import history, lineage, why
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,12 +100,12 @@ def test_lineage_goes_from_the_first_episode_to_the_score(commits, capsys):
 def test_lineage_says_what_the_commit_lacks(commits, capsys):
     Path("runs/tiny/evolve/controller.json").write_text("{}\n")
     replace("dvc.lock", "generations: 6", "generations: 7")
-    code = next(dep for dep in lock()["evolve@tiny"]["deps"] if dep["path"] == "wm/evolution.py")
+    code = next(dep for dep in lock()["evolve@tiny"]["deps"] if dep["path"] == "wm/search/cmaes.py")
     replace("dvc.lock", code["md5"], "0" * 32)
     made = lineage.of("tiny")
     assert made.commit == commits[1]
     (changes, elsewhere) = made.doubts
-    assert "wm/evolution.py" in changes and "experiments.tiny.evolve.generations 7 (the commit has 6)" in changes
+    assert "wm/search/cmaes.py" in changes and "experiments.tiny.evolve.generations 7 (the commit has 6)" in changes
     assert elsewhere.startswith("changed since DVC recorded it: runs/tiny/evolve (")
 
 
@@ -172,12 +173,12 @@ def test_why_pairs_the_episodes_of_both_even_where_only_the_cache_has_them(commi
 
 
 def test_why_gives_the_command_that_shows_changed_code(commits, capsys):
-    replace("wm/evolution.py", '"""', '"""Changed. ')
+    replace("wm/search/cmaes.py", '"""', '"""Changed. ')
     third = commit("third", "evolve", "evaluate")
     assert main(["why", f"{commits[1]}:tiny", "tiny"]) == 0
     said = capsys.readouterr().out
-    assert "First difference: evolve@tiny\n  code    wm/evolution.py" in said
-    assert f"(git diff {commits[1]} {third[:12]} -- wm/evolution.py)" in said
+    assert "First difference: evolve@tiny\n  code    wm/search/cmaes.py" in said
+    assert f"(git diff {commits[1]} {third[:12]} -- wm/search/cmaes.py)" in said
     assert "  and yet wrote the same bytes" in said
     assert "the scores are the same" in said
     assert main(["why", "tiny", "tiny"]) == 0

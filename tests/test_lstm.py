@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm.lstm import LSTM
+from wm.models.lstm import LSTM
 
 INPUT, H = 5, 6
 LENGTHS = [1, 7, 8, 19]  # around the number of steps whose gradient is made at once

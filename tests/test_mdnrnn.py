@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from examples.mixture_density import curve, fit, inverse_sinusoid
-from wm.mdnrnn import (
+from wm.models.mdnrnn import (
     LOG_SIGMA_FLOOR,
     MDNRNN,
     HeadsLoss,

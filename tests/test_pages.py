@@ -5,7 +5,7 @@ import base64
 import numpy as np
 
 from flows import pages
-from wm import figures
+from wm.pictures import figures
 
 
 def test_pictures_of_the_newest_round_are_in_place_and_large_ones_left_out(tmp_path, monkeypatch):

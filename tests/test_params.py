@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import tiny_world
 
-from wm import agent as agents
 from wm import params, worlds
 from wm.cli import main
-from wm.errors import UserError
-from wm.mdnrnn import MDNRNN
-from wm.vae import VAE
+from wm.core.errors import UserError
+from wm.models.mdnrnn import MDNRNN
+from wm.models.vae import VAE
+from wm.play import agent as agents
 
 ROOT = Path(__file__).parent.parent
 MISTAKES = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wm import parts
-from wm.mdnrnn import MDNRNN, MDNConfig, Sequences
-from wm.vae import VAE, VAEConfig
+from wm.models import parts
+from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences
+from wm.models.vae import VAE, VAEConfig
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def spy(name, function):
 names = sys.argv[1].split()
 for name in names:
     setattr(torch, name, spy(name, getattr(torch, name)))
-import wm.vae
+import wm.models.vae
 sys.exit(len(names) * 2 - len(called))
 """
 

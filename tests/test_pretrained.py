@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import STAGES, make_project
 
-from wm import earlier, files, history, lineage, models, params, pretrained, tracking
+from wm import params
 from wm.cli import main
+from wm.core import files, weights
+from wm.records import earlier, history, lineage, tracking
+from wm.release import pretrained
 
 AGENT = ("vae", "mdnrnn", "controller", "starts")
 
@@ -227,7 +230,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_agent_whole(scored, monk
         """The commit of the agent that is there."""
         folder = pretrained.folder("tiny")
         for kind in AGENT:
-            models.load(folder, kind)
+            weights.load(folder, kind)
         commit = files.read_record(folder / "made.json")["commit"]
         assert files.read_json(folder / "scores.json")["commit"] == commit
         return commit

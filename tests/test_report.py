@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from conftest import STAGES, make_project
 
-from wm import charts, files, paper, report
 from wm.cli import main
+from wm.core import files
+from wm.views import charts, paper, report
 
 ADDRESSES = {"src", "href", "poster", "srcset", "data", "action", "xlink:href"}
 

@@ -13,8 +13,11 @@ import pytest
 import tiny_world
 from conftest import STAGES, make_project
 
-from wm import expectation, files, history, journal, paper, table, tracking
 from wm.cli import main
+from wm.core import files, journal
+from wm.estimate import expectation
+from wm.records import history, tracking
+from wm.views import paper, table
 
 DREAM = """\
   tiny_dream:

@@ -15,13 +15,14 @@ import pytest
 import tiny_world
 import torch
 
-from wm import agent as agents
-from wm import cluster as clusters
-from wm import rollout, worlds
-from wm.cluster import Cluster
-from wm.errors import DamagedData, UserError
-from wm.mdnrnn import MDNRNN, MDNConfig
-from wm.vae import VAE, VAEConfig
+from wm import worlds
+from wm.core.errors import DamagedData, UserError
+from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.vae import VAE, VAEConfig
+from wm.play import agent as agents
+from wm.play import cluster as clusters
+from wm.play import rollout
+from wm.play.cluster import Cluster
 
 TINY, STILL = tiny_world.Tiny(), np.zeros(2, np.float32)
 
@@ -167,7 +168,7 @@ def test_stalled_and_long_episodes_end_early_and_no_others_do(stall, limit):
 
 
 def test_what_is_recorded_is_what_was_seen_and_done(tmp_path):
-    from wm import episodes
+    from wm.core import episodes
 
     data, about = rollout.record(TINY, explorer(3), pairs(5), 3)
     episodes.write_manifest(
@@ -253,7 +254,7 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(monkeypatch):
 
 PARENT = """\
 import os, sys, time
-from wm.cluster import Cluster
+from wm.play.cluster import Cluster
 def pid(work, shared):
     time.sleep(0.5)
     return os.getpid()

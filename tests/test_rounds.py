@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from flows import rounds
 from wm import params
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 TEXT = (Path(__file__).parent.parent / "params.yaml").read_text()
 

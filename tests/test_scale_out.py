@@ -14,7 +14,7 @@ import pytest
 import tiny_world
 from conftest import make_project
 
-from wm import rollout
+from wm.play import rollout
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(tiny_world.__file__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wm.controller import Layout
-from wm.errors import UserError
-from wm.search_space import Space
+from wm.core.errors import UserError
+from wm.models.controller import Layout
+from wm.search.space import Space
 
 D, A, K = 6, 3, 2
 LAYOUT = Layout(inputs=D, actions=A)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.flow_project import ROOT, STAGES, Project
-from wm import spool, tracking
-from wm.journal import Journal
+from wm.core.journal import Journal
+from wm.records import spool, tracking
 
 
 def free_port() -> int:
@@ -59,7 +59,7 @@ def servers():
 def test_mlflow_killed_during_a_stage_has_every_metric_once_after_the_next_run(tmp_path, servers, monkeypatch, capfd):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-c", f"from wm import tracking; tracking.ui({port})"]
+    command = [sys.executable, "-c", f"from wm.records import tracking; tracking.ui({port})"]
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.delenv("WM_TRACKING", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from flows.services import VARIABLE, Service, Services
-from wm import watchdog
-from wm.errors import UserError
+from wm.core import watchdog
+from wm.core.errors import UserError
 
 LISTENS = """
 import socket, subprocess, sys, time

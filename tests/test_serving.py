@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm import agent, agent_model, rollout, worlds
-from wm.controller import save_controller
-from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.vae import VAE, VAEConfig, save_vae
+from wm import worlds
+from wm.models.controller import save_controller
+from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.models.vae import VAE, VAEConfig, save_vae
+from wm.play import agent, rollout
+from wm.release import agent_model
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12
@@ -79,8 +81,8 @@ import importlib.metadata, re, sys
 from pathlib import Path
 import mlflow, numpy as np
 from packaging.requirements import Requirement
-from wm import agent_model
-from wm.sender import REQUIREMENTS
+from wm.release import agent_model
+from wm.records.sender import REQUIREMENTS
 
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()

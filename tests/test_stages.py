@@ -23,18 +23,18 @@ import torch
 from conftest import STAGES, make_project
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from wm import files, models, seeds
-from wm.agent import AgentFiles
-from wm.agent import layout as layout_of
 from wm.cli import main
-from wm.contenders import Contender, Contenders
-from wm.controller import Layout, load_controller
-from wm.episodes import EpisodeSet
-from wm.evolution import CMAES
-from wm.fitness import Scorer
-from wm.imitation import average, newest
-from wm.journal import read
-from wm.mdnrnn import load_mdnrnn, save_mdnrnn
+from wm.core import files, seeds, weights
+from wm.core.episodes import EpisodeSet
+from wm.core.journal import read
+from wm.models.controller import Layout, load_controller
+from wm.models.mdnrnn import load_mdnrnn, save_mdnrnn
+from wm.play.agent import AgentFiles
+from wm.play.agent import layout as layout_of
+from wm.search.cmaes import CMAES
+from wm.search.contenders import Contender, Contenders
+from wm.search.fitness import Scorer
+from wm.search.imitation import average, newest
 from wm.stages import evolve
 from wm.stages.evolve import EvolveConfig
 
@@ -286,7 +286,9 @@ def test_a_second_round_goes_on_from_the_first(copy, capsys):
     assert second.shards[:3] == first.shards and len(second) == 24
     second.verify()
     assert not {e["seed"] for e in first.episodes} & {e["seed"] for e in second.episodes[12:]}
-    before, after = (models.load(copy / f"runs/{name}/train_vae", "vae")[1]["mu.weight"] for name in ("tiny", "tiny-2"))
+    before, after = (
+        weights.load(copy / f"runs/{name}/train_vae", "vae")[1]["mu.weight"] for name in ("tiny", "tiny-2")
+    )
     assert 0 < float((after - before).abs().max()) < 0.1, "V did not start from the first round's"
     assert EpisodeSet(copy / "runs/tiny-2/encode").steps == second.steps
     lines = read(copy / "runs/tiny-2/evolve/metrics.jsonl")
@@ -432,7 +434,7 @@ def test_ablations_and_dreams_are_one_number_away(copy, capsys):
 def test_an_untrained_memory_is_one_number_away(copy):
     change(("evolve: {", "evolve: {untrained: true, "))
     assert main(["evolve", "tiny"]) == 0
-    trained, used = (models.load(Path("runs/tiny") / stage, "mdnrnn")[1] for stage in ("train_mdn", "evolve"))
+    trained, used = (weights.load(Path("runs/tiny") / stage, "mdnrnn")[1] for stage in ("train_mdn", "evolve"))
     assert all(used[name].shape == tensor.shape for name, tensor in trained.items())
     assert not torch.equal(used["lstm.weight_h"], trained["lstm.weight_h"])
     vae = [hashes(Path("runs/tiny") / stage)["vae.safetensors"] for stage in ("train_vae", "evolve")]

@@ -13,9 +13,12 @@ import pytest
 import tiny_world
 from conftest import make_project
 
-from wm import files, params, sweep, tracking
+from wm import params
 from wm.cli import main
-from wm.errors import UserError
+from wm.core import files
+from wm.core.errors import UserError
+from wm.records import tracking
+from wm.views import sweep
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = "".join(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from conftest import make_project
 
-from wm import files, table
 from wm.cli import main
+from wm.core import files
 from wm.stages.evaluate import interval
+from wm.views import table
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from gymnasium.utils.env_checker import check_env
 from world_contract import check_world
 
 from wm import worlds
-from wm.errors import UserError
-from wm.worlds import doom, take_cover
-from wm.worlds.take_cover import TakeCoverEnv, buttons
+from wm.core.errors import UserError
+from wm.worlds.take_cover import doom, world
+from wm.worlds.take_cover.world import TakeCoverEnv, buttons
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,8 +51,8 @@ def test_gymnasium_checker(env):
 
 
 def test_the_scenario_is_vizdooms_at_skill_4():
-    game = take_cover.configure("160x120")
-    assert game.get_doom_skill() == 4 and Path(game.get_doom_scenario_path()).name == "take_cover.wad"
+    game = world.configure("160x120")
+    assert game.get_doom_skill() == 4 and Path(game.get_doom_scenario_path()).name == "world.wad"
 
 
 def digest(env: gymnasium.Env, seed: int, hold: int = 10) -> str:
@@ -94,7 +94,7 @@ def test_the_game_is_the_same_at_every_resolution(env):
 
 
 def test_who_lives_to_the_last_tic_is_truncated_there(env, monkeypatch):
-    monkeypatch.setattr(take_cover, "MAX_TICS", 30)
+    monkeypatch.setattr(world, "MAX_TICS", 30)
     env.reset(seed=0)
     ends = [env.step(np.zeros(1, np.float32))[2:4] for _ in range(30)]
     assert ends == [(False, False)] * 29 + [(False, True)]

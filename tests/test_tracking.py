@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm import agent, earlier, figures, files, lineage, rollout, run_notes, spool, tracking, worlds
-from wm.controller import save_controller
-from wm.errors import UserError
-from wm.journal import Journal
-from wm.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.vae import VAE, VAEConfig, save_vae
+from wm import worlds
+from wm.core import files
+from wm.core.errors import UserError
+from wm.core.journal import Journal
+from wm.models.controller import save_controller
+from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.models.vae import VAE, VAEConfig, save_vae
+from wm.pictures import figures
+from wm.play import agent, rollout
+from wm.records import earlier, lineage, run_notes, spool, tracking
 
 PACKAGE = Path(tracking.__file__).parents[1]
 FRAMES = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
@@ -98,7 +102,7 @@ def make_data(root):
 
 
 def test_nothing_of_mlflow_is_imported_before_it_is_needed():
-    code = "import sys, wm.sender, wm.spool, wm.gate; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, wm.records.sender, wm.records.spool, wm.release.gate; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE).returncode == 0
 
 
@@ -304,8 +308,8 @@ def test_after_kill_9_no_process_is_left_and_the_next_run_tells_what_happened(ro
     code = f"""
     import time
     from pathlib import Path
-    from wm import tracking
-    from wm.journal import Journal
+    from wm.records import tracking
+    from wm.core.journal import Journal
     with tracking.stage_run(stage="evolve", name="killed", world="car_racing", experiment="car_racing",
                             config={{}}, inputs=[], output=Path("runs/killed"), live=Path(".wm/work/k/live.jsonl"),
                             root=Path({str(root)!r})):
@@ -349,7 +353,7 @@ def _read(path):
 def test_a_journal_that_is_rewritten_is_read_again(tmp_path):
     import mlflow  # noqa: F401  the sender finds it in sys.modules
 
-    from wm.sender import Sender
+    from wm.records.sender import Sender
 
     told = []
 
@@ -396,7 +400,7 @@ def test_the_digest_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
 def test_the_page_opens_on_the_loopback_address_only(root):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = f"from wm import tracking; tracking.ui({port}, {str(root)!r})"
+    code = f"from wm.records import tracking; tracking.ui({port}, {str(root)!r})"
     server = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(PACKAGE)},

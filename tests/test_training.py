@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from wm import episodes
-from wm.checkpoints import Checkpoints
-from wm.episodes import EpisodeSet, Shard, frame_columns, latent_columns
-from wm.errors import UserError
-from wm.journal import Journal, read
-from wm.mdnrnn import MDNRNN, MDNConfig
-from wm.seeds import Purpose, generator
+from wm.core import episodes
+from wm.core.checkpoints import Checkpoints
+from wm.core.episodes import EpisodeSet, Shard, frame_columns, latent_columns
+from wm.core.errors import UserError
+from wm.core.journal import Journal, read
+from wm.core.seeds import Purpose, generator
+from wm.core.workspace import Workspace
+from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.vae import VAE, VAEConfig, save_vae
 from wm.stages.train_mdn import MDNTask, Streams, TrainMDNConfig
 from wm.stages.train_vae import TrainVAEConfig, VAETask, train_vae
-from wm.training import TrainConfig, fit, learning_rate
-from wm.vae import VAE, VAEConfig, save_vae
-from wm.workspace import Workspace
+from wm.stages.training import TrainConfig, fit, learning_rate
 
 LENGTHS = [9, 4, 12, 7, 3, 10, 8, 5, 11, 6, 9, 4]
 EVERY = dict(report_every=3, held_out_every=4, checkpoint_every=2, threads=1)

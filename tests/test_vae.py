@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm import convolutions
-from wm.vae import VAE, SigmoidError, VAEConfig, load_vae, save_vae
+from wm.models import convolutions
+from wm.models.vae import VAE, SigmoidError, VAEConfig, load_vae, save_vae
 
 
 class PlainVAE(nn.Module):

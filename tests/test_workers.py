@@ -12,7 +12,7 @@ import pytest
 
 from flows import checkout, lockfile
 from tests.flow_project import STAGES, Project
-from wm.errors import UserError
+from wm.core.errors import UserError
 
 TRACKED = {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 """By an MLflow server that is not there."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wm.errors import DamagedData, UserError
+from wm.core.errors import DamagedData, UserError
 
 if TYPE_CHECKING:
     from wm.params import AgentEntry, Experiment
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     args = _parser().parse_args(argv)
     try:
-        from wm import watchdog
+        from wm.core import watchdog
 
         watchdog.start()
         return args.command(args) or 0
@@ -160,26 +160,29 @@ def _pretrained(command: argparse.ArgumentParser, text: str) -> None:
 
 def _run_stage(args: argparse.Namespace) -> None:
     if getattr(args, "pretrained", False):
-        from wm import pretrained
+        from wm.release import pretrained
 
         print(pretrained.score(args.name))
         return
-    from wm.stages.run import run_stage
+    from wm.run import run_stage
 
     run_stage(args.stage, args.name)
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from wm import budget, estimate, expectation, files, params
+    from wm import params
+    from wm.core import files
+    from wm.estimate import expectation, needs
+    from wm.search import budget
 
     limit, everything = budget.seconds(args.budget) if args.budget is not None else None, params.load()
     _can_write("--seconds", args.seconds)
-    found = estimate.measure(everything, args.name, args.only)
+    found = needs.measure(everything, args.name, args.only)
     if args.seconds:
         files.write_json(args.seconds, {one.address: round(one.seconds, 1) for one in found})
-    print(estimate.report(args.name, found, whole=not args.only))
+    print(needs.report(args.name, found, whole=not args.only))
     try:
-        if told := estimate.prospect(everything, args.name, found, limit):
+        if told := needs.prospect(everything, args.name, found, limit):
             print(told)
     except expectation.TooShort:
         raise
@@ -188,14 +191,14 @@ def _estimate(args: argparse.Namespace) -> None:
 
 
 def _watch(args: argparse.Namespace) -> None:
-    from wm import watch
+    from wm.views import watch
 
     folder, _, tau = _whole_agent(args)
     print(watch.watch(folder, args.seed, args.out, args.steps, tau))
 
 
 def _dream(args: argparse.Namespace) -> None:
-    from wm import watch
+    from wm.views import watch
 
     folder, model, tau = _whole_agent(args)
     print(watch.dream(folder, model, args.seed, args.out, args.steps, tau))
@@ -212,7 +215,8 @@ def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
             raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
     _can_write("--out", args.out, (".mp4", ".gif"))
     if args.pretrained:
-        from wm import files, pretrained
+        from wm.core import files
+        from wm.release import pretrained
 
         folder = pretrained.folder(args.name)
         return folder, folder, args.tau or files.read_record(folder / "made.json")["tau"]
@@ -235,7 +239,8 @@ def _can_write(option: str, path: Path | None, kinds: Sequence[str] = ()) -> Non
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from wm import calibration, params
+    from wm import params
+    from wm.views import calibration
 
     if args.episodes < 1:
         raise UserError(f"--episodes is {args.episodes}: expected 1 or more")
@@ -243,31 +248,32 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from wm import params, pretrained
+    from wm import params
+    from wm.release import pretrained
 
     print(pretrained.keep(params.load(), args.name, args.commit))
 
 
 def _results(args: argparse.Namespace) -> None:
-    from wm import results, table
+    from wm.views import results, table
 
     print(results.write(args.names, args.out or table.RESULTS, args.machine))
 
 
 def _lineage(args: argparse.Namespace) -> None:
-    from wm import lineage
+    from wm.records import lineage
 
     print(lineage.text(lineage.of(args.name)))
 
 
 def _why(args: argparse.Namespace) -> None:
-    from wm import why
+    from wm.records import why
 
     print(why.why(args.a, args.b))
 
 
 def _report(args: argparse.Namespace) -> None:
-    from wm import report
+    from wm.views import report
 
     print(report.write(args.name, args.out or Path(f"{args.name}.html")))
 
@@ -285,7 +291,8 @@ def _found(name: str) -> tuple[AgentEntry, Experiment]:
 
 
 def _gate(args: argparse.Namespace) -> None:
-    from wm import gate, tracking
+    from wm.records import tracking
+    from wm.release import gate
 
     entry, experiment = _found(args.name)
     if tracking.off():
@@ -295,7 +302,8 @@ def _gate(args: argparse.Namespace) -> None:
 
 
 def _promote(args: argparse.Namespace) -> None:
-    from wm import registry, tracking
+    from wm.records import tracking
+    from wm.release import registry
 
     model = _registered(args.name)
     move = registry.by_hand(tracking.find_root(), model, args.name, args.version, args.reason)
@@ -303,14 +311,15 @@ def _promote(args: argparse.Namespace) -> None:
 
 
 def _rollback(args: argparse.Namespace) -> None:
-    from wm import registry, tracking
+    from wm.records import tracking
+    from wm.release import registry
 
     model = _registered(args.name)
     print(_moved(model, registry.roll_back(tracking.find_root(), model, args.reason)))
 
 
 def _registered(name: str) -> str:
-    from wm.sender import model_name
+    from wm.records.sender import model_name
 
     entry, experiment = _found(name)
     return model_name(experiment.world, entry.experiment, "agent")
@@ -327,13 +336,14 @@ def _reason(text: str) -> str:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from wm import params, sweep
+    from wm import params
+    from wm.views import sweep
 
     print(sweep.report(params.load(), args.name))
 
 
 def _table(args: argparse.Namespace) -> None:
-    from wm import table
+    from wm.views import table
 
     print(table.table(args.names))
 
@@ -352,7 +362,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _ui(args: argparse.Namespace) -> None:
-    from wm import tracking
+    from wm.records import tracking
 
     tracking.ui(args.port)
 

@@ -11,9 +11,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from wm import worlds
-from wm.config import Config
-from wm.errors import UserError
-from wm.gate import GateConfig
+from wm.core.config import Config
+from wm.core.errors import UserError
+from wm.release.gate import GateConfig
 from wm.stages.collect import CollectConfig
 from wm.stages.encode import EncodeConfig
 from wm.stages.evaluate import EvaluateConfig

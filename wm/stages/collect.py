@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from wm import agent as agents
-from wm import episodes, figures, models, rollout, seeds, worlds
-from wm.cluster import Cluster, ClusterConfig
-from wm.errors import UserError
-from wm.journal import bar
-from wm.workspace import Workspace
+from wm import worlds
+from wm.core import episodes, seeds, weights
+from wm.core.errors import UserError
+from wm.core.journal import bar
+from wm.core.workspace import Workspace
+from wm.pictures import figures
+from wm.play import agent as agents
+from wm.play import rollout
+from wm.play.cluster import Cluster, ClusterConfig
 
 BYTES_A_FRAME = 64 * 64 * 3
 """What a frame takes before compression; the disk is checked for a quarter of it a step, which no world exceeds."""
@@ -62,7 +65,7 @@ def collect(
     carried = _carry_over(earlier, workspace.out) if earlier else []
     columns = episodes.frame_columns(worlds.get(world).spec.action_size)
     log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")
-    jobs = _jobs(config, world, seed, len(earlier) if earlier else 0, models.exists(actor, models.CONTROLLER_KIND))
+    jobs = _jobs(config, world, seed, len(earlier) if earlier else 0, weights.exists(actor, weights.CONTROLLER_KIND))
     waiting = [index for index in range(len(jobs)) if len(carried) + index not in log.done]
     shared = actor if any(not jobs[index].random for index in waiting) else None
     progress = bar(

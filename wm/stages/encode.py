@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from wm import episodes
-from wm.config import Config
-from wm.journal import bar
-from wm.vae import VAE, load_vae
-from wm.workspace import Workspace
+from wm.core import episodes
+from wm.core.config import Config
+from wm.core.journal import bar
+from wm.core.workspace import Workspace
+from wm.models.vae import VAE, load_vae
 
 
 class EncodeConfig(Config):

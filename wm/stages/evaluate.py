@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from wm import agent as agents
-from wm import figures, files, rollout, seeds, videos, worlds
-from wm.checkpoints import Checkpoints
-from wm.cluster import Cluster, ClusterConfig
-from wm.errors import UserError
-from wm.journal import bar
-from wm.workspace import Workspace
+from wm import worlds
+from wm.core import files, seeds
+from wm.core.checkpoints import Checkpoints
+from wm.core.errors import UserError
+from wm.core.journal import bar
+from wm.core.workspace import Workspace
+from wm.pictures import figures, videos
+from wm.play import agent as agents
+from wm.play import rollout
+from wm.play.cluster import Cluster, ClusterConfig
 
 RESAMPLES = 10_000
 FILM_EVERY = 2

@@ -19,17 +19,20 @@ import torch
 from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
-from wm import agent as agents
-from wm import budget, figures, imitation, journal, models, seeds, worlds
-from wm.cluster import Cluster, ClusterConfig
-from wm.contenders import Contender, Contenders, PlayedEpisodes
-from wm.controller import Layout, load_controller, save_controller
-from wm.errors import UserError
-from wm.evolution import CMAES, CMAConfig
-from wm.fitness import Scorer
-from wm.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
-from wm.search_space import Space
-from wm.workspace import Workspace
+from wm import worlds
+from wm.core import journal, seeds, weights
+from wm.core.errors import UserError
+from wm.core.workspace import Workspace
+from wm.models.controller import Layout, load_controller, save_controller
+from wm.models.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
+from wm.pictures import figures
+from wm.play import agent as agents
+from wm.play.cluster import Cluster, ClusterConfig
+from wm.search import budget, imitation
+from wm.search.cmaes import CMAES, CMAConfig
+from wm.search.contenders import Contender, Contenders, PlayedEpisodes
+from wm.search.fitness import Scorer
+from wm.search.space import Space
 
 
 class EvolveConfig(ClusterConfig, CMAConfig):
@@ -340,10 +343,10 @@ def _start(
     """x0 from the earlier agent, zeros where there is none; and which round this is, from 0.
 
     With the same V and M it is that agent's controller (where C reads more than that one did, the rest starts without
-    weight), with others one that imitates it (`wm.imitation`).
+    weight), with others one that imitates it (`wm.search.imitation`).
     A round's tracks and random numbers are its own: another round's would be known to the controller already.
     """
-    if not models.exists(previous, models.CONTROLLER_KIND):
+    if not weights.exists(previous, weights.CONTROLLER_KIND):
         return np.zeros(layout.size, np.float32), 0
     params, earlier, about = load_controller(previous)
     actor, now = agents.AgentFiles.read(previous), agents.AgentFiles.read(agent)

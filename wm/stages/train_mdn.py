@@ -14,13 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from wm import figures, journal, models, seeds, videos, worlds
-from wm.checkpoints import Tensors
-from wm.episodes import EpisodeSet
-from wm.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
-from wm.training import TrainConfig, fit
-from wm.vae import load_vae
-from wm.workspace import Workspace
+from wm import worlds
+from wm.core import journal, seeds, weights
+from wm.core.checkpoints import Tensors
+from wm.core.episodes import EpisodeSet
+from wm.core.workspace import Workspace
+from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
+from wm.models.vae import load_vae
+from wm.pictures import figures, videos
+from wm.stages.training import TrainConfig, fit
 
 POSTERIOR = ("mu", "logvar")
 HELD_OUT_WINDOWS = 4
@@ -122,7 +124,7 @@ class Streams:
 
 
 class MDNTask:
-    """Windows of latents, with M's state carried from one to the next; see `wm.training.Task`."""
+    """Windows of latents, with M's state carried from one to the next; see `wm.stages.training.Task`."""
 
     def __init__(self, model: MDNRNN, data: EpisodeSet, config: TrainMDNConfig, seed: int):
         self.model, self.data, self.config, self.seed = model.to(config.device), data, config, seed
@@ -178,9 +180,9 @@ def train_mdn(
     eyes = load_vae(vae)
     torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_MDN, 3).generate_state(1)[0])
     spec = worlds.get(world).spec
-    if models.exists(previous, models.MDNRNN_KIND):
+    if weights.exists(previous, weights.MDNRNN_KIND):
         model = load_mdnrnn(previous).requires_grad_(True)
-        models.check_same(previous, "train_mdn.model", model.config, config.model)
+        weights.check_same(previous, "train_mdn.model", model.config, config.model)
     else:
         model = MDNRNN(config.model, eyes.config.z_size, spec.action_size, spec.predicts_restart)
     task = MDNTask(model.train(), data, config, seed)
@@ -200,7 +202,7 @@ def _save_starts(data: EpisodeSet, world: str, out: Path) -> None:
         name: torch.from_numpy(np.stack([first[name] for first in firsts]).astype(np.float32))
         for name in ("mu", "logvar")
     }
-    models.save(out, models.STARTS_KIND, tensors, {"world": world})
+    weights.save(out, weights.STARTS_KIND, tensors, {"world": world})
 
 
 @torch.inference_mode()

@@ -10,12 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from wm import figures, journal, models, seeds
-from wm.checkpoints import Tensors
-from wm.episodes import EpisodeSet
-from wm.training import TrainConfig, fit
-from wm.vae import VAE, VAEConfig, load_vae, save_vae
-from wm.workspace import Workspace
+from wm.core import journal, seeds, weights
+from wm.core.checkpoints import Tensors
+from wm.core.episodes import EpisodeSet
+from wm.core.workspace import Workspace
+from wm.models.vae import VAE, VAEConfig, load_vae, save_vae
+from wm.pictures import figures
+from wm.stages.training import TrainConfig, fit
 
 HELD_OUT_FRAMES = 512
 HELD_OUT_CHUNK = 64
@@ -29,7 +30,7 @@ class TrainVAEConfig(TrainConfig):
 
 
 class VAETask:
-    """Batches of frames from a pool of episodes; see `wm.training.Task`."""
+    """Batches of frames from a pool of episodes; see `wm.stages.training.Task`."""
 
     def __init__(self, model: VAE, data: EpisodeSet, config: TrainVAEConfig, seed: int):
         self.model, self.data, self.config = model.to(config.device), data, config
@@ -114,9 +115,9 @@ def train_vae(
     episodes = EpisodeSet(data)
     episodes.verify()
     torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_VAE, 3).generate_state(1)[0])
-    if models.exists(previous, models.VAE_KIND):
+    if weights.exists(previous, weights.VAE_KIND):
         model = load_vae(previous).requires_grad_(True)
-        models.check_same(previous, "train_vae.model", model.config, config.model)
+        weights.check_same(previous, "train_vae.model", model.config, config.model)
     else:
         model = VAE(config.model)
     task = VAETask(model.train(), episodes, config, seed)

@@ -37,11 +37,9 @@ def get(name: str) -> World:
     return getattr(importlib.import_module(module), attribute)()
 
 
-register("car_racing", "wm.worlds.car_racing:CarRacing")
-register("take_cover", "wm.worlds.take_cover:TakeCover")
+register("car_racing", "wm.worlds.car_racing.world:CarRacing")
+register("take_cover", "wm.worlds.take_cover.world:TakeCover")
 
-gymnasium.register("wm/CarRacing-v0", entry_point="wm.worlds.car_racing:FastCarRacing", max_episode_steps=1000)
-gymnasium.register("wm/TakeCover-v0", entry_point="wm.worlds.take_cover:TakeCoverEnv", max_episode_steps=2100)
-gymnasium.register(
-    "wm/Dream-v0", entry_point="wm.worlds.dream:DreamEnv", vector_entry_point="wm.worlds.dream:DreamVectorEnv"
-)
+gymnasium.register("wm/CarRacing-v0", entry_point="wm.worlds.car_racing.world:FastCarRacing", max_episode_steps=1000)
+gymnasium.register("wm/TakeCover-v0", entry_point="wm.worlds.take_cover.world:TakeCoverEnv", max_episode_steps=2100)
+gymnasium.register("wm/Dream-v0", entry_point="wm.gym.dream:DreamEnv", vector_entry_point="wm.gym.dream:DreamVectorEnv")

@@ -1,0 +1,96 @@
+"""What makes a run resumable: everything that the next step needs, whole or not there.
+
+A checkpoint is a new folder with tensors.safetensors, state.json and a manifest of their sha256; it is synced to disk
+before the pointer file `latest` is renamed onto it. A kill at any moment leaves the previous one in force. Checkpoints
+live outside a stage's outputs (DVC deletes those before it runs a stage), in a folder named by the stage's
+fingerprint: its configuration, inputs and code. A run with other numbers never finds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from wm.core import files
+from wm.core.errors import DamagedData
+
+Tensors = dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """Numbered checkpoints in `folder`; the two newest are kept."""
+
+    KEEP = 2
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
+        """Writes checkpoint `step`: arrays, and state that JSON can hold (integers of any size)."""
+        target = self.folder / f"step-{step:09d}"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        digests = {
+            "tensors.safetensors": files.write_bytes(target / "tensors.safetensors", data),
+            "state.json": files.write_json(target / "state.json", {"step": step, **state}),
+        }
+        files.write_json(target / "manifest.json", digests)
+        _sync(target)
+        files.write_bytes(self.folder / "latest", target.name.encode())
+        _sync(self.folder)
+        for old in sorted(self.folder.glob("step-*"))[: -self.KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load(self) -> tuple[Tensors, dict[str, Any]] | None:
+        """The newest whole checkpoint as (tensors, state), or None; a damaged one is passed over for the one before."""
+        pointer = self.folder / "latest"
+        newest = pointer.read_text() if pointer.exists() else ""
+        for target in sorted(self.folder.glob("step-*"), reverse=True):
+            if target.name > newest:  # written, but never pointed to
+                continue
+            try:
+                for name, digest in files.read_json(target / "manifest.json").items():
+                    files.check(target / name, digest)
+            except DamagedData as error:
+                print(f"checkpoint passed over: {error}", file=sys.stderr)
+                continue
+            tensors = safetensors.numpy.load((target / "tensors.safetensors").read_bytes())
+            return tensors, files.read_json(target / "state.json")
+        return None
+
+    def clear(self) -> None:
+        """Deletes all of them: the stage's outputs are whole."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], module: str) -> str:
+    """What a run of a stage is a function of: its configuration, its inputs' digests, and all its code."""
+    top = Path(__file__).parents[1]
+    code = {
+        path.relative_to(top).as_posix(): files.sha256(path)
+        for room in ROOMS
+        for path in sorted((top / room).rglob("*.py"))
+    }
+    content = json.dumps([stage, module, config, inputs, code], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+ROOMS = ("core", "pictures", "models", "worlds", "play", "dream", "search", "stages")
+"""The folders of wm/ whose code can change what a stage writes. What stands around them cannot."""
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

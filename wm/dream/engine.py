@@ -1,0 +1,298 @@
+"""Episodes inside M: candidates times episodes as one batch, one fused step (paper, sections 4 and A.2).
+
+A dream starts from a stored first frame: z is drawn from V's posterior, the LSTM's state is zero. Each step C
+acts on what it reads, M takes z and the action to the next state, and the next z is drawn from the mixture at
+temperature tau.
+
+What a row of the batch goes through is a function of (M, its controller, its episode's seed) alone: the noise
+of a step belongs to the episode's seed, so all candidates of a generation meet the same luck, and a CPU works
+on chunks whose width is a multiple of `WIDTH`, each on one thread, so that neither threads nor neighbours
+change a bit.
+
+Everything is laid out feature by feature, [features, B]: each gate, each mixture component and each state is
+then one contiguous slab, and the state is one matrix whose slices are the inputs of C, of the LSTM and of the
+heads:
+
+    rows:   c [H] | z [Z] | h [H] | 1 | act [A] | restart [0 or 1]
+    C reads ^-----------------------^ (from z on, if it does not read c)
+    LSTM reads      ^-----------------------------------------------^
+    heads read              ^-------^
+
+B rows of the batch (an episode of a candidate each), P candidates, E episodes, N stored frames, Z latent,
+H hidden, A action, K mixtures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.core import weights
+from wm.core.errors import DamagedData
+from wm.dream.step import NOISE_STEPS, Room
+from wm.models.controller import Layout
+from wm.models.mdnrnn import MDNRNN, Mixture
+from wm.worlds.base import World
+
+CHECK_STEPS = 16
+"""Steps between looks at who is still alive: a look waits for the device."""
+WIDTH = 32
+"""Batches on a CPU are multiples of this, filled up with dead rows: whole vector registers."""
+CHUNK = 256
+"""Rows that a CPU thread plays at once; measured (python -m bench.dream)."""
+GPU_CHUNK = 16384
+GPU_WIDTH = 256
+"""On a GPU a batch shrinks by halves, down to this: each width is a captured graph."""
+REWARDS = ("head", "survival")
+
+
+class EpisodeNoise:
+    """The luck of one dreamed episode, a function of its seed: its first frame, and all noise after.
+
+    Args:
+        seed: of the episode, not negative.
+        z_size: Z.
+    """
+
+    def __init__(self, seed: int, z_size: int):
+        self.seed, self.z_size = int(seed), z_size
+
+    def start(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """The first z [Z], drawn from the posterior of one of the N stored frames, mu and logvar [N, Z]."""
+        rng = self._rng(0)
+        index = int(rng.integers(len(mu)))
+        eps = torch.from_numpy(rng.standard_normal(self.z_size, np.float32)).to(mu)
+        return torch.addcmul(mu[index], (0.5 * logvar[index]).exp(), eps)
+
+    def block(self, index: int) -> np.ndarray:
+        """[NOISE_STEPS, 2, Z] float32 from step index * NOISE_STEPS on: uniform in [0, 1), normal."""
+        rng, shape = self._rng(index + 1), (NOISE_STEPS, self.z_size)
+        return np.stack([rng.random(shape, np.float32), rng.standard_normal(shape, np.float32)], axis=1)
+
+    def _rng(self, place: int) -> np.random.Generator:
+        """Philox is counter-based: every place has its own numbers, without drawing those before it."""
+        return np.random.Generator(np.random.Philox(key=[self.seed, 0xD3EA], counter=[0, 0, 0, place]))
+
+
+def draw(mixture: Mixture, tau: float, uniform: Tensor, eps: Tensor) -> Tensor:
+    """The next z [..., Z] at temperature tau from a mixture [..., K, Z] and its luck, each [..., Z].
+
+    The component is the first whose cumulative weight, of softmax(log_pi / tau), reaches `uniform`; the
+    deviation is sigma * sqrt(tau) (paper, A.2).
+    """
+    cumulative = torch.softmax(mixture.log_pi / tau, dim=-2).cumsum(-2)
+    k = (uniform.unsqueeze(-2) > cumulative[..., :-1, :]).sum(-2, keepdim=True)
+    mu, log_sigma = mixture.mu.gather(-2, k).squeeze(-2), mixture.log_sigma.gather(-2, k).squeeze(-2)
+    return mu + log_sigma.exp() * math.sqrt(tau) * eps
+
+
+def load_starts(folder: Path) -> tuple[Tensor, Tensor]:
+    """mu, logvar [N, Z]: V's posteriors of real episodes' first frames, as `train_mdn` left them in `folder`.
+
+    Raises:
+        DamagedData: the file is missing, or holds something else.
+    """
+    _, tensors = weights.load(folder, weights.STARTS_KIND)
+    mu, logvar = tensors.get("mu"), tensors.get("logvar")
+    if mu is None or logvar is None or mu.ndim != 2 or mu.shape != logvar.shape or not len(mu):
+        raise DamagedData(f"starts.safetensors in {folder} must hold mu and logvar [N, Z]: run train_mdn again")
+    return mu.float(), logvar.float()
+
+
+def takes_tensors(world: World, actions: int) -> bool:
+    """Whether the world's `squash` works on tensors of a device; on a CPU it is always given arrays."""
+    try:
+        return isinstance(world.squash(torch.zeros(1, actions, device="meta")), Tensor)
+    except (TypeError, NotImplementedError, RuntimeError):
+        return False
+
+
+def default_reward(mdnrnn: MDNRNN, reward: str | None) -> str:
+    """What a dream's reward is: `reward`, or for None M's reward head where it has one, else survival.
+
+    Raises:
+        ValueError: reward is unknown, or M lacks the head.
+    """
+    if reward is None:
+        return "survival" if mdnrnn.reward is None else "head"
+    if reward not in REWARDS:
+        raise ValueError(f"unknown reward {reward!r}: expected one of {', '.join(REWARDS)}")
+    if reward == "head" and mdnrnn.reward is None:
+        raise ValueError("reward 'head' needs a model that has one: set reward_head, or use 'survival'")
+    return reward
+
+
+class Dream:
+    """Scores controllers inside M.
+
+    Args:
+        mdnrnn: M.
+        starts: mu and logvar [N, Z] of the first frames that dreams start from.
+        world: whose `squash` turns C's outputs into actions; on a GPU it must take tensors.
+        layout: how a flat vector is read as a controller.
+        inputs: which states C reads, a subset of ("z", "h", "c") in C's order.
+        tau: temperature.
+        max_steps: steps after which an episode ends anyway.
+        reward: "head" for M's prediction, "survival" for 1 a step; None is the head where M has one.
+        device: "cpu" or "cuda".
+        threads: CPU threads, each with chunks of its own. The scores do not depend on it.
+    Raises:
+        ValueError: an argument is impossible, or M lacks the reward head.
+    """
+
+    def __init__(
+        self,
+        mdnrnn: MDNRNN,
+        starts: tuple[Tensor, Tensor],
+        world: World,
+        layout: Layout,
+        inputs: Sequence[str],
+        *,
+        tau: float,
+        max_steps: int,
+        reward: str | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+    ):
+        self.z_size, self.hidden, self.actions = mdnrnn.z_size, mdnrnn.config.hidden, mdnrnn.action_size
+        self.mixtures, self.reads_restart = mdnrnn.config.mixtures, mdnrnn.reads_restart
+        self.world, self.layout, self.inputs, self.tau = world, layout, tuple(inputs), tau
+        self.max_steps, self.reward, self.threads = max_steps, default_reward(mdnrnn, reward), threads
+        self.device = torch.device(device)
+        self.mu, self.logvar = (start.float().cpu() for start in starts)
+        self._check()
+        with torch.no_grad():
+            self._fuse(mdnrnn)
+        self._rooms: dict[tuple[int, int], Room] = {}
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        mdnrnn: MDNRNN,
+        world: World,
+        layout: Layout,
+        inputs: Sequence[str],
+        tau: float,
+        **options: Any,
+    ) -> Dream:
+        """A dream that starts where `folder`, of the train_mdn stage, says; `max_steps` is the world's."""
+        options = {"max_steps": world.spec.max_steps, **options}
+        return cls(mdnrnn, load_starts(folder), world, layout, inputs, tau=tau, **options)
+
+    def _check(self) -> None:
+        """The errors that a user can cause."""
+        sizes = {"z": self.z_size, "h": self.hidden, "c": self.hidden}
+        if not self.tau > 0:
+            raise ValueError(f"temperature tau must be positive, not {self.tau}")
+        if self.max_steps < 1 or self.threads < 1:
+            raise ValueError(f"max_steps and threads must be 1 or more, not {self.max_steps}, {self.threads}")
+        if unknown := [name for name in self.inputs if name not in sizes]:
+            raise ValueError(f"unknown controller input {unknown[0]!r}: expected one of {', '.join(sizes)}")
+        inputs = sum(sizes[name] for name in self.inputs)
+        if (self.layout.inputs, self.layout.actions) != (inputs, self.actions):
+            raise ValueError(
+                f"a controller of {self.layout.inputs} inputs and {self.layout.actions} actions "
+                f"does not fit this model, which gives it {inputs} and takes {self.actions}"
+            )
+        if self.mu.shape[1:] != (self.z_size,):
+            raise ValueError(f"starts are {list(self.mu.shape)}: expected [N, {self.z_size}] for this model")
+        if self.device.type != "cpu" and not takes_tensors(self.world, self.actions):
+            raise ValueError(
+                f"the squash of {type(self.world).__name__} reads NumPy arrays only: make it "
+                f"take tensors too, or dream on the CPU rather than on {self.device}"
+            )
+
+    def _fuse(self, mdnrnn: MDNRNN) -> None:
+        """M's weights as the two matrices that a step multiplies; biases are columns, for the constant 1."""
+        z = self.z_size
+        reads_z, reads_act = mdnrnn.lstm.weight_x.split([z, len(mdnrnn.lstm.weight_x) - z])
+        rows = torch.cat([reads_z, mdnrnn.lstm.weight_h, mdnrnn.lstm.bias[None], reads_act])
+        i, f, g, o = rows.t().chunk(4)
+        self.lstm = torch.cat([i, f, o, g]).to(self.device)
+        heads = {"mixture": mdnrnn.mixture, "reward": mdnrnn.reward, "done": mdnrnn.done}
+        if self.reward == "survival":
+            del heads["reward"]
+        present = {name: head for name, head in heads.items() if head is not None}
+        columns = [torch.cat([head.weight, head.bias[:, None]], dim=1) for head in present.values()]
+        self.heads = torch.cat(columns).to(self.device)
+        self.heads[: self.mixtures * z] /= self.tau  # the first third of the mixture: the components' logits
+        self.extra_heads = list(present)[1:]
+
+    def scores(self, params: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Dreams every episode with every candidate.
+
+        Args:
+            params: [P, n] float32 controllers.
+            seeds: E seeds; the same seed is the same first z and the same noise for every candidate.
+        Returns:
+            scores [P, E] float64, NaN where a controller's output was not finite; lengths [P, E] int64 steps.
+        Raises:
+            ValueError: the controllers have another size than the layout says.
+        """
+        params = np.ascontiguousarray(params, np.float32)
+        if params.ndim != 2 or params.shape[1] != self.layout.size:
+            raise ValueError(f"expected controllers [P, {self.layout.size}], not {list(params.shape)}")
+        shape = len(params), len(seeds)
+        candidate, episode = (index.ravel() for index in np.indices(shape))
+        noise = [EpisodeNoise(seed, self.z_size) for seed in seeds]
+        width = CHUNK if self.device.type == "cpu" else GPU_CHUNK
+
+        def play(start: int) -> tuple[np.ndarray, np.ndarray]:
+            part = slice(start, start + width)
+            which, place = np.unique(episode[part], return_inverse=True)
+            return self._play(params[candidate[part]], place, [noise[e] for e in which])
+
+        played = self._spread(play, range(0, len(candidate), width))
+        scores, lengths = (np.concatenate(arrays).reshape(shape) for arrays in zip(*played, strict=True))
+        return scores, lengths
+
+    def _spread(self, play, starts: range) -> list:
+        """`play` of each chunk, on `threads` threads of which each keeps torch to itself."""
+        before = torch.get_num_threads()
+        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            played = list(pool.map(play, starts))
+        torch.set_num_threads(before)  # torch takes the last call of any thread as the default of new ones
+        return played
+
+    @torch.inference_mode()
+    def _play(
+        self, params: np.ndarray, episode: np.ndarray, noise: list[EpisodeNoise]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One chunk: params [B, n], each row's place in `noise` [B] -> scores and lengths [B]."""
+        scores, lengths = np.zeros(len(params)), np.zeros(len(params), np.int64)
+        room = self._room(self._width(len(params)), len(noise))
+        room.begin(params, episode, torch.stack([one.start(self.mu, self.logvar) for one in noise]))
+        for step in range(0, self.max_steps, CHECK_STEPS):
+            if step % NOISE_STEPS == 0:
+                room.bring(np.stack([one.block(step // NOISE_STEPS) for one in noise], axis=-1))
+            room.run(min(CHECK_STEPS, self.max_steps - step))
+            alive = int(room.alive.sum())
+            if alive == 0:
+                break
+            if (width := self._width(alive)) < room.width:
+                room.write(scores, lengths)
+                room = self._room(width, len(noise)).take(room)
+        room.write(scores, lengths)
+        return scores, lengths
+
+    def _width(self, rows: int) -> int:
+        """Width of the batch that holds so many living rows."""
+        if self.device.type == "cpu":
+            return -(-rows // WIDTH) * WIDTH
+        return max(GPU_WIDTH, 1 << (rows - 1).bit_length())
+
+    def _room(self, width: int, episodes: int) -> Room:
+        """Buffers for so many rows; on a GPU the same ones every time: its graphs know them by address."""
+        if self.device.type == "cpu":
+            return Room(self, width, episodes)
+        if (width, episodes) not in self._rooms:
+            self._rooms[width, episodes] = Room(self, width, episodes)
+        return self._rooms[width, episodes]

@@ -1,0 +1,391 @@
+"""What is on record about how outputs were made: dvc.lock, params.yaml and runs/, here or at an earlier commit.
+
+DVC's files are read as what they are, YAML and a cache of files by md5; DVC itself is not needed.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from wm import worlds
+from wm.core.errors import DamagedData, UserError
+
+ZERO = "runs/zero/"
+STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+OWN = {"collect": ("seed",), "train_vae": ("seed",), "train_mdn": ("seed",), "evolve": ("seed", "tau")}
+"""What a stage reads of its entry in `models` or `agents`, besides the numbers of the experiment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A stage of a name: what it was made from, and what came out.
+
+    Attributes:
+        inputs: data folders -> DVC's md5 (None where a folder is not here).
+        output: DVC's md5 of runs/NAME/<stage>; None if it was not made.
+        code: files and folders of code -> DVC's md5; empty where DVC did not run the stage.
+        params: full dotted key of params.yaml -> value.
+        recorded: whether dvc.lock says so; else it is what params.yaml and the folders here say now.
+    """
+
+    stage: str
+    name: str
+    inputs: Mapping[str, str | None]
+    output: str | None
+    code: Mapping[str, str]
+    params: Mapping[str, Any]
+    recorded: bool
+
+    @property
+    def address(self) -> str:
+        """As in dvc.yaml: "train_vae@smoke"."""
+        return f"{self.stage}@{self.name}"
+
+    @property
+    def folder(self) -> str:
+        """runs/NAME/<stage>."""
+        return f"runs/{self.name}/{self.stage}"
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The parameters by their last names, which are the same for every experiment: {"seed": 0, "steps": 40}."""
+        return {_short(key): value for key, value in self.params.items()}
+
+
+class Snapshot:
+    """The project as it is here, or as git has it at a commit.
+
+    Args:
+        rev: a commit-ish; None for the files here.
+    """
+
+    def __init__(self, rev: str | None = None):
+        self.rev = rev
+        if rev is not None and not has(rev):
+            raise UserError(f"{rev!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
+
+    def text(self, path: str) -> str | None:
+        """A file that git keeps; None if there is none."""
+        if self.rev is not None:
+            return git("show", f"{self.rev}:./{path}", strip=False)
+        return Path(path).read_text() if Path(path).is_file() else None
+
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        """dvc.lock's stages by address."""
+        return self._yaml("dvc.lock").get("stages") or {}
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """params.yaml, unchecked: an old one need not fit today's schema."""
+        return self._yaml("params.yaml")
+
+    def _yaml(self, path: str) -> dict[str, Any]:
+        try:
+            return YAML(typ="safe", pure=True).load(self.text(path) or "") or {}
+        except YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = (f" at line {mark.line + 1}" if mark else "") + (f" of commit {self.rev}" if self.rev else "")
+            raise UserError(f"{path} is not valid YAML{where}: `git diff {path}` shows what was changed") from None
+
+    def read(self, step: Step, name: str) -> bytes | None:
+        """A file of a step's output: from its folder here, else from DVC's cache; None if neither has it."""
+        path = Path(step.folder, name)
+        if self.rev is None and path.is_file():
+            return path.read_bytes()
+        return _cached(step.output, name) if step.output else None
+
+    def json(self, step: Step, name: str) -> dict[str, Any]:
+        """As `read`, parsed; empty if there is none.
+
+        Raises:
+            DamagedData: it is not whole.
+        """
+        data = self.read(step, name)
+        try:
+            return json.loads(data) if data else {}
+        except ValueError:
+            raise DamagedData(
+                f"{step.folder}/{name} is not whole JSON: delete it and run `dvc checkout {step.address}`"
+            ) from None
+
+    def scores(self, step: Step) -> dict[str, Any]:
+        """What an `evaluate` says: its scores.json, or, where neither runs/ nor DVC's cache has it, what git has of it.
+
+        Returns:
+            as `evaluate` writes it; of metrics/NAME.json without each episode's score. Empty if there is none.
+        """
+        if step.output is None:
+            return {}
+        if found := self.json(step, "scores.json"):
+            return found
+        found = json.loads(self.text(f"metrics/{step.name}.json") or "{}").get("score", {})
+        world, drawing = step.numbers.get("world"), step.numbers.get("drawing")
+        if drawing is None and world in worlds.names():
+            drawing = worlds.get(world).spec.drawings[-1]
+        return found and {"world": world, "drawing": drawing, **found}
+
+    def steps(self, name: str) -> list[Step]:
+        """Every step behind the score of agent `name` (or behind model `name`), the first first.
+
+        Raises:
+            UserError: neither params.yaml nor dvc.lock knows the name.
+        """
+        last = self._last(name)
+        found: dict[str, Step] = {}
+
+        def visit(stage: str, name: str) -> None:
+            step = self._step(stage, name)
+            for folder in step.inputs:
+                if not folder.startswith(ZERO):
+                    _, other, before = Path(folder).parts
+                    if f"{before}@{other}" not in found:
+                        visit(before, other)
+            found[step.address] = step
+
+        visit(*last)
+        return list(found.values())
+
+    def _last(self, name: str) -> tuple[str, str]:
+        for stage, section in (("evaluate", "agents"), ("train_mdn", "models")):
+            if f"{stage}@{name}" in self.lock or name in (self.params.get(section) or {}):
+                return stage, name
+        where = f" at {self.rev}" if self.rev else ""
+        if not self.params:
+            raise UserError(f"there is no params.yaml here{where}: run from the repository's top")
+        known = {key: None for section in ("agents", "models") for key in self.params.get(section) or {}}
+        raise UserError(
+            f"{name!r} is not in `agents` or `models` of params.yaml{where}: expected one of {', '.join(known)}"
+        )
+
+    def _step(self, stage: str, name: str) -> Step:
+        entry = self.lock.get(f"{stage}@{name}")
+        if entry is None:
+            return self._unrecorded(stage, name)
+        deps = {dep["path"]: dep["md5"] for dep in entry.get("deps", ())}
+        outs = {out["path"]: out["md5"] for out in entry.get("outs", ())}
+        return Step(
+            stage=stage,
+            name=name,
+            inputs={path: md5 for path, md5 in deps.items() if path.startswith("runs/")},
+            output=outs.get(f"runs/{name}/{stage}"),
+            code={path: md5 for path, md5 in deps.items() if not path.startswith("runs/")},
+            params=dict(flat((entry.get("params") or {}).get("params.yaml") or {})),
+            recorded=True,
+        )
+
+    def _unrecorded(self, stage: str, name: str) -> Step:
+        """A step that DVC did not run: as params.yaml has it, with the folders that are here."""
+        models, agents = self.params.get("models") or {}, self.params.get("agents") or {}
+        kind, section = ("agents", agents) if stage in ("evolve", "evaluate") else ("models", models)
+        if name not in section:
+            raise UserError(f"{stage}@{name} is in neither dvc.lock nor params.yaml, so nothing says how it was made")
+        entry, own = section[name], f"runs/{name}"
+        after = f"runs/{entry.get('after', 'zero')}"
+        inputs = {
+            "collect": lambda: [f"{after}/collect", f"runs/{entry.get('actor', 'zero')}/evolve"],
+            "train_vae": lambda: [f"{own}/collect", f"{after}/train_vae"],
+            "encode": lambda: [f"{own}/collect", f"{own}/train_vae"],
+            "train_mdn": lambda: [f"{own}/encode", f"{own}/train_vae", f"{after}/train_mdn"],
+            "evolve": lambda: [*(f"runs/{entry['model']}/{part}" for part in ("train_vae", "train_mdn", "encode")),
+                               f"{after}/evolve"],
+            "evaluate": lambda: [f"{own}/evolve"],
+        }[stage]()  # fmt: skip
+        numbers = (self.params.get("experiments") or {}).get(entry["experiment"]) or {}
+        shared = () if stage == "encode" else ("world",)
+        sections = {key: numbers[key] for key in (*shared, stage) if key in numbers}
+        here = self.rev is None
+        return Step(
+            stage=stage,
+            name=name,
+            inputs={path: md5(path) if here else None for path in inputs},
+            output=md5(f"{own}/{stage}") if here else None,
+            code={},
+            params=dict(flat(sections, f"experiments.{entry['experiment']}."))
+            | {f"{kind}.{name}.{key}": entry[key] for key in OWN.get(stage, ()) if key in entry},
+            recorded=False,
+        )
+
+
+def split(text: str) -> tuple[Snapshot, str]:
+    """`NAME`, or a commit-ish and a name such as `HEAD~3:smoke`."""
+    rev, _, name = text.rpartition(":")
+    return Snapshot(rev or None), name
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree with dotted keys: {"model": {"z_size": 64}} -> ("model.z_size", 64)."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+# ---------------------------------------------------------------- hashes, as DVC makes them
+
+
+def md5(path: str | Path) -> str | None:
+    """What DVC calls a file or folder here; None if it is not here."""
+    path = Path(path)
+    if path.is_file():
+        return _md5(path)
+    files = {
+        file.relative_to(path).as_posix(): _md5(file)
+        for file in path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    return _folder(files) if files else None
+
+
+def differs(step: Step, lock: Mapping[str, Any]) -> bool:
+    """Whether the folder of a recorded step is another now than when DVC recorded it; False if it is not here.
+
+    Of a data set, which may be large, the count and the sizes of its files stand for its bytes.
+    """
+    folder = Path(step.folder)
+    if not step.recorded or not folder.is_dir():
+        return False
+    if not (folder / "manifest.json").exists():
+        return md5(folder) != step.output
+    record = next(out for out in lock[step.address]["outs"] if out["path"] == step.folder)
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    return (len(sizes), sum(sizes)) != (record.get("nfiles"), record.get("size"))
+
+
+@cache
+def code_at(commit: str) -> dict[str, str]:
+    """md5 of every file below wm/ at a commit; empty if git does not have it."""
+    done = subprocess.run(["git", "archive", "--format=tar", commit, "wm"], capture_output=True)
+    if done.returncode:
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        return {
+            member.name: hashlib.md5(archive.extractfile(member).read()).hexdigest()
+            for member in archive.getmembers()
+            if member.isfile()
+        }
+
+
+def code_md5(path: str, commit: str) -> str | None:
+    """What DVC calls a file or folder of code at a commit; None if it has none."""
+    files = code_at(commit)
+    inside = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
+    return files.get(path) or (_folder(inside) if inside else None)
+
+
+def changed_since(step: Step, commit: str) -> list[str]:
+    """Code and parameters of a recorded step that are others at `commit`: files, and keys with both values."""
+    code = [path for path, md5 in step.code.items() if code_md5(path, commit) != md5]
+    there = dict(flat(_params_at(commit)))
+    return code + [
+        f"{key} {value} (the commit has {there.get(key, 'none')})"
+        for key, value in step.params.items()
+        if there.get(key) != value
+    ]
+
+
+@cache
+def _params_at(commit: str) -> dict[str, Any]:
+    return Snapshot(commit).params
+
+
+def commit_of(*steps: Step) -> str:
+    """The commit that brought what dvc.lock says about these steps, as one; empty if none has it."""
+    here, found = Snapshot().text("dvc.lock") or "", ""
+    wanted = [_entry(here, step.address) for step in steps]
+    if not all(wanted):
+        return ""
+    for commit in _lock_commits():
+        there = _lock_at(commit)
+        if [_entry(there, step.address) for step in steps] == wanted:
+            found = commit
+        elif found:
+            break
+    return found
+
+
+def _entry(lock: str, address: str) -> str:
+    """What dvc.lock says about a stage, as text: parsing a lock takes a second, and history has many."""
+    start = lock.find(f"\n  {address}:\n")
+    lines = lock[start + 1 :].splitlines() if start >= 0 else []
+    end = next((number for number, line in enumerate(lines[1:], 1) if not line.startswith("   ")), len(lines))
+    return "\n".join(lines[:end])
+
+
+@cache
+def _lock_commits(most: int = 200) -> list[str]:
+    return git("log", "--format=%H", f"-{most}", "--", "dvc.lock").split()
+
+
+@cache
+def _lock_at(commit: str) -> str:
+    return Snapshot(commit).text("dvc.lock") or ""
+
+
+def has(rev: str) -> bool:
+    """Whether git has this commit here."""
+    return bool(full_hash(rev))
+
+
+def full_hash(rev: str) -> str:
+    """The 40 letters of a commit-ish; empty if git has no such commit here."""
+    return git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+
+
+def last_commit_with(path: str, md5: str, most: int = 50) -> str:
+    """The newest commit whose version of a file or folder of code is this one; empty if none is."""
+    commits = git("log", "--format=%H", f"-{most}", "--", path).split()
+    return next((commit for commit in commits if code_md5(path, commit) == md5), "")
+
+
+def git(*words: str, strip: bool = True) -> str:
+    """What a git command prints; empty if it fails."""
+    done = subprocess.run(["git", *words], capture_output=True, text=True)
+    text = done.stdout if done.returncode == 0 else ""
+    return text.strip() if strip else text
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _folder(files: Mapping[str, str]) -> str:
+    """DVC's hash of a folder: the md5 of its list of files."""
+    listed = [{"md5": files[name], "relpath": name} for name in sorted(files, key=lambda name: name.split("/"))]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _cached(folder: str, name: str) -> bytes | None:
+    """A file of a folder in DVC's cache."""
+    config = configparser.ConfigParser()
+    config.read([".dvc/config", ".dvc/config.local"])
+    store = Path(".dvc", config.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
+    listing = store / folder[:2] / folder[2:]
+    if not listing.is_file():
+        return None
+    for entry in json.loads(listing.read_text()):
+        if entry["relpath"] == name:
+            path = store / entry["md5"][:2] / entry["md5"][2:]
+            return path.read_bytes() if path.is_file() else None
+    return None
+
+
+def _short(key: str) -> str:
+    """`experiments.NAME.collect.stall` -> `stall`; `models.NAME.seed` -> `seed`; `agents.NAME.tau` -> `tau`."""
+    parts = key.split(".")[2:]
+    return ".".join(parts[1:] if parts[0] in STAGES else parts)

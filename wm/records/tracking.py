@@ -1,0 +1,379 @@
+"""What a run leaves in MLflow; it alone imports mlflow, beside `wm.release.registry`.
+
+The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.records.spool`),
+and a process beside it (`python -m wm.records.tracking`) sends that: the stage's journal in batches while it runs,
+pictures and models at the end. So a dead or slow server costs a stage a warning, and what was not sent is
+sent beside the next run.
+
+Environment:
+    MLFLOW_TRACKING_URI   where to; without it `mlflow.db` and `mlartifacts/` at the repository's top
+    WM_TRACKING=off       nothing is tracked
+    WM_PARENT_RUN         the key of the pipeline's run, set by `pipeline_run`, under which stages appear
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wm.core import files
+from wm.records import spool
+from wm.records.spool import Entry
+
+PATIENCE = 20.0
+"""Seconds that the end of a run waits for MLflow; 3 if that was unreachable or the run was interrupted."""
+PARENT = "WM_PARENT_RUN"
+_CALM = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+
+class Run:
+    """A run under way; `add` says what else its page should show."""
+
+    def __init__(self) -> None:
+        self.extra: dict[str, Any] = {}
+        self.key = ""
+
+    def add(self, summary: Mapping[str, float] | None = None, note: str = "") -> None:
+        """Final figures (beside those in the output's summary.json) and a Markdown note."""
+        self.extra.setdefault("summary", {}).update(summary or {})
+        self.extra["note"] = "\n\n".join(filter(None, [self.extra.get("note"), note]))
+
+
+@contextlib.contextmanager
+def stage_run(
+    *,
+    stage: str,
+    name: str,
+    world: str,
+    experiment: str,
+    config: Mapping[str, Any],
+    inputs: Sequence[Path],
+    output: Path,
+    live: Path | None = None,
+    root: Path | None = None,
+) -> Iterator[Run]:
+    """Tracks a stage while the block runs: finished, failed or killed as the block ends.
+
+    Args:
+        stage, name: as in `python -m wm <stage> <name>`.
+        world: the MLflow experiment.
+        experiment: key of `experiments` in params.yaml; one that ends in `smoke` goes to `<world>-smoke`.
+        config: the stage's numbers, flat.
+        inputs: the folders that it reads, relative to `root`; `evaluate` reads the agent that it scores.
+        output: the folder that it writes; read when the block has ended.
+        live: the journal that grows while it runs (`wm.core.journal`); deleted once sent.
+        root: the repository's top; found from the current folder if None.
+    """
+    root = find_root() if root is None else Path(root)
+    agent = next((path for path in inputs if (root / path / "controller.json").exists()), output)
+    about = {
+        "kind": "stage",
+        "stage": stage,
+        "name": name,
+        "world": world,
+        "experiment": experiment,
+        "config": dict(config),
+        **_inputs(root, inputs),
+        "output": str(output),
+        "model": str(agent if stage == "evaluate" else output),
+        "live": str(live) if live else None,
+        "parent": os.environ.get(PARENT),
+    }
+    with _tracked(root, about) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def pipeline_run(
+    *, name: str, world: str, experiment: str, config: Mapping[str, Any] | None = None, root: Path | None = None
+) -> Iterator[Run]:
+    """Tracks a pipeline run: stages started inside the block, here or in child processes, appear under it."""
+    root = find_root() if root is None else Path(root)
+    about = {
+        "kind": "pipeline",
+        "stage": "pipeline",
+        "name": name,
+        "world": world,
+        "experiment": experiment,
+        "config": dict(config or {}),
+        **_inputs(root, []),
+        "output": None,
+        "live": None,
+        "parent": None,
+        "model": None,
+    }
+    before = os.environ.get(PARENT)
+    with _tracked(root, about) as run:
+        try:
+            if run.key:
+                os.environ[PARENT] = run.key
+            yield run
+        finally:
+            os.environ.pop(PARENT, None)
+            if before:
+                os.environ[PARENT] = before
+
+
+def digest(folder: Path) -> str:
+    """sha256 over the names and checksums of a folder's files; a manifest stands for its shards."""
+    folder = Path(folder)
+    skip = ".parquet" if (folder / "manifest.json").exists() else None
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != skip)
+    lines = (f"{files.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def send_left_behind(root: Path) -> None:
+    """Sends what earlier runs could not, and waits for it: ten minutes a run at most, on a busy machine."""
+    for entry in spool.left_behind(root):
+        if entry.end:
+            sender = _start_sender(entry)
+            try:
+                sender.wait(600.0)
+            except subprocess.TimeoutExpired:
+                sender.kill()
+                sender.wait()
+
+
+def ui(port: int = 5000, root: Path | None = None) -> None:
+    """Becomes MLflow's server on the loopback address: one worker, no job execution. Never returns."""
+    root = (find_root() if root is None else Path(root)).resolve()
+    connect(root)  # makes the database once
+    print(f"MLflow: http://127.0.0.1:{port}   (Ctrl-C stops it)", flush=True)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        _local(root),
+        "--default-artifact-root",
+        (root / "mlartifacts").as_uri(),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": _local(root)})
+
+
+def find_root() -> Path:
+    """The repository's top: the nearest folder above with a dvc.yaml, else the current one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here)
+
+
+def uri(root: Path) -> str:
+    """Where MLflow is."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local(Path(root))
+
+
+def connect(root: Path) -> Any:
+    """An MlflowClient; makes the database where there is none yet, one process at a time."""
+    from filelock import FileLock
+
+    for name, value in _CALM.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    (Path(root) / ".wm").mkdir(exist_ok=True)
+    with FileLock(Path(root) / ".wm" / "mlflow.lock", timeout=60):
+        return mlflow.MlflowClient(tracking_uri=uri(root))  # this makes the database
+
+
+def declare(load: Any) -> None:
+    """Tells MLflow, which is running a model's code, that `load(folder)` gives the model, with `predict`."""
+    import mlflow
+
+    class Model(mlflow.pyfunc.PythonModel):
+        _skip_type_hint_validation = True  # it would warn about every load; the signature says what goes in
+
+        def load_context(self, context):
+            self.model = load(Path(context.artifacts["model"]))
+
+        def predict(self, context, model_input, params=None):
+            return self.model.predict(model_input)
+
+    mlflow.models.set_model(Model())
+
+
+# ---------------------------------------------------------------- beside the run
+
+
+@contextlib.contextmanager
+def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
+    """An entry in the spool and a sender beside this process while the block runs."""
+    run = Run()
+    entry = sender = None
+    if not off():
+        try:
+            spool.adopt(root)
+            entry = spool.open_entry(root, {**about, **_provenance(root)})
+            run.key = entry.run["key"]
+            sender = _start_sender(entry)
+        except OSError as error:
+            warn(f"this run is not tracked: {sentence(error)}")
+    try:
+        yield run
+    except BaseException as error:
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+        if entry:
+            entry.close(spool.KILLED if stopped else spool.FAILED, message=sentence(error), **run.extra)
+            _hand_over(entry, sender, min(PATIENCE, 3.0) if stopped else PATIENCE)
+        raise
+    if entry:
+        _end(entry, run)
+        _hand_over(entry, sender or _start_sender(entry), PATIENCE)
+
+
+def _end(entry: Entry, run: Run) -> None:
+    fields = dict(run.extra)
+    if entry.run["output"]:
+        output = entry.root / entry.run["output"]
+        if (output / "summary.json").exists():
+            fields["summary"] = {**files.read_json(output / "summary.json"), **fields.get("summary", {})}
+        fields["output_digest"] = digest(output)
+    entry.close(spool.FINISHED, **fields)
+
+
+def _start_sender(entry: Entry) -> subprocess.Popen:
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    env = {
+        **_CALM,
+        **os.environ,
+        "MLFLOW_TRACKING_URI": uri(entry.root),
+        "PYTHONPATH": path,
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "wm.records.tracking", str(entry.folder), str(os.getpid())]
+    with (entry.folder / "sender.log").open("ab") as log:
+        return subprocess.Popen(command, env=env, cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -> None:
+    """Waits for the sender, not for long; what it cannot send stays in the spool."""
+    trouble = entry.folder / "trouble.txt"
+    try:
+        if sender and sender.poll() is not None and entry.folder.exists() and not trouble.exists():
+            sender = _start_sender(entry)  # a pipeline's sender ends when it has announced the run
+        if sender:
+            sender.wait(min(patience, 3.0) if trouble.exists() else patience)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        if sender and sender.poll() is None:
+            sender.kill()
+            sender.wait()
+    if not (entry.folder / "run.json").exists():
+        if entry.run.get("live"):
+            (entry.root / entry.run["live"]).unlink(missing_ok=True)
+    else:
+        reason = trouble.read_text() if trouble.exists() else "it was too slow"
+        entry.keep()
+        warn(
+            f"MLflow at {uri(entry.root)} did not take this run's report ({reason}): "
+            f"it waits in {entry.folder.relative_to(entry.root)} and is sent with the next run"
+        )
+    entry.lock.release()
+
+
+def _inputs(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
+    """What a run reads: folders by digest, data sets by their manifest's md5, models by their weights."""
+    found: dict[str, Any] = {"inputs": {}, "datasets": {}, "models": []}
+    for path in map(str, paths):
+        folder = root / path
+        found["inputs"][path] = digest(folder)
+        if (folder / "manifest.json").exists():
+            manifest = files.read_json(folder / "manifest.json").items()
+            numbers = {name: value for name, value in manifest if isinstance(value, (int, float, str))}
+            md5 = hashlib.md5((folder / "manifest.json").read_bytes()).hexdigest()
+            found["datasets"][path] = {"md5": md5, "numbers": numbers}
+        for kind in ("vae", "mdnrnn"):
+            if (folder / f"{kind}.json").exists():
+                found["models"].append((kind, files.read_json(folder / f"{kind}.json")["sha256"]))
+    return found
+
+
+def _provenance(root: Path) -> dict[str, Any]:
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    # dvc.lock and metrics/ change while a pipeline runs: they are its results, not its code.
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!metrics")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user(), "machine": machine()}
+
+
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def user() -> str:
+    """Who runs this."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def machine() -> str:
+    """The processor, its widest vectors (other ones give other bits), how many cores there are, and a GPU:
+    "AMD EPYC (AVX-512), 2 cores"."""
+    names, flags = (_told(Path("/proc/cpuinfo"), key) for key in ("model name", "flags"))
+    found = names[0] if names else platform.processor() or platform.machine()
+    has = set(flags[0].split()) if flags else set()
+    vectors = next((f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in has), "")
+    found = f"{found}{vectors}, {os.cpu_count()} cores"
+    gpus = [name for info in _GPUS.glob("*/information") for name in _told(info, "Model")]
+    return ", ".join([found, *gpus])
+
+
+def _told(info: Path, key: str) -> list[str]:
+    """What a file of lines "key: value" says of `key`."""
+    lines = info.read_text().splitlines() if info.exists() else []
+    return [value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key]
+
+
+def off() -> bool:
+    """Whether WM_TRACKING says that nothing is to be told to MLflow."""
+    return os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "no", "false")
+
+
+def _local(root: Path) -> str:
+    return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
+
+
+def warn(text: str) -> None:
+    """Says on stderr what went wrong and does not matter to the result."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    from wm.records import sender
+
+    sender.main(Path(sys.argv[1]), int(sys.argv[2]), connect)

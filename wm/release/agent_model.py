@@ -1,0 +1,115 @@
+"""V, M and the agent as MLflow models: this file is the model's code, the weights beside it are safetensors.
+
+MLflow copies this file into the model and runs it when the model is loaded ("models from code"), so nothing
+is pickled. A model keeps no state between calls: whoever asks sends M's state and gets the next one back.
+
+B batch, Z latent, H hidden, A action, K mixtures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm.records import tracking
+
+
+class Seeing:
+    """V: {"frames": [B, 64, 64, 3] uint8} -> {"mu", "logvar"}: [B, Z] float32."""
+
+    def __init__(self, folder: Path):
+        from wm.models.vae import load_vae
+
+        self.vae = load_vae(folder)
+
+    def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import torch
+
+        with torch.inference_mode():
+            mu, logvar = self.vae.encode(torch.from_numpy(_array(request, "frames", np.uint8)))
+        return {"mu": mu.numpy(), "logvar": logvar.numpy()}
+
+
+class Predicting:
+    """M: {"z": [B, Z], "act": [B, A], "state": [B, 2H] or [B, 0] at an episode's first step} float32 ->
+    {"log_pi", "mu", "log_sigma": [B, K, Z], "state": [B, 2H], and "rew", "done": [B] where M has them}.
+    """
+
+    def __init__(self, folder: Path):
+        from wm.models.mdnrnn import load_mdnrnn
+
+        self.mdnrnn = load_mdnrnn(folder)
+
+    def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import torch
+
+        z, act = _array(request, "z", np.float32), _array(request, "act", np.float32)
+        h, c, restart = _state(request, len(z), self.mdnrnn.config.hidden)
+        with torch.inference_mode():
+            z, act, h, c, restart = map(torch.from_numpy, (z, act, h, c, restart))
+            h, c = self.mdnrnn.step(z, act, (h, c), restart)
+            mixture, rew, done = self.mdnrnn.heads(h)
+        reply = {**mixture._asdict(), "rew": rew, "done": done, "state": torch.cat([h, c], dim=1)}
+        return {name: value.numpy() for name, value in reply.items() if value is not None}
+
+
+class Acting:
+    """The agent: {"frames": [B, 64, 64, 3] uint8, "state": [B, 2H] float32 (or [B, 0] at an episode's first
+    step), "seed": [B] int64, the episode's, "step": [B] int64, from 0} -> {"actions": [B, A], "state"}.
+
+    The seed and the step give the noise of z, the same as in the rollouts that scored the agent.
+    """
+
+    def __init__(self, folder: Path):
+        from wm.play import agent
+
+        self.agent, self.params, about = agent.load(folder)
+        self.sampled = about["sampled"]
+
+    def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        frames = _array(request, "frames", np.uint8)
+        h, c, restart = _state(request, len(frames), self.agent.mdnrnn.config.hidden)
+        z = self.agent.see(frames, self._noise(request) if self.sampled else None)
+        act = self.agent.act(np.repeat(self.params[None], len(frames), axis=0), z, h, c)
+        if self.agent.needs_memory:
+            h, c = self.agent.remember(z, act, h, c, restart)
+        return {"actions": act, "state": np.concatenate([h, c], axis=1)}
+
+    def _noise(self, request: dict[str, np.ndarray]) -> np.ndarray:
+        from wm.play.agent import EpisodeNoise
+
+        rows = []
+        for seed, step in zip(request["seed"], request["step"], strict=True):
+            noise = EpisodeNoise(int(seed), self.agent.mdnrnn.z_size)
+            rows.append([noise.draw() for _ in range(int(step) + 1)][-1])
+        return np.stack(rows)
+
+
+def load(folder: Path) -> Any:
+    """The model whose files are in `folder`."""
+    kinds = {"controller.json": Acting, "mdnrnn.json": Predicting, "vae.json": Seeing}
+    return next(kind for name, kind in kinds.items() if (Path(folder) / name).exists())(Path(folder))
+
+
+def _array(request: dict[str, np.ndarray], name: str, dtype: type) -> np.ndarray:
+    if name not in request:
+        raise ValueError(f"the request lacks {name!r}; it has {', '.join(sorted(request)) or 'nothing'}")
+    return np.ascontiguousarray(request[name], dtype)
+
+
+def _state(request: dict[str, np.ndarray], batch: int, hidden: int) -> list[np.ndarray]:
+    """(h, c) [B, H] and restart [B]; an absent or empty state starts an episode."""
+    state = np.asarray(request.get("state", ()), np.float32)
+    if state.size == 0:
+        zeros = np.zeros((batch, hidden), np.float32)
+        return [zeros, zeros.copy(), np.ones(batch, np.float32)]
+    if state.shape != (batch, 2 * hidden):
+        raise ValueError(f"state is {list(state.shape)}, expected the last reply's [{batch}, {2 * hidden}]")
+    step = np.asarray(request.get("step", np.ones(batch)))
+    return [state[:, :hidden].copy(), state[:, hidden:].copy(), (step == 0).astype(np.float32)]
+
+
+if __name__ != "wm.release.agent_model":  # run by MLflow, from the copy inside a model
+    tracking.declare(load)

@@ -1,0 +1,238 @@
+"""Agents that come with the repository: V, M, C and their scores, with what made them.
+
+`pretrained/NAME/` holds the agent as `evolve` writes it, the first frames that dreams start from, `scores.json` as
+`evaluate` writes it, and `made.json`: what made it (`_record`).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from wm.core import files, weights
+from wm.core.checkpoints import fingerprint
+from wm.core.errors import DamagedData, UserError
+from wm.core.workspace import Workspace
+from wm.params import Params
+from wm.records import history, lineage, tracking
+from wm.records.lineage import Lineage, Made
+from wm.run import RUNS
+from wm.stages.evaluate import EvaluateConfig, evaluate
+
+FOLDER = Path("pretrained")
+AGENT = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.CONTROLLER_KIND)
+PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless")
+"""What every score is computed with; gymnasium pins the physics and the drawing of its worlds."""
+PACKAGES_OF = {"take_cover": ("vizdoom",)}
+"""World -> what its scores are computed with besides."""
+
+
+def folder(name: str) -> Path:
+    """Where the pretrained agent `name` lies.
+
+    Raises:
+        UserError: there is none of this name.
+        DamagedData: one of its files is missing or not whole.
+    """
+    for place in (FOLDER / name, _beside(name, "old")):  # the second where `keep` was killed between its two renames
+        if (place / "made.json").exists():
+            return _whole(place)
+    known = sorted(path.parent.name for path in FOLDER.glob("[!.]*/made.json"))
+    raise UserError(f"no pretrained agent {name!r} comes with this repository: there is {', '.join(known) or 'none'}")
+
+
+def _whole(agent: Path) -> Path:
+    """The same folder, all of whose files have been read."""
+    try:
+        files.read_record(agent / "made.json"), files.read_json(agent / "scores.json")
+        for kind in (*AGENT, weights.STARTS_KIND):
+            weights.load(agent, kind)
+    except DamagedData as error:
+        damage = str(error).partition(":")[0]  # what follows is for runs/, which DVC keeps
+        raise DamagedData(f"{damage}: `git checkout {agent}` brings it back") from None
+    return agent
+
+
+# ---------------------------------------------------------------- keeping one
+
+
+def keep(everything: Params, name: str, commit: str | None = None) -> Path:
+    """Copies agent `name`, which has been scored, into pretrained/; returns its folder.
+
+    An earlier agent of this name stays until the new one is whole: a kill leaves one of the two, and the next call
+    clears up.
+
+    Args:
+        commit: a commit-ish of the repository that made the agent; None for what its lineage says.
+    Raises:
+        UserError: there is no such agent, it has no score, git does not know `commit`, or without it the lineage has
+            no commit or doubts.
+        DamagedData: a model is not whole, or a stage behind the score has no summary here.
+    """
+    tau = everything.entry("agents", name).tau
+    if not (RUNS / name / "evaluate" / "scores.json").exists():
+        raise UserError(f"{name} has no score yet: run `python -m flows.pipeline {name}` first")
+    behind = lineage.of(name)
+    made = _record(behind, _commit(behind, commit), tau)
+    evolve = _step(behind, "evolve")
+    starts = next(Path(path) for path in evolve.step.inputs if path.endswith("/train_mdn"))
+    sources = {**dict.fromkeys(AGENT, Path(evolve.step.folder)), weights.STARTS_KIND: starts}
+    for kind, source in sources.items():
+        weights.load(source, kind)  # whole, or an error before anything is written
+
+    target, new, old = FOLDER / name, _beside(name, "new"), _beside(name, "old")
+    if old.exists() and not target.exists():  # an earlier call was killed between its two renames
+        os.replace(old, target)
+    for left_behind in (new, old):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    new.mkdir(parents=True)
+    for kind, source in sources.items():
+        for end in ("safetensors", "json"):
+            shutil.copyfile(source / f"{kind}.{end}", new / f"{kind}.{end}")
+    shutil.copyfile(RUNS / name / "evaluate" / "scores.json", new / "scores.json")
+    files.write_record(new / "made.json", made)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _beside(name: str, part: str) -> Path:
+    """A folder for the time of a `keep`: git ignores it, and no agent's name begins with a dot."""
+    return FOLDER / f".{name}.{part}"
+
+
+def _commit(behind: Lineage, asked: str | None) -> str:
+    """The full hash of the commit that made it."""
+    if asked is not None:
+        if commit := history.full_hash(asked):
+            return commit
+        raise UserError(f"--commit {asked!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
+    if behind.doubts:
+        raise UserError(
+            f"it is not certain which commit made {behind.name} ({'; '.join(behind.doubts)}): name it with --commit"
+        )
+    return behind.commit
+
+
+def _record(behind: Lineage, commit: str, tau: float) -> dict[str, Any]:
+    """What made.json says.
+
+    Args:
+        tau: where the record of `evolve` has none.
+    Returns:
+        {"name", "world", "commit", "command" (that makes it again), "tau", "experiment": {"evaluate": numbers},
+        "stages": of every round, the first first, {"address", "commit" (empty if unknown), "numbers" (as params.yaml
+        had them; the rest are the commit's defaults), "output" (DVC's md5), "summary"},
+        "processor": that scored it, as MLflow says, else this one, "packages": {name: version} installed here}
+    """
+    evaluation, name = _step(behind, "evaluate"), behind.name
+    world = files.read_json(Path(evaluation.step.folder, "scores.json"))["world"]
+    numbers = {key: value for key, value in evaluation.step.numbers.items() if key not in ("world", "seed")}
+    try:
+        config = EvaluateConfig(**numbers)
+    except ValidationError:
+        raise UserError(
+            f"{name} was scored with numbers that `evaluate` does not take today ({numbers}): "
+            f"run `dvc repro evaluate@{name}` first"
+        ) from None
+    machine = (evaluation.run or {}).get("machine") or tracking.machine()
+    return {
+        "name": name,
+        "world": world,
+        "commit": commit,
+        "command": f"git checkout {commit} && python -m flows.pipeline {name}",
+        "tau": _step(behind, "evolve").step.numbers.get("tau", tau),
+        "experiment": {"evaluate": config.model_dump()},
+        "stages": [_stage(made) for made in behind.steps],
+        "processor": _processor(machine),
+        "packages": {package: _version(package) for package in (*PACKAGES, *PACKAGES_OF.get(world, ()))},
+    }
+
+
+def _stage(made: Made) -> dict[str, Any]:
+    step = made.step
+    return {
+        "address": step.address,
+        "commit": made.commit,
+        "numbers": step.numbers,
+        "output": history.md5(step.folder) if made.elsewhere else step.output,
+        "summary": files.read_json(Path(step.folder, "summary.json")),
+    }
+
+
+def _step(behind: Lineage, stage: str) -> Made:
+    """The agent's own `evolve` or `evaluate`."""
+    return next(made for made in behind.steps if made.step.address == f"{stage}@{behind.name}")
+
+
+def _processor(machine: str) -> str:
+    """Of `tracking.machine`'s text, which goes on with the number of cores."""
+    return re.split(r", \d+ cores\b", machine)[0]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+# ---------------------------------------------------------------- scoring it again
+
+
+def score(name: str) -> str:
+    """Plays the test episodes again and compares every score with the recorded one; resumable.
+
+    Raises:
+        UserError: there is no such agent, or a score differs; names the first, and what differs from the record of
+            the machine and the packages.
+    """
+    agent = folder(name)
+    made, recorded = files.read_record(agent / "made.json"), files.read_json(agent / "scores.json")
+    config = EvaluateConfig(**{**made["experiment"]["evaluate"], "videos": False})
+    digest = files.sha256(agent / f"{weights.CONTROLLER_KIND}.json")
+    key = fingerprint("evaluate", config.model_dump(), {"agent": digest}, "wm.stages.evaluate")
+    with Workspace("evaluate", f"pretrained-{name}", key) as workspace:
+        evaluate(config, made["world"], agent, workspace, workspace.folder / "metrics.json")
+        found = files.read_json(workspace.out / "scores.json")
+    shutil.rmtree(workspace.folder)
+    text = f"{found['mean']:.4f} ± {found['std']:.4f} over {len(found['scores'])} episodes"
+    same = np.array(found["scores"]) == np.array(recorded["scores"])
+    if same.all():
+        return f"{name}: {text}; every episode's score is the recorded one"
+    first = int(np.argmin(same))
+    raise UserError(
+        f"{name}: {text}, recorded {recorded['mean']:.4f}; {int((~same).sum())} episodes differ, the first is seed "
+        f"{recorded['seeds'][first]} with {found['scores'][first]:.4f} instead of {recorded['scores'][first]:.4f} "
+        f"({_why(made)})"
+    )
+
+
+def _why(made: dict[str, Any]) -> str:
+    """What may have changed the scores of an agent with this made.json."""
+    if "packages" not in made:  # kept before they were recorded
+        return "another type of processor, or other versions of the packages, may change the last bits"
+    if differences := list(_differences(made)):
+        return f"recorded with {'; '.join(differences)}"
+    return (
+        "the processor's name and the packages are the recorded ones: "
+        f"`git diff {made['commit'][:12]} -- wm` shows what has changed in the code"
+    )
+
+
+def _differences(made: dict[str, Any]) -> Iterator[str]:
+    """`torch 2.12.0, here 2.13.0` for the processor and each package that is another here."""
+    here = {"processor": _processor(tracking.machine()), **{package: _version(package) for package in made["packages"]}}
+    for part, recorded in {"processor": made["processor"], **made["packages"]}.items():
+        if recorded != here[part]:
+            yield f"{part} {recorded}, here {here[part]}"

@@ -1,0 +1,48 @@
+"""A limit on time: a search that has one ends at a look at the selection episodes, and says where."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from wm.core.errors import UserError
+
+VARIABLE = "WM_DEADLINE"
+"""Environment variable with the time, in seconds since 1970, by which `evolve` has to end."""
+UNITS = {"h": 3600, "m": 60, "min": 60, "s": 1}
+_ENDED = re.compile(r"the time is over after generation (\d+) of \d+")
+
+
+class OutOfTime(UserError):
+    """The next look would come too late; a checkpoint has all until here."""
+
+    def __init__(self, done: int, planned: int, score: float):
+        super().__init__(
+            f"the time is over after generation {done} of {planned}, with a selection score of {score:.1f}: set "
+            f"`generations` of evolve to {done}, and the same command keeps the best so far, or go on without a budget"
+        )
+
+
+def deadline() -> float:
+    """When a search has to end, in seconds since 1970; infinity where nobody said."""
+    return float(os.environ.get(VARIABLE) or "inf")
+
+
+def ended(log: str) -> int | None:
+    """The generation after which a search ran out of time, from what it printed; None if it did not."""
+    found = _ENDED.search(log)
+    return int(found[1]) if found else None
+
+
+def seconds(text: str) -> float:
+    """The length of "2h", "90m", "1h30m" or "45s".
+
+    Raises:
+        UserError: it is no length of time, or nothing.
+    """
+    compact = text.replace(" ", "").lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|min|m|s)", compact)
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != compact or not total:
+        raise UserError(f"the budget is {text!r}: expected a length of time such as 2h, 90m or 1h30m")
+    return total

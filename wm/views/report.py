@@ -1,0 +1,356 @@
+"""One HTML page about an agent, with everything inside: no file beside it, no request to anywhere.
+
+It reads what the stages left in runs/, and asks MLflow for times where MLflow knows them. What is not made yet is a
+sentence on the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from wm import params, worlds
+from wm.core import files, journal
+from wm.core.errors import UserError
+from wm.records import history, lineage
+from wm.records.lineage import Lineage, Made
+from wm.stages.evolve import EvolveConfig
+from wm.views import charts, paper
+
+BIGGEST_FILM = 6_000_000
+"""Bytes of an mp4 that goes into the page; of a bigger one, a frame does."""
+WORDS = {
+    "collect": "plays episodes of the world and keeps the frames",
+    "train_vae": "trains V: a frame becomes a small vector z",
+    "encode": "lets V look at every frame once",
+    "train_mdn": "trains M: what z comes next",
+    "evolve": "searches C by CMA-ES: z and M's memory become actions",
+    "evaluate": "scores the agent on test episodes",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image or a film for the page.
+
+    Attributes:
+        source: a data URI; of a film that is too large, none.
+        poster: a frame of a film, as a data URI.
+        missing: a sentence where there is nothing to show.
+    """
+
+    alt: str
+    source: str = ""
+    poster: str = ""
+    missing: str = ""
+
+
+def write(name: str, out: Path) -> Path:
+    """Writes the page of agent `name`; returns `out`.
+
+    Raises:
+        UserError: there is no such agent, or `out` is in a folder that is not there.
+    """
+    params.load().entry("agents", name)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: name a file with --out")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent} is no folder: make it first, or name another --out")
+    files.write_bytes(out, html(name).encode())
+    return out
+
+
+def html(name: str) -> str:
+    """The page."""
+    everything = params.load()
+    world = everything.experiments[everything.agents[name].experiment].world
+    made = lineage.of(name)
+    rounds = {stage: [one for one in made.steps if one.step.stage == stage] for stage in history.STAGES}
+    scores = history.Snapshot().json(made.steps[-1].step, "scores.json")
+    solved = worlds.get(world).spec.solved
+    environment = Environment(
+        loader=PackageLoader("wm.views", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        name=name,
+        world=world,
+        scores=_score(scores, solved),
+        films=_films(made.steps[-1]),
+        table=_table(world, scores),
+        citation=paper.CITATION,
+        search=_search(world, made.steps),
+        charts=_charts(rounds, scores, solved),
+        pictures=_pictures(rounds),
+        stages=[_stage(one) for one in made.steps],
+        numbers=_numbers(made),
+        lineage=made,
+        text=lineage,
+    )
+
+
+# ---------------------------------------------------------------- the score
+
+
+def _score(scores: dict[str, Any], solved: float) -> dict[str, Any]:
+    if not scores:
+        return {}
+    values = np.array(scores["scores"])
+    return scores | {
+        "median": float(np.median(values)),
+        "solved": solved,
+        "reached": int((values >= solved).sum()),
+    }
+
+
+def _table(world: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Rows with bars, the best first; empty where the paper has no such world."""
+    rows = [
+        {
+            "method": row.method,
+            "mean": row.mean,
+            "std": row.std,
+            "from": row.source,
+        }
+        for row in paper.SCORES.get(world, ())
+    ]
+    if rows and scores:
+        rows.append({"method": "this agent", "mean": scores["mean"], "std": scores["std"], "from": "here"})
+    rows.sort(key=lambda row: -row["mean"])
+    top = max((row["mean"] + row["std"] for row in rows), default=1.0)
+    for row in rows:
+        low, high = max(row["mean"] - row["std"], 0), row["mean"] + row["std"]
+        row["at"], row["low"], row["span"] = (100 * value / top for value in (max(row["mean"], 0), low, high - low))
+    return {"rows": rows, "ours": bool(scores)}
+
+
+# ---------------------------------------------------------------- curves
+
+
+def _charts(rounds: dict[str, list[Made]], scores: dict[str, Any], solved: float) -> dict[str, str]:
+    found = {
+        "evolution": _evolution(rounds["evolve"], solved),
+        "reconstruction": _learning(
+            rounds["train_vae"], "Reconstruction error of a frame", ["train/reconstruction", "held_out/reconstruction"]
+        ),
+        "kl": _learning(rounds["train_vae"], "KL divergence of z", ["train/kl", "held_out/kl"]),
+        "nll": _learning(rounds["train_mdn"], "Negative log-likelihood of the next z", ["train/nll", "held_out/nll"]),
+        "reward": _learning(rounds["train_mdn"], "Error of the predicted reward", ["train/reward", "held_out/reward"]),
+        "scores": "",
+    }
+    if scores:
+        found["scores"] = charts.histogram(
+            "Scores of the test episodes",
+            f"A histogram of {len(scores['scores'])} scores from {scores['min']:.0f} to {scores['max']:.0f} "
+            f"with their mean {scores['mean']:.0f}.",
+            scores["scores"],
+            interval=(scores["ci95_low"], scores["ci95_high"]),
+            reference=("solved", solved),
+        )
+    return {key: Markup(svg) for key, svg in found.items()}
+
+
+def _journals(steps: Sequence[Made]) -> list[list[dict[str, Any]]]:
+    paths = [Path(made.step.folder, "metrics.jsonl") for made in steps]
+    return [journal.read(path) if path.is_file() else [] for path in paths]
+
+
+def _along(
+    journals: list[list[dict[str, Any]]], word: str = "round"
+) -> tuple[list[float], list[tuple[float, float, str]]]:
+    """Where each round begins on an axis on which they follow one another, and (first, last, label) of each."""
+    starts, spans, at = [], [], 0.0
+    for number, lines in enumerate(journals, 1):
+        starts.append(at)
+        end = at + max((line["step"] for line in lines), default=0)
+        if lines:
+            spans.append((at, end, f"{word} {number}"))
+        at = end
+    return starts, spans
+
+
+def _points(lines: list[dict[str, Any]], metric: str, start: float) -> list[tuple[float, float]]:
+    return [(start + line["step"], line[metric]) for line in lines if line.get(metric) is not None]
+
+
+def _learning(steps: Sequence[Made], title: str, metrics: Sequence[str], xlabel: str = "step") -> str:
+    journals = _journals(steps)
+    starts, spans = _along(journals)
+    drawn = []
+    for metric, colour in zip(metrics, ("a", "b"), strict=False):
+        parts = [_points(lines, metric, start) for lines, start in zip(journals, starts, strict=True)]
+        label = {"train": "training", "held_out": "held out"}.get(metric.split("/")[0], metric)
+        drawn.append(charts.Line(label, [part for part in parts if part], colour, dots=metric.startswith("held_out")))
+    drawn = [line for line in drawn if line.parts]
+    ends = ", ".join(f"{line.label} ends at {line.parts[-1][-1][1]:.4g}" for line in drawn)
+    return charts.lines(title, f"{title} by {xlabel}: {ends}.", drawn, xlabel=xlabel, rounds=spans)
+
+
+def _evolution(steps: Sequence[Made], solved: float) -> str:
+    journals = _journals(steps)
+    starts, spans = _along(journals, "search")
+
+    def parts(metric: str) -> list[list[tuple[float, float]]]:
+        found = [_points(lines, metric, start) for lines, start in zip(journals, starts, strict=True)]
+        return [part for part in found if part]
+
+    dreamed = [any("rescored_dream" in line for line in lines) for lines in journals]
+
+    def means(dream: bool) -> list[list[tuple[float, float]]]:
+        chosen = [index for index, own in enumerate(dreamed) if own == dream]
+        found = [_points(journals[index], "mean", starts[index]) for index in chosen]
+        return [part for part in found if part]
+
+    drawn = [
+        charts.Line("population's mean" + " in the world" * any(dreamed), means(dream=False), "a"),
+        charts.Line("population's mean in the dream", means(dream=True), "d"),
+        charts.Line("the distribution's mean" + (" in the world" if any(dreamed) else ", looked at again"),
+                    parts("rescored"), "b", dots=True),
+        charts.Line("the same in the dream", parts("rescored_dream"), "c", dots=True),
+    ]  # fmt: skip
+    drawn = [line for line in drawn if line.parts]
+    best = max((y for part in parts("rescored") for _, y in part), default=float("nan"))
+    return charts.lines(
+        "Evolution of C",
+        f"Scores by generation over {len(spans)} searches; the best look at a distribution's mean is {best:.0f}"
+        + (" in the world." if any(dreamed) else "."),
+        drawn,
+        xlabel="generation" + f", {len(spans)} searches one after another" * (len(spans) > 1),
+        rounds=spans,
+        band=list(zip(parts("worst"), parts("best"), strict=False)),
+        reference=("solved", solved),
+    )
+
+
+def _search(world: str, steps: Sequence[Made]) -> str:
+    """What C is and how the agent's own search chose it, in a few words."""
+    own = next((made for made in reversed(steps) if made.step.stage == "evolve"), None)
+    if own is None:
+        return ""
+    config = EvolveConfig.model_construct(**own.step.numbers)
+    inputs = config.inputs or worlds.get(world).spec.controller_inputs
+    reads = {"z": "V's z", "h": "M's output h", "c": "M's cells c"}
+    said = [
+        "C is a single linear layer" if not config.hidden else f"C has a hidden layer of {config.hidden} units",
+        f" on {' and '.join(reads[part] for part in inputs)}. CMA-ES samples a population of them a "
+        f"generation, {config.population} in the last search; every {config.rescore_every} generations the mean of its "
+        "distribution and the generation's best are looked at on more episodes, and the best of them is kept.",
+    ]
+    if config.final_episodes:
+        said.append(f" At the end the best few and the average of the means meet on {config.final_episodes} others.")
+    return "".join(said)
+
+
+# ---------------------------------------------------------------- pictures and films
+
+
+def _pictures(rounds: dict[str, list[Made]]) -> dict[str, Picture]:
+    last = {stage: steps[-1] for stage, steps in rounds.items() if steps}
+    return {
+        "reconstructions": _picture(
+            last["train_vae"], "reconstructions.png", "Held-out frames above, what V makes of them below"
+        ),
+        "traversal": _picture(
+            last["train_vae"], "traversal.png", "Decoded frames: a row a latent dimension, changed from low to high"
+        ),
+        "dream": _picture(
+            last["train_mdn"],
+            "dream_strip.png",
+            "The world above and M's dream below, with the same actions, over time",
+        ),
+    }
+
+
+def _picture(made: Made, file: str, alt: str) -> Picture:
+    path = Path(made.step.folder, "figures", file)
+    if not path.is_file():
+        return Picture(alt, missing=_missing(made))
+    return Picture(alt, source=_uri(path.read_bytes(), "image/png"))
+
+
+def _missing(made: Made) -> str:
+    return f"Not here: `dvc repro {made.step.address}` makes it, or `dvc pull` fetches it."
+
+
+def _films(made: Made) -> list[Picture]:
+    """The best, the median and the worst test episode; one entry with a sentence where there are none."""
+    paths = [Path(made.step.folder, "videos", f"{which}.mp4") for which in ("best", "median", "worst")]
+    found = [_film(path) for path in paths if path.is_file()]
+    if found:
+        return found
+    folder = Path(made.step.folder)
+    return [Picture("films", missing="Evaluated with `videos: false`." if folder.is_dir() else _missing(made))]
+
+
+def _film(path: Path) -> Picture:
+    alt = f"The {path.stem} of the test episodes"
+    size = path.stat().st_size
+    if size > BIGGEST_FILM:
+        return Picture(alt, poster=_poster(path), missing=f"The film is in {path} ({size / 1e6:.0f} MB).")
+    return Picture(alt, source=_uri(path.read_bytes(), "video/mp4"), poster=_poster(path))
+
+
+def _poster(path: Path, number: int = 250) -> str:
+    """A frame of a film as a JPEG: that one, or the last of a shorter film."""
+    from PIL import Image
+
+    from wm.pictures import videos
+
+    frames, frame = videos.read(path), None
+    for frame, _ in zip(frames, range(number), strict=False):  # noqa: B007
+        pass
+    frames.close()
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, "JPEG", quality=82)
+    return _uri(data.getvalue(), "image/jpeg")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+# ---------------------------------------------------------------- stages and numbers
+
+
+def _stage(made: Made) -> dict[str, Any]:
+    summary = Path(made.step.folder, "summary.json")
+    figures = files.read_json(summary) if summary.is_file() else {}
+    return {
+        "stage": made.step.stage,
+        "name": made.step.name,
+        "words": WORDS[made.step.stage],
+        "seconds": lineage.duration(made.run["seconds"]) if made.run else "",
+        "figures": [(key.replace("held_out/", "held-out ").replace("_", " "), _figure(figures[key]))
+                    for key in figures if key not in ("ci95_high", "ci95_low", "nan")],
+        "made": made.step.output is not None,
+    }  # fmt: skip
+
+
+def _figure(value: float) -> str:
+    if isinstance(value, int) or abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _numbers(made: Lineage) -> dict[str, Any]:
+    """What params.yaml sets, a row a key and a column a round: {"columns": [...], "rows": [(stage, key, [values])]}."""
+    columns = list(dict.fromkeys(one.step.name for one in made.steps))
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in made.steps:
+        for key, value in one.step.numbers.items():
+            shared = key in ("world", "seed")
+            rows.setdefault(("", key) if shared else (one.step.stage, key), {})[one.step.name] = value
+    order = {"": -1} | {stage: index for index, stage in enumerate(history.STAGES)}
+    ordered = sorted(rows, key=lambda row: (order[row[0]], row[1] != "world", row[1]))
+    return {"columns": columns, "rows": [(*row, [rows[row].get(column, "") for column in columns]) for row in ordered]}
