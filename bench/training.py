@@ -5,8 +5,8 @@
 The real training loop (`wm.stages.training.fit`) on a small data set of made-up episodes. Around every few steps the
 rate of a large matrix product is measured with the same threads; a step's fraction is that of its own minute, and the
 median counts. The step after a product is left out: the product's threads still spin on the cores for a while. FLOPs
-are PyTorch's own count of a whole step. With `--processor-time` one thread is measured in seconds of its processor, so that
-other programs on the machine count less.
+are PyTorch's own count of a whole step. With `--processor-time` one thread is measured in seconds of its processor, so
+that other programs on the machine count less.
 """
 
 from __future__ import annotations
