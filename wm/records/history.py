@@ -9,7 +9,6 @@ import configparser
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from wm import worlds
+from wm.core import git
 from wm.core.errors import DamagedData, UserError
 
 ZERO = "runs/zero/"
@@ -80,7 +80,8 @@ class Snapshot:
     def text(self, path: str) -> str | None:
         """A file that git keeps; None if there is none."""
         if self.rev is not None:
-            return git("show", f"{self.rev}:./{path}", strip=False)
+            found = git.content(Path.cwd(), self.rev, path)
+            return None if found is None else found.decode()
         return Path(path).read_text() if Path(path).is_file() else None
 
     @cached_property
@@ -269,10 +270,10 @@ def differs(step: Step, lock: Mapping[str, Any]) -> bool:
 @cache
 def code_at(commit: str) -> dict[str, str]:
     """md5 of every file below wm/ at a commit; empty if git does not have it."""
-    done = subprocess.run(["git", "archive", "--format=tar", commit, "wm"], capture_output=True)
-    if done.returncode:
+    here = Path.cwd()
+    if not git.find(here, commit) or not git.read(here, "ls-tree", commit, "wm"):
         return {}
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(git.read_bytes(here, "archive", "--format=tar", commit, "wm"))) as archive:
         return {
             member.name: hashlib.md5(archive.extractfile(member).read()).hexdigest()
             for member in archive.getmembers()
@@ -328,7 +329,7 @@ def _entry(lock: str, address: str) -> str:
 
 @cache
 def _lock_commits(most: int = 200) -> list[str]:
-    return git("log", "--format=%H", f"-{most}", "--", "dvc.lock").split()
+    return _log("dvc.lock", most)
 
 
 @cache
@@ -343,20 +344,18 @@ def has(rev: str) -> bool:
 
 def full_hash(rev: str) -> str:
     """The 40 letters of a commit-ish; empty if git has no such commit here."""
-    return git("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+    return git.find(Path.cwd(), rev) or ""
 
 
 def last_commit_with(path: str, md5: str, most: int = 50) -> str:
     """The newest commit whose version of a file or folder of code is this one; empty if none is."""
-    commits = git("log", "--format=%H", f"-{most}", "--", path).split()
-    return next((commit for commit in commits if code_md5(path, commit) == md5), "")
+    return next((commit for commit in _log(path, most) if code_md5(path, commit) == md5), "")
 
 
-def git(*words: str, strip: bool = True) -> str:
-    """What a git command prints; empty if it fails."""
-    done = subprocess.run(["git", *words], capture_output=True, text=True)
-    text = done.stdout if done.returncode == 0 else ""
-    return text.strip() if strip else text
+def _log(path: str, most: int) -> list[str]:
+    """The newest commits that changed a file or folder; empty where nothing is committed."""
+    here = Path.cwd()
+    return git.read(here, "log", "--format=%H", f"-{most}", "--", path).split() if git.find(here, "HEAD") else []
 
 
 def _md5(path: Path) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wm.core import files
+from wm.core import files, git
 from wm.records import spool
 from wm.records.spool import Entry
 
@@ -315,13 +315,11 @@ def _inputs(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _provenance(root: Path) -> dict[str, Any]:
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
     # dvc.lock and metrics/ change while a pipeline runs: they are its results, not its code.
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!metrics")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed), "user": user(), "machine": machine()}
+    code = git.state(root, "dvc.lock", "metrics")
+    if code.trouble:
+        warn(f"which code this run has is unknown: {code.trouble}")
+    return {"commit": code.commit, "dirty": code.dirty, "user": user(), "machine": machine()}
 
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
