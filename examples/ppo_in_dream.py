@@ -19,7 +19,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-import wm  # noqa: F401  registers wm/Dream-v0
+import wm.gym  # noqa: F401  registers wm/Dream-v0
 from wm.core.errors import UserError
 
 MODELS = ("pretrained/take_cover", "runs/take_cover", "runs/take_cover-1", "runs/take_cover_smoke")

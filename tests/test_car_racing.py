@@ -19,7 +19,7 @@ def test_contract():
 
 @pytest.mark.filterwarnings("ignore")
 def test_registered_environment_passes_gymnasiums_checker():
-    env = gymnasium.make("wm/CarRacing-v0")
+    env = gymnasium.make("wm.gym:wm/CarRacing-v0")
     check_env(env.unwrapped)
     assert env.spec.max_episode_steps == SPEC.max_steps
 

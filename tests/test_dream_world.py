@@ -11,7 +11,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-import wm  # noqa: F401  registers wm/Dream-v0
+import wm.gym  # noqa: F401  registers wm/Dream-v0
 from tests.dream_model import H, Z, write_model
 from tests.world_contract import check_world
 from wm import worlds

@@ -42,7 +42,7 @@ def test_contract():
 
 def test_gymnasium_checker(env):
     assert env.render() is None
-    made = gymnasium.make("wm/TakeCover-v0", render_mode="rgb_array")
+    made = gymnasium.make("wm.gym:wm/TakeCover-v0", render_mode="rgb_array")
     check_env(made.unwrapped)
     obs, _ = made.reset(seed=0)
     assert made.render().shape == (120, 160, 3)

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from wm import worlds
 from wm.core.config import Config
 from wm.core.errors import UserError
-from wm.release.gate import GateConfig
+from wm.play.cluster import ClusterConfig
 from wm.stages.collect import CollectConfig
 from wm.stages.encode import EncodeConfig
 from wm.stages.evaluate import EvaluateConfig
@@ -27,6 +27,14 @@ ZERO = "zero"
 MODEL_SECTIONS = ("collect", "train_vae", "encode", "train_mdn")
 AGENT_SECTIONS = ("evolve", "evaluate")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class GateConfig(ClusterConfig):
+    """How challenger and champion are compared."""
+
+    episodes: int = Field(24, ge=2, description="gate episodes that both play")
+    episodes_per_job: int = Field(12, ge=1, description="episodes in a job, the unit that goes to a worker")
+    slots: int = Field(12, ge=1, description="environments that a job steps side by side")
 
 
 class Experiment(Config):

@@ -49,11 +49,6 @@ def read(name: str) -> dict[str, Any] | None:
     return table.read(path) if path.exists() else None
 
 
-def world_key(record: Mapping[str, Any]) -> str:
-    """Which score of a record's curve is one of the world: "kept", or "rescored" where that is one of the dream."""
-    return "rescored" if record.get("decides") == "dream" else "kept"
-
-
 def expect(record: Mapping[str, Any], generations: int) -> Expectation | None:
     """What the agent of a record scores after so many generations of its own search.
 
@@ -61,7 +56,7 @@ def expect(record: Mapping[str, Any], generations: int) -> Expectation | None:
     looks on the line that joins them, and as much above or below as the test was above or below the last one. None
     before the first look: nothing is recorded there.
     """
-    key = world_key(record)
+    key = table.world_key(record)
     looks = [(one["generation"], one[key]) for one in record["curve"] if one["agent"] == record["agent"]]
     if not looks or generations < looks[0][0]:
         return None

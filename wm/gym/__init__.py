@@ -1,0 +1,14 @@
+"""The worlds and the dream as Gymnasium environments: `import wm.gym` registers them.
+
+    import wm.gym
+    gymnasium.make("wm/Dream-v0", model="runs/take_cover", tau=1.15)
+
+`gymnasium.make("wm.gym:wm/Dream-v0", …)` imports this module by itself. (Gymnasium reads no entry points since 1.0.) An
+environment's own module is imported when the environment is made.
+"""
+
+from gymnasium import register
+
+register("wm/CarRacing-v0", entry_point="wm.worlds.car_racing.world:FastCarRacing", max_episode_steps=1000)
+register("wm/TakeCover-v0", entry_point="wm.worlds.take_cover.world:TakeCoverEnv", max_episode_steps=2100)
+register("wm/Dream-v0", entry_point="wm.gym.dream:DreamEnv", vector_entry_point="wm.gym.dream:DreamVectorEnv")

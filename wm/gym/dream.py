@@ -1,5 +1,6 @@
 """The dream as a world: M steps, V draws, and whatever plays Gymnasium environments can play it.
 
+    import wm.gym  # registers it
     gymnasium.make("wm/Dream-v0", model="runs/take_cover", tau=1.15)
     gymnasium.make_vec("wm/Dream-v0", num_envs=64, model="runs/take_cover", tau=1.15)
 

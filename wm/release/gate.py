@@ -13,25 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from wm import worlds
 from wm.core import files, seeds
 from wm.core.errors import UserError
+from wm.params import GateConfig
 from wm.pictures import figures
-from wm.play.cluster import Cluster, ClusterConfig
+from wm.play.cluster import Cluster
 from wm.records import run_notes, tracking
 from wm.records.sender import model_name, weights
 from wm.release import registry
 from wm.stages.evaluate import interval, play_agent
-
-
-class GateConfig(ClusterConfig):
-    """How challenger and champion are compared."""
-
-    episodes: int = Field(24, ge=2, description="gate episodes that both play")
-    episodes_per_job: int = Field(12, ge=1, description="episodes in a job, the unit that goes to a worker")
-    slots: int = Field(12, ge=1, description="environments that a job steps side by side")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import numpy as np
 from wm import params, worlds
 from wm.core import files, journal
 from wm.core.errors import DamagedData, UserError
-from wm.estimate.expectation import world_key
 from wm.pictures import figures
 from wm.records import earlier, lineage
 from wm.records.history import ZERO
@@ -277,7 +276,7 @@ def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
 
 def picture(record: dict[str, Any], path: Path) -> None:
     """The curve as a PNG, the same bytes for the same record: over episodes and, where recorded, over time."""
-    curve, score, world, key = record["curve"], record["score"], record["world"], world_key(record)
+    curve, score, world, key = record["curve"], record["score"], record["world"], table.world_key(record)
     title = "Best selection score so far" if key == "kept" else "Mean of the distribution, looked at in the world"
     axes_of = {"training episodes" + (", dreamed ones included" if record["cost"]["dreamed_episodes"] else ""): [
         point["episodes"] for point in curve

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from wm.estimate.expectation import world_key
 from wm.records.lineage import duration, short
 from wm.views import paper, table
 
@@ -139,7 +138,7 @@ def _gain(record: dict[str, Any]) -> Iterator[str]:
     looks = [point for point in record["curve"] if point["agent"] == record["agent"]][-3:]
     if len(looks) < 2:
         return
-    first, last, key = looks[0], looks[-1], world_key(record)
+    first, last, key = looks[0], looks[-1], table.world_key(record)
     known = first["seconds"] is not None and last["seconds"] is not None
     took = f" ({duration(last['seconds'] - first['seconds'])})" if known else ""
     gain = last[key] - first[key]

@@ -129,6 +129,11 @@ def read(path: Path) -> dict[str, Any]:
         raise DamagedData(f"{path} is no record of an agent: `git checkout {path}` brings it back") from None
 
 
+def world_key(record: Mapping[str, Any]) -> str:
+    """Which score of a record's curve is one of the world: "kept", or "rescored" where that is one of the dream."""
+    return "rescored" if record.get("decides") == "dream" else "kept"
+
+
 def digest(seeds: Sequence[int]) -> str:
     """The same for the same episodes."""
     return hashlib.sha256(" ".join(map(str, seeds)).encode()).hexdigest()[:16]

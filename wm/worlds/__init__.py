@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
-import gymnasium
-
 from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
 
 __all__ = ["FRAME_SHAPE", "Policy", "Spec", "World", "get", "names", "register"]
@@ -39,7 +37,3 @@ def get(name: str) -> World:
 
 register("car_racing", "wm.worlds.car_racing.world:CarRacing")
 register("take_cover", "wm.worlds.take_cover.world:TakeCover")
-
-gymnasium.register("wm/CarRacing-v0", entry_point="wm.worlds.car_racing.world:FastCarRacing", max_episode_steps=1000)
-gymnasium.register("wm/TakeCover-v0", entry_point="wm.worlds.take_cover.world:TakeCoverEnv", max_episode_steps=2100)
-gymnasium.register("wm/Dream-v0", entry_point="wm.gym.dream:DreamEnv", vector_entry_point="wm.gym.dream:DreamVectorEnv")
