@@ -35,8 +35,8 @@ down: $(INSTALLED)  ## end all that `make up` started
 test: $(INSTALLED)  ## all tests
 	@python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: $(INSTALLED)  ## style
-	@ruff check . && ruff format --check .
+lint: $(INSTALLED)  ## style, and which room imports which
+	@ruff check . && ruff format --check . && lint-imports --no-logo
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages (asks PyPI)
 	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt
@@ -49,5 +49,5 @@ bench: $(INSTALLED)  ## how fast every part is, next to its peers
 
 clean:  ## remove the environment and the scratch folder (never runs/, the cache or the tracking database)
 	@test ! -e .wm/up/state.json || { echo "the servers are up: \`make down\` first"; exit 2; }
-	rm -rf $(VENV) .wm build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .wm build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
