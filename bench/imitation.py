@@ -33,7 +33,7 @@ def measure(name: str, episodes: int) -> dict[str, np.ndarray]:
     entry = everything.agents[name]
     experiment = everything.experiments[entry.experiment]
     model, before = RUNS / entry.model, RUNS / entry.after / "evolve"
-    world, config = worlds.get(experiment.world), experiment.evolve
+    world, config = worlds.get(entry.world), experiment.evolve
     inputs = tuple(config.inputs or world.spec.controller_inputs)
     memory = load_mdnrnn(model / "train_mdn")
     layout = agents.layout(world, memory, inputs, config.hidden)
@@ -42,12 +42,12 @@ def measure(name: str, episodes: int) -> dict[str, np.ndarray]:
     if imitated is None:
         raise SystemExit(f"{entry.after} drove in none of the episodes of {entry.model}")
     numbers = seeds.episodes(entry.seed, seeds.Purpose.SELECTION, about["round"] + 1, count=episodes)
-    with tempfile.TemporaryDirectory() as folder, Cluster(config.workers) as cluster:
+    with tempfile.TemporaryDirectory() as folder, Cluster() as cluster:
         agents.save(model / "train_vae", model / "train_mdn", Path(folder))
 
         def play(shared: Path, candidates: list[np.ndarray]) -> np.ndarray:
             files = agents.AgentFiles.read(shared)
-            words = (config, experiment.world, layout, inputs, cluster, files, np.stack(candidates), numbers, 0)
+            words = (config, entry.world, layout, inputs, cluster, files, np.stack(candidates), numbers, 0)
             return real_scores(*words)[0]
 
         (earlier,) = play(before, [inherited])

@@ -38,7 +38,7 @@ APART = 99
 def measure(folder: Path, episodes: int, workers: int) -> dict[str, object]:
     """See the module; folder holds V, M and C."""
     numbers = seeds.episodes(0, seeds.Purpose.SELECTION, APART, count=episodes)
-    config = EvaluateConfig(workers=workers, episodes_per_job=10, slots=10)
+    config = EvaluateConfig(episodes_per_job=10, slots=10)
     with Cluster(workers) as cluster:
         scores, _, acts = play_agent(config, "car_racing", folder, numbers, cluster, "fast", "laps")
     env = worlds.get("car_racing").make()

@@ -22,23 +22,28 @@ from statistics import median
 
 import psutil
 
+from wm.stages import of
+
 ROOT = Path(__file__).parent.parent
-STAGES = ("collect", "train_vae", "encode", "train_mdn")
+STAGES = of("models")
 PARAMS = """\
+worlds:
+  car_racing:
+    own: wm/worlds/car_racing/world:CarRacing
 experiments:
   bench:
-    world: car_racing
     collect: {{episodes: {episodes}, stall: 40, episodes_per_job: 20, slots: 10}}
-    train_vae: {{steps: 60, batch: 100, held_out_every: 30, checkpoint_every: 20}}
+    train_vae: {{steps: 60, batch: 100, held_out_every: 30}}
     encode: {{batch: 64}}
-    train_mdn: {{steps: 40, batch: 32, length: 128, held_out_every: 20, checkpoint_every: 10}}
+    train_mdn: {{steps: 40, batch: 32, length: 128, held_out_every: 20}}
     evolve: {{population: 6, generations: {generations}, episodes: 1, stall: 10, sampled: false, rescore_every: 10000,
              rescore_episodes: 2, episodes_per_job: 3, slots: 3}}
     evaluate: {{episodes: 2}}
 models:
-  bench: {{experiment: bench, after: zero, actor: zero, seed: 0}}
+  bench: {{experiment: bench, world: car_racing, code: wm/worlds/car_racing, after: zero, actor: zero, seed: 0}}
 agents:
-  bench: {{experiment: bench, model: bench, after: zero, tau: 1.0, seed: 0}}
+  bench:
+    {{experiment: bench, world: car_racing, code: wm/worlds/car_racing, model: bench, after: zero, tau: 1.0, seed: 0}}
 """
 
 

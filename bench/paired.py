@@ -22,7 +22,7 @@ from wm.stages.evaluate import EvaluateConfig, interval, play_agent
 def measure(folder: Path, workers: int = 2) -> dict[str, float]:
     """Mean scores with both drawings, the mean of their differences, its 95% interval."""
     official = files.read_json(folder / "evaluate" / "scores.json")
-    config = EvaluateConfig(workers=workers, episodes_per_job=10, slots=10)
+    config = EvaluateConfig(episodes_per_job=10, slots=10)
     with Cluster(workers) as cluster:
         scores, _, _ = play_agent(
             config, official["world"], folder / "evolve", official["seeds"], cluster, "fast", "fast drawing"

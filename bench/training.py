@@ -62,7 +62,6 @@ def measure(threads: int = 2, steps: int = 12, length: int = 999, processor_time
         "batch": BATCH,
         "held_out_every": 10**9,
         "report_every": 10**9,
-        "checkpoint_every": 10**9,
         "threads": threads,
     }
     vae_config = TrainVAEConfig(**common, pool_episodes=POOL)

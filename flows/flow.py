@@ -253,9 +253,8 @@ def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tr
     from wm import params  # takes seconds: it imports every stage
 
     everything = params.load()
-    experiment = everything.agents[agent].experiment
-    world = everything.experiments[experiment].world
-    return tracking.pipeline_run(name=agent, world=world, experiment=experiment)
+    entry = everything.agents[agent]
+    return tracking.pipeline_run(name=agent, world=entry.world, experiment=entry.experiment)
 
 
 def metrics(agent: str) -> dict[str, Any]:

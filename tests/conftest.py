@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from wm.stages import STAGES
+
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("WM_WORKERS", "1")  # what is so small is played faster without processes of its own
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job's; tests start what should hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+STAGES = tuple(STAGES)
+ZERO = ("collect", "train_vae", "train_mdn", "evolve")
+"""What runs/zero holds: the stages that go on from an earlier round."""
 
 LONG = ("server_loss", "flow", "up", "scale_out", "stages", "workers", "improve", "gate", "serving")
 """Files whose tests start servers and wait for them: first, so that none of them is left over at the end."""
@@ -32,10 +38,11 @@ def make_project(folder: Path) -> Path:
     """A folder with params.yaml of the tiny world and runs/zero, as a clone has them."""
     import tiny_world
 
-    for stage in STAGES[:2] + STAGES[3:5]:
+    for stage in ZERO:
         (folder / "runs" / "zero" / stage).mkdir(parents=True)
         (folder / "runs" / "zero" / stage / "empty.json").write_text("{}\n")
     (folder / "params.yaml").write_text(tiny_world.PARAMS)
+    shutil.copy(tiny_world.__file__, folder)
     return folder
 
 

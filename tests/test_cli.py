@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import tiny_world
+from ruamel.yaml import YAML
 
 from wm import cli, params
-from wm.cli import STAGES, main
-from wm.run import OF_AGENT, OF_MODEL
+from wm.cli import main
+from wm.stages import STAGES
+from wm.views import keys
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +76,7 @@ def test_only_a_stage_goes_on_where_it_was_stopped(project, monkeypatch, capsys,
 
 def test_params_prints_what_describe_says(capsys):
     assert main(["params"]) == 0
-    assert capsys.readouterr().out.splitlines() == params.describe()
+    assert capsys.readouterr().out.splitlines() == keys.describe()
 
 
 def test_check_is_silent_where_all_is_right(project, capsys):
@@ -83,7 +85,7 @@ def test_check_is_silent_where_all_is_right(project, capsys):
 
 
 def test_stages_are_the_same_everywhere():
-    assert STAGES == OF_MODEL + OF_AGENT == tuple(name for name in commands() if name in STAGES)
+    assert [*STAGES] == [name for name in commands() if name in STAGES]
     for stage in STAGES:
         assert (ROOT / "wm" / "stages" / f"{stage}.py").is_file()
         assert stage in params.Experiment.model_fields
@@ -97,14 +99,23 @@ def test_every_command_and_option_has_a_help_text():
 
 
 def test_the_readme_names_every_command_stage_and_experiment():
-    """A command is documented as `python -m wm <command>`, stages and experiments by their names in code."""
+    """A command is documented as `python -m wm <command>`, stages and experiments by their names in code.
+
+    Trials have a README of their own."""
     readme = (ROOT / "README.md").read_text()
     for name in commands():
         if name not in STAGES:
             assert f"python -m wm {name}" in readme, f"README.md does not say what `python -m wm {name}` does"
     assert re.search(rf"python -m wm ({'|'.join(STAGES)})", readme), "README.md does not say how a stage runs by hand"
-    named = set(re.findall(r"[a-z][a-z0-9_-]*", " ".join(re.findall(r"`[^`\n]+`|```.*?```", readme, re.DOTALL))))
     everything = params.load(ROOT / "params.yaml")
-    for kind, names in (("stage", STAGES), ("experiment", everything.experiments)):
+    trials = YAML(typ="safe").load(ROOT / "trials" / "params.yaml")
+    experiments = everything.experiments.keys() - trials["experiments"]
+    for path, kind, names in (
+        ("README.md", "stage", STAGES),
+        ("README.md", "experiment", experiments),
+        ("trials/README.md", "agent", trials["agents"]),
+    ):
+        code = " ".join(re.findall(r"`[^`\n]+`|```.*?```", (ROOT / path).read_text(), re.DOTALL))
+        named = set(re.findall(r"[a-z][a-z0-9_-]*", code))
         for name in names:
-            assert name in named, f"README.md does not mention the {kind} `{name}`"
+            assert name in named, f"{path} does not mention the {kind} `{name}`"

@@ -74,25 +74,26 @@ class Tiny(World):
 worlds.register("tiny", "tiny_world:Tiny")
 
 PARAMS = """\
+worlds:
+  tiny:
+    own: tiny_world:Tiny
 experiments:
   tiny:
-    world: tiny
-    collect: {episodes: 12, episodes_per_job: 4, slots: 3, workers: 1}
-    train_vae: {steps: 12, batch: 4, learning_rate: 1.0e-3, report_every: 2, held_out_every: 4, checkpoint_every: 2,
+    collect: {episodes: 12, episodes_per_job: 4, slots: 3}
+    train_vae: {steps: 12, batch: 4, learning_rate: 1.0e-3, report_every: 2, held_out_every: 4,
                 pool_episodes: 2, threads: 1, model: {z_size: 4}}
     encode: {batch: 16, threads: 1}
-    train_mdn: {steps: 30, batch: 4, length: 8, report_every: 5, held_out_every: 10, checkpoint_every: 5, threads: 1,
+    train_mdn: {steps: 30, batch: 4, length: 8, report_every: 5, held_out_every: 10, threads: 1,
                 model: {hidden: 8, mixtures: 2}}
     evolve: {population: 4, generations: 5, episodes: 2, rescore_every: 2, rescore_episodes: 2, episodes_per_job: 4,
-             slots: 2, workers: 1, centre: true, hard_episodes: 1, final_episodes: 3}
-    evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1}
-    gate: {workers: 1}
+             slots: 2, centre: true, hard_episodes: 1, final_episodes: 3}
+    evaluate: {episodes: 3, episodes_per_job: 2, slots: 2}
 models:
-  tiny: {experiment: tiny, after: zero, actor: zero, seed: 3}
-  tiny-2: {experiment: tiny, after: tiny, actor: tiny, seed: 3}
+  tiny: {experiment: tiny, world: tiny, code: tiny_world.py, after: zero, actor: zero, seed: 3}
+  tiny-2: {experiment: tiny, world: tiny, code: tiny_world.py, after: tiny, actor: tiny, seed: 3}
 agents:
-  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0, seed: 3}
-  tiny-2: {experiment: tiny, model: tiny-2, after: tiny, tau: 1.0, seed: 3}
+  tiny: {experiment: tiny, world: tiny, code: tiny_world.py, model: tiny, after: zero, tau: 1.0, seed: 3}
+  tiny-2: {experiment: tiny, world: tiny, code: tiny_world.py, model: tiny-2, after: tiny, tau: 1.0, seed: 3}
 """
 
 if __name__ == "__main__":

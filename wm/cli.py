@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wm.core.errors import DamagedData, UserError
+from wm.stages import STAGES
 
 if TYPE_CHECKING:
     from wm.params import AgentEntry, Experiment
 
 RUNS = Path("runs")
-STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
 EPILOG = """\
 Stages read runs/… and write runs/NAME/<stage>; `dvc repro evaluate@NAME` or `python -m flows.pipeline NAME` runs
 them all in order. NAME is an entry of `models` (collect to train_mdn) or `agents` (evolve, evaluate) in params.yaml.
@@ -68,16 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    explanations = {
-        "collect": "episodes of the world, from a random policy or the last round's agent",
-        "train_vae": "train V on the frames",
-        "encode": "V looks at every frame once",
-        "train_mdn": "train M on what V saw",
-        "evolve": "evolve C by CMA-ES, in the world or in M's dream",
-        "evaluate": "score the agent on test episodes and film it",
-    }
-    for stage in STAGES:
-        command = _add(commands, stage, explanations[stage], _run_stage)
+    for stage, known in STAGES.items():
+        command = _add(commands, stage, known.about, _run_stage)
         command.set_defaults(stage=stage)
         command.add_argument("name", metavar="NAME", help="an entry of `models` or `agents` in params.yaml")
         if stage == "evaluate":
@@ -297,7 +289,7 @@ def _gate(args: argparse.Namespace) -> None:
     entry, experiment = _found(args.name)
     if tracking.off():
         raise UserError("WM_TRACKING is off, and without MLflow there is no champion: unset it")
-    decision = gate.gate(args.name, experiment.gate, experiment.world, entry.experiment, tracking.find_root())
+    decision = gate.gate(args.name, experiment.gate, entry.world, entry.experiment, tracking.find_root())
     print(f"gate {args.name}: {decision['decision']}: {decision['why']}")
 
 
@@ -321,8 +313,8 @@ def _rollback(args: argparse.Namespace) -> None:
 def _registered(name: str) -> str:
     from wm.records.sender import model_name
 
-    entry, experiment = _found(name)
-    return model_name(experiment.world, entry.experiment, "agent")
+    entry = _agent(name)
+    return model_name(entry.world, entry.experiment, "agent")
 
 
 def _moved(model: str, move: dict[str, Any]) -> str:
@@ -349,9 +341,9 @@ def _table(args: argparse.Namespace) -> None:
 
 
 def _params(args: argparse.Namespace) -> None:
-    from wm import params
+    from wm.views import keys
 
-    for line in params.describe():
+    for line in keys.describe():
         print(line)
 
 

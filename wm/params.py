@@ -1,19 +1,22 @@
-"""params.yaml, read once: every number of every experiment, checked before anything is written."""
+"""params.yaml, and trials/params.yaml beside it, read once: everything is checked before anything is written."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+import wm
 from wm import worlds
 from wm.core.config import Config
 from wm.core.errors import UserError
 from wm.play.cluster import ClusterConfig
+from wm.stages import STAGES, of
 from wm.stages.collect import CollectConfig
 from wm.stages.encode import EncodeConfig
 from wm.stages.evaluate import EvaluateConfig
@@ -22,10 +25,12 @@ from wm.stages.train_mdn import TrainMDNConfig
 from wm.stages.train_vae import TrainVAEConfig
 
 FILE = Path("params.yaml")
+TRIALS = Path("trials")
+"""The folder of what was tried, with a params.yaml and a dvc.yaml of its own."""
+OF_TRIALS = ("experiments", "models", "agents")
+"""Its sections: worlds and machines are those of params.yaml."""
 ZERO = "zero"
 """The predecessor of every first round: runs/zero holds no data, no model and no controller."""
-MODEL_SECTIONS = ("collect", "train_vae", "encode", "train_mdn")
-AGENT_SECTIONS = ("evolve", "evaluate")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -37,10 +42,23 @@ class GateConfig(ClusterConfig):
     slots: int = Field(12, ge=1, description="environments that a job steps side by side")
 
 
-class Experiment(Config):
-    """A world and its numbers, a section a stage; those of models alone or agents alone lack the rest."""
+class WorldEntry(Config):
+    """Who plays."""
 
-    world: str = Field(description="which world: car_racing or take_cover")
+    own: str = Field(
+        pattern=r"^[A-Za-z_]\w*(/[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="the class that plays it, as path/module:Class from the repository's top",
+    )
+
+    @property
+    def entry_point(self) -> str:
+        """As Python imports it: wm.worlds.car_racing.world:CarRacing."""
+        return self.own.replace("/", ".")
+
+
+class Experiment(Config):
+    """Numbers, a section a stage; those of models alone or agents alone lack the rest."""
+
     collect: CollectConfig | None = Field(None, description="episodes of the world")
     train_vae: TrainVAEConfig | None = Field(None, description="V")
     encode: EncodeConfig | None = Field(None, description="V's view of every frame")
@@ -49,18 +67,13 @@ class Experiment(Config):
     evaluate: EvaluateConfig | None = Field(None, description="the score that is reported")
     gate: GateConfig = Field(GateConfig(), description="whether the agent becomes champion (no stage)")
 
-    @field_validator("world")
-    @classmethod
-    def _known(cls, world: str) -> str:
-        if world not in worlds.names():
-            raise ValueError(f"is no world: expected one of {', '.join(worlds.names())}")
-        return world
-
 
 class Model(Config):
     """A round of V and M."""
 
     experiment: str = Field(description="whose numbers")
+    world: str = Field(description="the entry of `worlds` that plays")
+    code: str = Field(description="path of the files that play it: the stages depend on them, and on no other world's")
     after: str = Field(ZERO, description="the model that it continues, with its data; zero for none")
     actor: str = Field(ZERO, description="the agent that collects; zero for the random policy")
     seed: int = Field(ge=0, description="every random number of the round comes from it")
@@ -70,6 +83,8 @@ class AgentEntry(Config):
     """A C evolved with one model."""
 
     experiment: str = Field(description="whose numbers")
+    world: str = Field(description="the entry of `worlds` that plays: the model's")
+    code: str = Field(description="path of the files that play it: the stages depend on them, and on no other world's")
     model: str = Field(description="the model that it sees and remembers with")
     after: str = Field(ZERO, description="the agent whose controller the search starts from; zero for none")
     tau: float = Field(gt=0, description="temperature of the dream that it is evolved in (paper: 1.15 is best)")
@@ -77,26 +92,40 @@ class AgentEntry(Config):
 
 
 class Params(Config):
-    """The whole file."""
+    """Both files."""
 
+    worlds: dict[str, WorldEntry] = Field(description="an entry a world: who plays")
     experiments: dict[str, Experiment] = Field(description="every number: an entry an experiment, a section a stage")
     models: dict[str, Model] = Field(description="an entry a round: what it continues, who collects")
     agents: dict[str, AgentEntry] = Field(
         description="an entry an agent: which model it learns on, what it starts from"
     )
+    machines: dict[str, dict[str, dict[str, Any]]] = Field(
+        {},
+        description="an entry a kind of machine: what it sets in each experiment that is run on it, a section a stage",
+    )
+    _trials: frozenset[str] = PrivateAttr(frozenset())
+    _mistake: str = PrivateAttr("")
+
+    def address(self, stage: str, name: str) -> str:
+        """What DVC calls a stage: evolve@smoke, trials/dvc.yaml:evolve@ablation."""
+        trial = f"{STAGES[stage].of}.{name}" in self._trials
+        return f"{TRIALS}/dvc.yaml:{stage}@{name}" if trial else f"{stage}@{name}"
 
     def entry(self, section: Literal["models", "agents"], name: str) -> Model | AgentEntry:
         """The entry of this name.
 
         Raises:
-            UserError: there is none; names those that there are.
+            UserError: there is none; names those that there are, or the mistake that keeps the trials out.
         """
         entries = getattr(self, section)
         if name not in entries:
+            if self._mistake:
+                raise UserError(self._mistake)
             raise UserError(f"{name!r} is not in `{section}` of params.yaml: expected one of {', '.join(entries)}")
         return entries[name]
 
-    @field_validator("experiments", "models", "agents")
+    @field_validator("worlds", "experiments", "models", "agents", "machines")
     @classmethod
     def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
         for name in entries:
@@ -107,15 +136,22 @@ class Params(Config):
     def _references(self) -> Params:
         for name, model in self.models.items():
             _known(f"models.{name}.experiment", model.experiment, self.experiments)
+            _known(f"models.{name}.world", model.world, self.worlds)
             _known(f"models.{name}.after", model.after, self.models, ZERO)
             _known(f"models.{name}.actor", model.actor, self.agents, ZERO)
         for name, agent in self.agents.items():
             _known(f"agents.{name}.experiment", agent.experiment, self.experiments)
+            _known(f"agents.{name}.world", agent.world, self.worlds)
             _known(f"agents.{name}.model", agent.model, self.models)
             _known(f"agents.{name}.after", agent.after, self.agents, ZERO)
-        for kind, sections in (("models", MODEL_SECTIONS), ("agents", AGENT_SECTIONS)):
+        for name, sections in self.machines.items():
+            for stage, numbers in sections.items():
+                _known(f"machines.{name}", stage, STAGES)
+                for key in numbers:
+                    _known(f"machines.{name}.{stage}", key, config_of(stage).model_fields)
+        for kind in ("models", "agents"):
             for name, entry in getattr(self, kind).items():
-                for section in sections:
+                for section in of(kind):
                     if getattr(self.experiments[entry.experiment], section) is None:
                         raise ValueError(
                             f"experiments.{entry.experiment}.{section} is missing, which {kind}.{name} needs"
@@ -127,7 +163,7 @@ class Params(Config):
     def _one_world(self) -> None:
         """What an entry builds on belongs to the same world."""
         worlds_of = {
-            f"{kind}.{name}": self.experiments[entry.experiment].world
+            f"{kind}.{name}": entry.world
             for kind in ("models", "agents")
             for name, entry in getattr(self, kind).items()
         }
@@ -170,15 +206,38 @@ class Params(Config):
         }
 
 
+def config_of(stage: str) -> type[Config]:
+    """The configuration of a stage."""
+    return next(kind for kind in get_args(Experiment.model_fields[stage].annotation) if kind is not type(None))
+
+
 def load(path: Path | str = FILE) -> Params:
-    """The parameters.
+    """The parameters, those of the trials beside them too; `worlds.get` knows their worlds from then on.
+
+    A mistake among the trials is one of who asks for a trial: `Params.entry` then says it.
 
     Raises:
         UserError: the file is missing or not YAML, or a key is unknown, of the wrong type or impossible; names the key.
     """
     path = Path(path)
+    content = _read(path)
+    everything = _checked(content, path)
+    _check_code(everything, path, path.parent)
+    trials = path.parent / TRIALS / FILE.name
+    if trials.exists():
+        try:
+            everything = _with_trials(everything, content, trials)
+        except UserError as error:
+            everything._mistake = str(error)
+    for name, world in everything.worlds.items():
+        worlds.register(name, world.entry_point)
+    return everything
+
+
+def _read(path: Path) -> Any:
+    """What a file says, read as DVC does."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text())
+        return YAML(typ="safe").load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is not here: run from the repository's top") from None
     except OSError as error:
@@ -188,10 +247,63 @@ def load(path: Path | str = FILE) -> Params:
         line = f" at line {where.line + 1}" if where else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path} is not valid YAML{line}: {problem}") from None
+
+
+def _checked(content: Any, path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {_sentence(error)}") from None
+
+
+def _with_trials(everything: Params, content: dict[str, Any], path: Path) -> Params:
+    """Both files as one. A trial may build on models and agents of params.yaml, but its numbers stand beside it: DVC
+    looks for them there."""
+    trials = _read(path)
+    if not isinstance(trials, dict) or not all(isinstance(part, dict) for part in trials.values()):
+        raise UserError(f"{path}: the file and each of its sections have to be mappings of keys to values")
+    for name, entries in trials.items():
+        if name not in OF_TRIALS:
+            raise UserError(f"{path}: {name} is no section of trials: expected some of {', '.join(OF_TRIALS)}")
+        if twice := sorted(map(str, {*entries} & {*content[name]})):
+            raise UserError(f"{path}: {name}.{twice[0]} stands in {FILE} too: give the trial another name")
+    both = _checked(content | {name: content[name] | entries for name, entries in trials.items()}, path)
+    both._trials = frozenset(f"{kind}.{name}" for kind in ("models", "agents") for name in trials.get(kind, ()))
+    for entry in both._trials:
+        kind, name = entry.split(".")
+        if (experiment := getattr(both, kind)[name].experiment) in everything.experiments:
+            raise UserError(f"{path}: {entry}.experiment is {experiment!r}, of {FILE}: expected one of this file")
+    _check_code(both, path, path.parents[1])
+    return both
+
+
+def _check_code(everything: Params, path: Path, top: Path) -> None:
+    """Whether `code` of each entry holds what plays its world: what it leaves out could change unseen."""
+    plays = {name: _file(name, world, path, top) for name, world in everything.worlds.items()}
+    for kind in ("models", "agents"):
+        for name, entry in getattr(everything, kind).items():
+            said, code = f"{path}: {kind}.{name}.code is {entry.code!r}", Path(entry.code)
+            if code.is_absolute() or ".." in code.parts:
+                raise UserError(f"{said}: expected a path from the repository's top")
+            here = code_path(entry.code, top)
+            if not here.exists() and not here.with_name(f"{here.name}.dvc").exists():
+                raise UserError(f"{said}, which is not here: expected the files that play {entry.world}")
+            if not plays[entry.world].is_relative_to(code):
+                raise UserError(f"{said}, but {plays[entry.world]} plays {entry.world}: expected a path that holds it")
+
+
+def _file(name: str, world: WorldEntry, path: Path, top: Path) -> Path:
+    """The module that plays a world."""
+    module = world.own.partition(":")[0]
+    for file in (f"{module}.py", f"{module}/__init__.py"):
+        if code_path(file, top).is_file():
+            return Path(file)
+    raise UserError(f"{path}: worlds.{name}.own is {world.own!r}, but there is no {module}.py here")
+
+
+def code_path(path: str, top: Path = Path()) -> Path:
+    """Where a file or folder of code lies: this package's beside the package itself, all else below `top`."""
+    return (Path(wm.__file__).parents[1] if path.startswith("wm/") else top) / path
 
 
 def check_name(name: str) -> str:
@@ -205,7 +317,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def _known(key: str, name: str, entries: dict[str, Any], also: str | None = None) -> None:
+def _known(key: str, name: str, entries: Collection[str], also: str | None = None) -> None:
     if name not in entries and name != also:
         expected = ", ".join([*entries, *filter(None, [also])])
         raise ValueError(f"{key} is {name!r}: expected one of {expected}")
@@ -225,22 +337,3 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{key or 'the file'} has to be a mapping of keys to values"
     return f"{key} is {first['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def describe() -> list[str]:
-    """A line for every key: dotted name, type, default, meaning."""
-    roots = {"experiments.NAME": Experiment, "models.NAME": Model, "agents.NAME": AgentEntry}
-    return [line for root, config in roots.items() for line in _describe(root, config)]
-
-
-def _describe(prefix: str, config: type[Config]) -> list[str]:
-    lines = []
-    for name, field in config.model_fields.items():
-        section = next(iter(get_args(field.annotation)), field.annotation)  # a Config, or Config | None
-        if isinstance(section, type) and issubclass(section, Config):
-            lines += _describe(f"{prefix}.{name}", section)
-            continue
-        kind = getattr(field.annotation, "__name__", str(field.annotation))
-        default = "required" if field.is_required() else f"default {field.default!r}"
-        lines.append(f"{prefix}.{name} ({kind}, {default}): {field.description}")
-    return lines

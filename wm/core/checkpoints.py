@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +73,19 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], module: str) -> str:
-    """What a run of a stage is a function of: its configuration, its inputs' digests, and all its code."""
-    top = Path(__file__).parents[1]
-    code = {
-        path.relative_to(top).as_posix(): files.sha256(path)
-        for room in ROOMS
-        for path in sorted((top / room).rglob("*.py"))
-    }
-    content = json.dumps([stage, module, config, inputs, code], sort_keys=True)
+def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], code: Iterable[Path]) -> str:
+    """What a run of a stage is a function of: its configuration, its inputs' digests, and all its code.
+
+    Args:
+        code: files, and folders of which the modules count.
+    """
+    modules = [
+        (path.relative_to(part.parent).as_posix(), files.sha256(path))
+        for part in code
+        for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part])
+    ]
+    content = json.dumps([stage, config, inputs, modules], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-ROOMS = ("core", "pictures", "models", "worlds", "play", "dream", "search", "stages")
-"""The folders of wm/ whose code can change what a stage writes. What stands around them cannot."""
 
 
 def _sync(folder: Path) -> None:

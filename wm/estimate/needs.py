@@ -29,11 +29,11 @@ from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences
 from wm.models.vae import VAE, VAEConfig
 from wm.params import ZERO, Params
 from wm.play import agent as agents
-from wm.play import rollout
-from wm.run import OF_MODEL, plan
+from wm.play import cluster, rollout
+from wm.run import plan
 from wm.search.contenders import Contenders
 from wm.search.fitness import VIRTUAL_EPISODES
-from wm.stages import training
+from wm.stages import STAGES, training
 from wm.stages.evolve import final_episodes
 from wm.stages.train_mdn import KEPT_BYTES
 from wm.worlds import World
@@ -134,24 +134,14 @@ def stages(everything: Params, name: str) -> list[tuple[str, str]]:
     """(stage, name) of all that agent `name` needs, in an order in which they can run."""
     found: dict[tuple[str, str], None] = {}
 
-    def model(key: str) -> None:
-        if key == ZERO or ("train_mdn", key) in found:
+    def visit(stage: str, of: str) -> None:
+        if of == ZERO or (stage, of) in found:
             return
-        model(everything.models[key].after)
-        agent(everything.models[key].actor, "evolve")
-        for stage in OF_MODEL:
-            found[stage, key] = None
+        for folder in plan(everything, stage, of).inputs.values():
+            visit(folder.name, folder.parent.name)
+        found[stage, of] = None
 
-    def agent(key: str, last: str) -> None:
-        if key == ZERO:
-            return
-        agent(everything.agents[key].after, "evolve")
-        model(everything.agents[key].model)
-        found["evolve", key] = None
-        if last == "evaluate":
-            found["evaluate", key] = None
-
-    agent(name, "evaluate")
+    visit("evaluate", name)
     return list(found)
 
 
@@ -159,7 +149,7 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
     """Seconds, bytes of disk, bytes of memory, and what the stage does."""
     todo = plan(everything, stage, name)
     config, elsewhere = _on_this_machine(todo.config)
-    world, model = worlds.get(todo.world), name if stage in OF_MODEL else everything.agents[name].model
+    world, model = worlds.get(todo.world), name if STAGES[stage].of == "models" else everything.agents[name].model
     driven = LENGTHS.get(todo.world, {}).get("driven", world.spec.max_steps)
     frames = sum(_collected(everything, key) for key in _lineage(everything, model))  # earlier rounds' are in it
     if stage == "collect":
@@ -170,8 +160,8 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
             pace, memory = rates(_drive, world, _parts(everything, actor), config.slots, world.spec.drawings[0], True)
         length = _length(everything, stage, name)
         memory += 2 * config.episodes_per_job * length * pace.kept  # a job's episodes, and their file's bytes
-        seconds = _shared(pace.seconds(config.episodes, length), config.workers)
-        return seconds, frames * pace.kept, _of_workers(memory, config.workers), f"{config.episodes:,} episodes"
+        seconds = _shared(pace.seconds(config.episodes, length), cluster.workers())
+        return seconds, frames * pace.kept, _of_workers(memory, cluster.workers()), f"{config.episodes:,} episodes"
     if stage == "train_vae":
         rate, memory = rates(_train_vae, config)
         pool = config.pool_episodes * _length(everything, "collect", name) * FRAME_BYTES
@@ -200,21 +190,21 @@ def _stage(everything: Params, stage: str, name: str, rates: _Rates) -> tuple[fl
         scored = whole + final_episodes(config)
         pace, memory = rates(_drive, world, parts, config.slots, world.spec.drawings[0])
         looked, disk = pace.seconds(scored, driven), weights + _weights(VAE, vae)
-        memory = _of_workers(memory, config.workers)
+        memory = _of_workers(memory, cluster.workers())
         if config.dream:
             population = config.population, config.episodes
-            rate, dreaming = rates(_dream, world, parts, *population, config.workers, config.device)
+            rate, dreaming = rates(_dream, world, parts, *population, cluster.workers(), config.device)
             dreamed = episodes + whole + VIRTUAL_EPISODES
             if config.dream_decides:
                 dreamed += (Contenders.MOST + 1) * config.final_episodes
-            seconds = dreamed * _length(everything, stage, name) / rate + _shared(looked, config.workers)
+            seconds = dreamed * _length(everything, stage, name) / rate + _shared(looked, cluster.workers())
             return seconds, disk, memory + dreaming, f"{dreamed:,} dreamed episodes{elsewhere}, {scored:,} real"
-        seconds = _shared(pace.seconds(episodes, _length(everything, stage, name)) + looked, config.workers)
+        seconds = _shared(pace.seconds(episodes, _length(everything, stage, name)) + looked, cluster.workers())
         return seconds, disk, memory, f"{config.generations} generations, {episodes + scored:,} episodes"
     pace, memory = rates(_drive, world, parts, config.slots, config.drawing or world.spec.drawings[-1])
-    seconds = _shared(pace.seconds(config.episodes, driven), config.workers)
+    seconds = _shared(pace.seconds(config.episodes, driven), cluster.workers())
     disk = 3 * driven * FILM if config.videos else 0
-    return seconds, disk, _of_workers(memory, config.workers), f"{config.episodes} episodes"
+    return seconds, disk, _of_workers(memory, cluster.workers()), f"{config.episodes} episodes"
 
 
 def _on_this_machine(config):
@@ -227,7 +217,7 @@ def _on_this_machine(config):
 def _parts(everything: Params, agent: str) -> Parts:
     """V, M and C of an agent."""
     experiment = everything.experiments[everything.models[everything.agents[agent].model].experiment]
-    search, world = _search(everything, agent), worlds.get(experiment.world)
+    search, world = _search(everything, agent), worlds.get(everything.agents[agent].world)
     inputs = tuple(search.inputs or world.spec.controller_inputs)
     return Parts(experiment.train_vae.model, experiment.train_mdn.model, inputs, search.hidden, search.sampled)
 
@@ -253,7 +243,7 @@ def _length(everything: Params, stage: str, name: str) -> float:
     """Steps of an average episode of `collect` or `evolve`; the longest there are where nothing is known."""
     entry = (everything.models if stage == "collect" else everything.agents)[name]
     experiment = everything.experiments[entry.experiment]
-    longest, known = worlds.get(experiment.world).spec.max_steps, LENGTHS.get(experiment.world)
+    longest, known = worlds.get(entry.world).spec.max_steps, LENGTHS.get(entry.world)
     config = getattr(experiment, stage)
     if known is None:
         return longest
@@ -263,7 +253,7 @@ def _length(everything: Params, stage: str, name: str) -> float:
         explored = 1 if entry.actor == ZERO else config.explore
         return explored * random + (1 - explored) * known["driven"]
     going_on = entry.after != ZERO
-    return known["later" if going_on else "first"] if config.stall or experiment.world != "car_racing" else longest
+    return known["later" if going_on else "first"] if config.stall or entry.world != "car_racing" else longest
 
 
 def _search(everything: Params, agent: str):

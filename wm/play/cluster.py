@@ -10,11 +10,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
 
+from wm import worlds
 from wm.core.config import Config
 from wm.core.errors import UserError
 
@@ -26,32 +27,45 @@ _ALONE = threading.Lock()
 """One job at a time in a process, however many threads its worker has: the next job uses its environments again."""
 PATIENCE = "20s"
 """How long a scheduler may take to answer."""
+MOST_WORKERS = 4096
 
 
 class ClusterConfig(Config):
-    """How many processes play episodes."""
+    """How episodes are dealt out. How many processes play them decides no bit of the result, so it stands in no file:
+    see `workers`."""
 
-    workers: int = Field(
-        2, ge=1, le=4096, description="processes that play episodes; 1 plays them in the stage's own process"
-    )
     episodes_per_job: int = Field(
         32, ge=1, description="episodes in a job, the unit that goes to a worker; part of the result"
     )
     slots: int = Field(16, ge=1, description="environments that a job steps side by side; part of the result")
 
 
+def workers() -> int:
+    """How many processes play episodes on this machine: as many as it has cores, or what WM_WORKERS says.
+
+    Raises:
+        UserError: WM_WORKERS is no whole number from 1 to 4096.
+    """
+    text = os.environ.get("WM_WORKERS", "").strip()
+    if not text:
+        return len(os.sched_getaffinity(0))
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
+        raise UserError(f"WM_WORKERS is {text!r}: expected a whole number from 1 to {MOST_WORKERS}, or unset it")
+    return int(text)
+
+
 class Cluster:
     """Runs jobs: `for result in cluster.map(function, jobs, shared)`.
 
     Args:
-        workers: processes; 1 means none but this one.
+        processes: 1 means none but this one; None is what `workers()` says.
         address: a Dask scheduler to use instead, e.g. tcp://10.0.0.5:8786; also read from WM_DASK.
     Raises:
         UserError: the scheduler does not answer.
     """
 
-    def __init__(self, workers: int, address: str | None = None):
-        self.workers, self.address = workers, address or os.environ.get("WM_DASK")
+    def __init__(self, processes: int | None = None, address: str | None = None):
+        self.workers, self.address = processes or workers(), address or os.environ.get("WM_DASK")
         self._cluster = self._client = None
         self._sent: tuple[Any, Any] = (None, None)
 
@@ -80,12 +94,12 @@ class Cluster:
         from distributed import KilledWorker, as_completed
         from distributed.client import FutureCancelledError
 
-        client = self._connect()
+        client, known = self._connect(), worlds.registered()
         if shared is not None and shared is not self._sent[0]:  # a task, not a scatter: it outlives the workers
             self._sent = shared, client.submit(_same, shared, pure=False)
         handle = self._sent[1] if shared is not None else None
         futures = [  # in order, or the first job may come last and everything waits for its result
-            client.submit(_alone, function, job, handle, pure=False, retries=2, priority=-index)
+            client.submit(_alone, function, job, handle, known, pure=False, retries=2, priority=-index)
             for index, job in enumerate(jobs)
         ]
         place = {future.key: index for index, future in enumerate(futures)}
@@ -98,7 +112,7 @@ class Cluster:
             except KilledWorker:
                 raise UserError(
                     f"{MOST_FAILURES} workers in a row died on one job of {self.workers} workers' work: see whether "
-                    "memory is short, and lower slots, episodes_per_job or workers"
+                    "memory is short, and lower slots, episodes_per_job or WM_WORKERS"
                 ) from None
             except FutureCancelledError:
                 raise UserError(
@@ -160,8 +174,10 @@ class Cluster:
         self._sent = None, None
 
 
-def _alone(function: Callable[..., Any], job: Any, shared: Any) -> Any:
+def _alone(function: Callable[..., Any], job: Any, shared: Any, known: Mapping[str, str]) -> Any:
     with _ALONE:
+        for name, entry_point in known.items():
+            worlds.register(name, entry_point)
         return function(job, shared)
 
 

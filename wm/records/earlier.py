@@ -41,7 +41,7 @@ def cost(run: Mapping[str, Any], root: Path | None = None) -> tuple[float, dict[
     """What it took to make an output, with the attempts that its `run` (of `run_of`) went on from.
 
     Those are the runs directly before it of the same stage, name, commit, inputs and numbers (but for `generations`,
-    which a budget shortens) that did not finish.
+    which a budget shortens, and `workers`) that did not finish.
 
     Returns:
         Seconds of wall time in all, and seconds of each step of the journal that has them: {generation: seconds}.
@@ -49,7 +49,7 @@ def cost(run: Mapping[str, Any], root: Path | None = None) -> tuple[float, dict[
     root = tracking.find_root() if root is None else Path(root)
 
     def numbers(run: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in run["params"].items() if key != "generations"}
+        return {key: value for key, value in run["params"].items() if key not in ("generations", "workers")}
 
     def ask(client: Any) -> tuple[float, dict[int, float]]:
         asked = (

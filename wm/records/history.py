@@ -25,6 +25,8 @@ from wm.core.errors import DamagedData, UserError
 
 ZERO = "runs/zero/"
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+ASIDE = ("workers", "checkpoint_every")
+"""Numbers of older records that decide no bit, and that params.yaml no longer has."""
 OWN = {"collect": ("seed",), "train_vae": ("seed",), "train_mdn": ("seed",), "evolve": ("seed", "tau")}
 """What a stage reads of its entry in `models` or `agents`, besides the numbers of the experiment."""
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-STAGES = {
-    "collect": "Episodes of the world, driven by a random policy or by the last round's controller.",
-    "train_vae": "**V**, the convolutional variational autoencoder: a frame becomes a small latent vector z.",
-    "encode": "Every frame of the data set through V: the mean and log-variance of z, from which M learns.",
-    "train_mdn": "**M**, the mixture density LSTM: z, action and memory give a mixture over the next z.",
-    "evolve": "**C**, the controller: a linear layer on z and M's memory, found by CMA-ES.",
-    "evaluate": "The whole agent on test episodes that no stage has seen, drawn as the world's makers do.",
+from wm.stages import STAGES
+
+KINDS = {
+    **{name: f"{stage.about[0].upper()}{stage.about[1:]}." for name, stage in STAGES.items()},
     "sweep": "Agents of one model, evolved in dreams of different temperatures: virtual beside actual scores.",
     "pipeline": "A run of the whole line, from nothing to a scored agent. Its stages are the runs below it.",
 }
@@ -52,7 +49,7 @@ def of_run(
         films: (name, address) of what is linked.
     """
     stage = run["stage"]
-    lines = [STAGES.get(stage, ""), ""]
+    lines = [KINDS.get(stage, ""), ""]
     if end.get("message"):
         lines += [f"> {end['message']}", ""]
     if end.get("summary"):

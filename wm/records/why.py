@@ -13,6 +13,7 @@ from wm.core.errors import UserError
 from wm.records import history
 from wm.records.history import Snapshot, Step
 from wm.records.lineage import score_text, short
+from wm.stages import STAGES
 from wm.stages.evaluate import interval
 
 POWER = 2.8
@@ -57,7 +58,7 @@ class Pair:
     def inputs(self) -> list[str]:
         """Kinds of data read that are others: `collect`, …, in the order of the pipeline."""
         a, b = _kinds(self.a), _kinds(self.b)
-        return [kind for kind in history.STAGES if a.get(kind) != b.get(kind)]
+        return [kind for kind in STAGES if a.get(kind) != b.get(kind)]
 
     @property
     def same_output(self) -> bool:
@@ -158,11 +159,11 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> str:
 def _pairs(a: list[Step], b: list[Step]) -> list[Pair]:
     """Stages of the same kind, matched by round, in the order in which they were made."""
     pairs = []
-    for kind in history.STAGES:
+    for kind in STAGES:
         of_kind = ([step for step in steps if step.stage == kind] for steps in (a, b))
         pairs += [(number, Pair(*both)) for number, both in enumerate(zip_longest(*of_kind))]
-    order = {kind: index for index, kind in enumerate(history.STAGES)}
-    last = len(history.STAGES) - 1
+    order = {kind: index for index, kind in enumerate(STAGES)}
+    last = len(STAGES) - 1
     key = {id(pair): (number, order[(pair.a or pair.b).stage]) for number, pair in pairs}
     # there is one evaluate, of the last round
     return sorted((pair for _, pair in pairs), key=lambda pair: (key[id(pair)][1] == last, key[id(pair)]))

@@ -61,7 +61,7 @@ def duel(config: GateConfig, world: str, challenger: Path, champion: Path) -> Du
     """
     numbers = seeds.episodes(0, seeds.Purpose.GATE, count=config.episodes)
     drawing = worlds.get(world).spec.drawings[0]
-    with Cluster(config.workers) as cluster:
+    with Cluster() as cluster:
         scores = [
             play_agent(config, world, folder, numbers, cluster, drawing, title)[0]
             for folder, title in ((challenger, "challenger"), (champion, "champion"))

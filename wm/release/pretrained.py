@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from wm import params, worlds
 from wm.core import files, weights
 from wm.core.checkpoints import fingerprint
 from wm.core.errors import DamagedData, UserError
@@ -25,6 +27,7 @@ from wm.params import Params
 from wm.records import history, lineage, tracking
 from wm.records.lineage import Lineage, Made
 from wm.run import RUNS
+from wm.stages import STAGES
 from wm.stages.evaluate import EvaluateConfig, evaluate
 
 FOLDER = Path("pretrained")
@@ -199,9 +202,11 @@ def score(name: str) -> str:
     """
     agent = folder(name)
     made, recorded = files.read_record(agent / "made.json"), files.read_json(agent / "scores.json")
-    config = EvaluateConfig(**{**made["experiment"]["evaluate"], "videos": False})
+    numbers = {key: value for key, value in made["experiment"]["evaluate"].items() if key not in history.ASIDE}
+    config = EvaluateConfig(**{**numbers, "videos": False})
     digest = files.sha256(agent / f"{weights.CONTROLLER_KIND}.json")
-    key = fingerprint("evaluate", config.model_dump(), {"agent": digest}, "wm.stages.evaluate")
+    code = [params.code_path(path) for path in STAGES["evaluate"].code_of(_world_code(made["world"]))]
+    key = fingerprint("evaluate", config.model_dump(), {"agent": digest}, code)
     with Workspace("evaluate", f"pretrained-{name}", key) as workspace:
         evaluate(config, made["world"], agent, workspace, workspace.folder / "metrics.json")
         found = files.read_json(workspace.out / "scores.json")
@@ -216,6 +221,12 @@ def score(name: str) -> str:
         f"{recorded['seeds'][first]} with {found['scores'][first]:.4f} instead of {recorded['scores'][first]:.4f} "
         f"({_why(made)})"
     )
+
+
+def _world_code(world: str) -> str:
+    """The files that play a world: its class's package, or its module where it is in none."""
+    module = Path(inspect.getfile(type(worlds.get(world)))).absolute()
+    return str(module.parent if (module.parent / "__init__.py").exists() else module)
 
 
 def _why(made: dict[str, Any]) -> str:

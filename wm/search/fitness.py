@@ -72,7 +72,7 @@ class Scorer:
             from wm.dream.engine import Dream
 
             weights.load(mdnrnn, weights.STARTS_KIND)  # whole, or a sentence that says what is not
-            options = {"threads": config.workers, "device": config.device}
+            options = {"threads": cluster.workers, "device": config.device}
             self.dream = Dream.from_folder(mdnrnn, memory, worlds.get(world), layout, inputs, tau, **options)
 
     def fitness(self, params: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:

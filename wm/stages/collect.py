@@ -74,7 +74,7 @@ def collect(
         "episode",
         initial=config.episodes - sum(len(jobs[index].pairs) for index in waiting),
     )
-    with Cluster(config.workers) as cluster:
+    with Cluster() as cluster:
         results = cluster.map(_record, [jobs[index] for index in waiting], _read(shared))
         for index, (data, about) in zip(waiting, results, strict=True):
             log.store(len(carried) + index, data, about)

@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
     if drawing not in spec.drawings:
         raise UserError(f"evaluate.drawing is {drawing!r}: {world} has {', '.join(spec.drawings)}")
     numbers = seeds.episodes(0, seeds.Purpose.TEST, count=config.episodes)
-    with Cluster(config.workers) as cluster:
+    with Cluster() as cluster:
         scores, lengths, acts = play_agent(
             config, world, agent, numbers, cluster, drawing, workspace.title, workspace.checkpoints
         )

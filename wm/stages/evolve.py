@@ -161,7 +161,7 @@ def evolve(
     progress = journal.bar(config.generations, workspace.title, "generation", initial=len(search.history))
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, turn, count=config.rescore_episodes)
 
-    with Cluster(config.workers) as cluster:
+    with Cluster() as cluster:
         scorer = Scorer(config, world, tau, memory, mdnrnn, layout, inputs, cluster, workspace.out, selection)
         if contenders is None:
             contenders = Contenders([Contender(start, -np.inf, 0, "start")])

@@ -19,6 +19,11 @@ from wm.core.config import Config
 from wm.core.errors import UserError
 from wm.core.journal import Journal, bar
 
+CHECKPOINTS = 10
+"""Parts of a training, at the end of each of which a checkpoint is written,"""
+CHECKPOINT_SECONDS = 60.0
+"""and so it is after so long without one. Neither decides a bit of the result."""
+
 
 class TrainConfig(Config):
     """How long and how fast to train."""
@@ -32,7 +37,6 @@ class TrainConfig(Config):
     clip: float = Field(0.0, ge=0, description="gradients are clipped by value to [-clip, clip] (M: 1); 0 for never")
     report_every: int = Field(50, gt=0, description="steps between two points of the training curve")
     held_out_every: int = Field(500, gt=0, description="steps between two looks at held-out episodes")
-    checkpoint_every: int = Field(500, gt=0, description="steps between two checkpoints")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N; never chosen for you")
     threads: int = Field(2, gt=0, description="CPU threads; another number may change the last bits of the result")
 
@@ -66,6 +70,7 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
     done, sums, counted = _resume(task, optimizer, checkpoints, journal)
     progress = bar(config.steps, desc, "step", initial=done)
     began, timed = time.perf_counter(), 0
+    every, saved = -(-config.steps // CHECKPOINTS), time.monotonic()
     for step in range(done + 1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
@@ -86,8 +91,10 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
             journal.log(step, line, {"steps_per_second": timed / seconds})
             progress.set_postfix(loss=f"{line['train/loss']:.4g}", refresh=False)
             sums, counted, timed, began = {}, 0, 0, time.perf_counter()
-        if step % config.checkpoint_every == 0 and not last:
+        due = step % every == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS
+        if due and not last:
             _save(task, optimizer, checkpoints, step, sums, counted)
+            saved = time.monotonic()
         progress.update()
     progress.close()
     task.model.eval()

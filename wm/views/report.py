@@ -22,19 +22,12 @@ from wm.core import files, journal
 from wm.core.errors import UserError
 from wm.records import history, lineage
 from wm.records.lineage import Lineage, Made
+from wm.stages import STAGES
 from wm.stages.evolve import EvolveConfig
 from wm.views import charts, paper
 
 BIGGEST_FILM = 6_000_000
 """Bytes of an mp4 that goes into the page; of a bigger one, a frame does."""
-WORDS = {
-    "collect": "plays episodes of the world and keeps the frames",
-    "train_vae": "trains V: a frame becomes a small vector z",
-    "encode": "lets V look at every frame once",
-    "train_mdn": "trains M: what z comes next",
-    "evolve": "searches C by CMA-ES: z and M's memory become actions",
-    "evaluate": "scores the agent on test episodes",
-}
 
 
 @dataclass(frozen=True)
@@ -71,9 +64,9 @@ def write(name: str, out: Path) -> Path:
 def html(name: str) -> str:
     """The page."""
     everything = params.load()
-    world = everything.experiments[everything.agents[name].experiment].world
+    world = everything.agents[name].world
     made = lineage.of(name)
-    rounds = {stage: [one for one in made.steps if one.step.stage == stage] for stage in history.STAGES}
+    rounds = {stage: [one for one in made.steps if one.step.stage == stage] for stage in STAGES}
     scores = history.Snapshot().json(made.steps[-1].step, "scores.json")
     solved = worlds.get(world).spec.solved
     environment = Environment(
@@ -329,7 +322,7 @@ def _stage(made: Made) -> dict[str, Any]:
     return {
         "stage": made.step.stage,
         "name": made.step.name,
-        "words": WORDS[made.step.stage],
+        "words": STAGES[made.step.stage].about,
         "seconds": lineage.duration(made.run["seconds"]) if made.run else "",
         "figures": [(key.replace("held_out/", "held-out ").replace("_", " "), _figure(figures[key]))
                     for key in figures if key not in ("ci95_high", "ci95_low", "nan")],
@@ -351,6 +344,6 @@ def _numbers(made: Lineage) -> dict[str, Any]:
         for key, value in one.step.numbers.items():
             shared = key in ("world", "seed")
             rows.setdefault(("", key) if shared else (one.step.stage, key), {})[one.step.name] = value
-    order = {"": -1} | {stage: index for index, stage in enumerate(history.STAGES)}
+    order = {"": -1} | {stage: index for index, stage in enumerate(STAGES)}
     ordered = sorted(rows, key=lambda row: (order[row[0]], row[1] != "world", row[1]))
     return {"columns": columns, "rows": [(*row, [rows[row].get(column, "") for column in columns]) for row in ordered]}

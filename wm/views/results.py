@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from wm.pictures import figures
 from wm.records import earlier, lineage
 from wm.records.history import ZERO
 from wm.records.lineage import Lineage, Made
+from wm.stages import STAGES
 from wm.views import paper, results_page, table
 
 
@@ -106,7 +107,7 @@ def _sweeps(everything: params.Params, out: Path) -> list[tuple[str, str, str]]:
         model = path.parent.name.removesuffix("_tau")
         if model not in everything.models:
             raise UserError(f"{path.parent} is of a model that params.yaml does not have: delete it, or add the model")
-        found.append((everything.experiments[everything.models[model].experiment].world, model, path.read_text()))
+        found.append((everything.models[model].world, model, path.read_text()))
     return found
 
 
@@ -157,7 +158,7 @@ def _part(made: Made, machine: str) -> _Part:
     step, run = made.step, made.run
     seconds, generations = earlier.cost(run) if run else (None, {})
     machine = (run or {}).get("machine") or machine
-    cores = _number(made, "workers" if step.stage in ("collect", "evolve", "evaluate") else "threads")
+    cores = _workers(made) if "play" in STAGES[step.stage].code else _number(made, "threads")
     if has := re.search(r"(\d+) cores?\b", machine):
         cores = min(cores, int(has[1]))
     cost = Cost(
@@ -186,11 +187,14 @@ def _part(made: Made, machine: str) -> _Part:
     return _Part(made, cost, generations)
 
 
+def _workers(made: Made) -> int:
+    """Processes that played, as its run in MLflow says; where none is known, so are no seconds to multiply them by."""
+    return int((made.run or {}).get("params", {}).get("workers", 1))
+
+
 def _number(made: Made, key: str) -> Any:
     """A number of a stage, from its record or, where params.yaml leaves it out, the default."""
-    section = params.Experiment.model_fields[made.step.stage].annotation
-    config = next((kind for kind in get_args(section) if hasattr(kind, "model_fields")), section)
-    return made.step.numbers.get(key, config.model_fields[key].default)
+    return made.step.numbers.get(key, params.config_of(made.step.stage).model_fields[key].default)
 
 
 def _read(made: Made, stage: str) -> list[str]:

@@ -102,7 +102,7 @@ def report(everything: Params, model: str) -> str:
     """
     rows = read(everything, model)
     experiment = everything.models[model].experiment
-    world = everything.experiments[experiment].world
+    world = everything.models[model].world
     out, text = RESULTS / f"{model}_tau", table(rows, world)
     with tracking.stage_run(
         stage="sweep",

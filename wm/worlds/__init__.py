@@ -1,20 +1,29 @@
-"""The registry of worlds. A new world is one line here (or one call of `register` anywhere else)."""
+"""Worlds by name: those of this package, and those that `worlds` in params.yaml adds."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import cache
 
+from wm.core.errors import UserError
 from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
 
-__all__ = ["FRAME_SHAPE", "Policy", "Spec", "World", "get", "names", "register"]
+__all__ = ["FRAME_SHAPE", "Policy", "Spec", "World", "get", "names", "register", "registered"]
 
 _REGISTRY: dict[str, str] = {}
 
 
 def register(name: str, entry_point: str) -> None:
-    """Adds the world `name`; `entry_point` is "module:Class", imported only when it is asked for."""
-    _REGISTRY[name] = entry_point
+    """Makes the world `name` known in this process; `entry_point` is "module:Class", imported when it is asked for."""
+    if _REGISTRY.get(name) != entry_point:
+        _REGISTRY[name] = entry_point
+        get.cache_clear()
+
+
+def registered() -> Mapping[str, str]:
+    """Every known world's entry point: what another process has to register to know the same worlds."""
+    return dict(_REGISTRY)
 
 
 def names() -> list[str]:
@@ -28,11 +37,18 @@ def get(name: str) -> World:
 
     Raises:
         ValueError: no world has that name.
+        UserError: its class cannot be imported.
     """
     if name not in _REGISTRY:
         raise ValueError(f"unknown world {name!r}: expected one of {', '.join(names())}")
-    module, attribute = _REGISTRY[name].split(":")
-    return getattr(importlib.import_module(module), attribute)()
+    module, _, attribute = _REGISTRY[name].partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"world {name} is {_REGISTRY[name]}, which cannot be imported: {error}") from None
+    if not hasattr(found, attribute):
+        raise UserError(f"world {name} is {_REGISTRY[name]}, but {found.__file__} has no {attribute}")
+    return getattr(found, attribute)()
 
 
 register("car_racing", "wm.worlds.car_racing.world:CarRacing")

@@ -31,7 +31,7 @@ class Spec:
     """What never changes about a world.
 
     Attributes:
-        name: key in the registry, and `world` in params.yaml.
+        name: key in the registry, and in `worlds` of params.yaml.
         action_size: A, the length of an action as M reads it and C writes it.
         max_steps: steps after which an episode is truncated.
         drawings: names of the ways in which frames can be drawn; the first is the default,
