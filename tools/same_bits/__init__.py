@@ -1,0 +1,13 @@
+"""Whether two commits of this repository give the same bits, and what of dvc.lock may then be said again.
+
+    python -m tools.same_bits OLD NEW [NAME ...]             compare, and print a table
+    python -m tools.same_bits OLD NEW [NAME ...] --record    and, where nothing differs, rewrite dvc.lock's rows of code
+
+Both commits are cloned side by side and run the same things with the same Python environment (`cases`, `commits`); their
+outputs are compared (`compare`). What is recorded and why is in `lock`. Nothing here imports `wm`: the tool works across
+any two layouts of it.
+"""
+
+
+class Refused(Exception):
+    """Why the tool does not go on: one sentence that names the thing and says what to do."""
