@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.same_bits import Refused, cases, compare, lock
+from tools.same_bits import cases, compare, lock
 from tools.same_bits.cases import SMOKES, Case
-from tools.same_bits.commits import Commit, git
+from tools.same_bits.commits import Commit
 from tools.same_bits.compare import Row
+from wm.core import git
+from wm.core.errors import UserError
 
 RESULTS = Path("~/.cache/wm-same-bits").expanduser()
 QUICK = 4
@@ -22,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return _run(args)
-    except Refused as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -31,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tools.same_bits", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.same_bits",
+        description="Whether two commits give the same bits, and what of dvc.lock may then be said again.",
+    )
     parser.add_argument("old", metavar="OLD", help="a commit")
     parser.add_argument("new", metavar="NEW", help="a commit; OLD again only prepares what a later call compares with")
     text = "pretrained agents to score (minutes each); default: all that both commits have"
@@ -47,12 +52,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    root = Path(git("rev-parse", "--show-toplevel", cwd=Path.cwd()).strip())
+    root = Path(git.read(Path.cwd(), "rev-parse", "--show-toplevel").strip())
     results = args.results.absolute()
     old, new = (Commit(rev, root, results) for rev in (args.old, args.new))
     if args.record:
         if args.only or args.quick or args.names:
-            raise Refused("--record needs everything compared: leave NAME, --only and --quick out")
+            raise UserError("--record needs everything compared: leave NAME, --only and --quick out")
         lock.check_checkout(root, new.sha)
     pair = Pair(old, new)
     chosen = _chosen(args.only, pair.cases)
@@ -61,15 +66,15 @@ def _run(args: argparse.Namespace) -> int:
         rows += [pair.scores(name, QUICK if args.quick else None) for name in _agents(args.names, old, new)]
     print(compare.table(rows, (old.sha[:7], new.sha[:7])))
     different = [row.what for row in rows if row.differences]
-    missing = cases.uncovered(new.params(), pair.supported)
+    missing = pair.uncovered()
     for option, experiment in missing.items():
         print(f"not compared: {option}, which {experiment} uses: add it to a case in tools/same_bits/cases.yaml")
     if not args.record:
         return 1 if different else 0
     if different:
-        raise Refused(f"{', '.join(different)} differ, so nothing is recorded")
+        raise UserError(f"{', '.join(different)} differ, so nothing is recorded")
     if missing:
-        raise Refused(f"{', '.join(missing)} is in use and was not compared, so nothing is recorded")
+        raise UserError(f"{', '.join(missing)} is in use and was not compared, so nothing is recorded")
     print(lock.record(root, old, new, rows))
     return 0
 
@@ -78,7 +83,7 @@ def _chosen(only: list[str], known: Mapping[str, Case]) -> set[str]:
     everything = {*SMOKES, *known, "pretrained"}
     names = {name for word in only for name in (known if word == "cases" else [word])} or everything
     if unknown := names - everything:
-        raise Refused(f"--only {min(unknown)!r} is unknown: choose of {', '.join(sorted(everything))}, cases")
+        raise UserError(f"--only {min(unknown)!r} is unknown: choose of {', '.join(sorted(everything))}, cases")
     return names
 
 
@@ -87,7 +92,7 @@ def _agents(names: list[str], old: Commit, new: Commit) -> list[str]:
     kept = [{path.parent.name for path in commit.clone.glob("pretrained/[!.]*/made.json")} for commit in (old, new)]
     both = sorted(kept[0] & kept[1])
     if unknown := set(names) - set(both):
-        raise Refused(f"no pretrained agent {min(unknown)!r} is in both commits: choose of {', '.join(both)}")
+        raise UserError(f"no pretrained agent {min(unknown)!r} is in both commits: choose of {', '.join(both)}")
     return names or both
 
 
@@ -96,14 +101,11 @@ class Pair:
 
     def __init__(self, old: Commit, new: Commit):
         self.commits, self.cases = (old, new), cases.load()
-        options = []
         for commit in self.commits:
             commit.prepare()
-            options.append(commit.options())
-        self._without = {
-            name: sorted(option for option in case.options if not all(option in known for known in options))
-            for name, case in self.cases.items()
-        }
+        self._options = [commit.options() for commit in self.commits]
+        both = self._options[0] & self._options[1]
+        self._without = {name: sorted(case.options - both) for name, case in self.cases.items()}
         for commit in self.commits:
             commit.write_params(cases.add(commit.params()[0], self.supported))
 
@@ -111,6 +113,11 @@ class Pair:
     def supported(self) -> dict[str, Case]:
         """The cases whose options both commits have, and those of all that they build on."""
         return {name: case for name, case in self.cases.items() if not self._missing(name)}
+
+    def uncovered(self) -> dict[str, str]:
+        """Options that kept agents use, records of the old commit too, and no case compares; and whose they are."""
+        found = cases.uncovered(self.commits[1].params(), self.supported)
+        return {option: experiment for option, experiment in found.items() if option in self._options[0]}
 
     def stages(self, name: str) -> Row:
         """Runs a smoke or a case, and what it needs, in both commits."""

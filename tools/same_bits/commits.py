@@ -22,7 +22,8 @@ from typing import Any
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from tools.same_bits import Refused
+from wm.core import git
+from wm.core.errors import UserError
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "cma", "gymnasium", "Box2D", "pygame-ce", "vizdoom", "opencv-python-headless"),
@@ -55,16 +56,13 @@ class Commit:
         rev: a commit-ish of the repository `root`.
         results: where clones and results of all commits are.
     Raises:
-        Refused: git does not know `rev`.
+        UserError: git does not know `rev`.
     """
 
     def __init__(self, rev: str, root: Path, results: Path):
-        found = subprocess.run(
-            ["git", "rev-parse", "--verify", "-q", f"{rev}^{{commit}}"], cwd=root, text=True, capture_output=True
-        )
-        if found.returncode:
-            raise Refused(f"{rev!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
-        self.rev, self.sha, self.root = rev, found.stdout.strip(), root
+        self.rev, self.sha, self.root = rev, git.find(root, rev), root
+        if not self.sha:
+            raise UserError(f"{rev!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
         self.folder = results / self.sha[:12]
         self.clone = self.folder / "clone"
         self._environment = environment()
@@ -76,14 +74,14 @@ class Commit:
             if not self.clone.exists():
                 new = self.folder / "clone.new"
                 shutil.rmtree(new, ignore_errors=True)
-                git("clone", "-q", "--no-checkout", str(self.root), str(new))
-                git("checkout", "-q", "--detach", self.sha, cwd=new)
+                git.write(self.root, "clone", "-q", "--no-checkout", str(self.root), str(new))
+                git.write(new, "checkout", "-q", "--detach", self.sha)
                 new.rename(self.clone)
 
     def file(self, path: str) -> str | None:
         """The text of a file of the commit; None where there is none."""
-        done = subprocess.run(["git", "show", f"{self.sha}:{path}"], cwd=self.root, text=True, capture_output=True)
-        return None if done.returncode else done.stdout
+        data = git.content(self.root, self.sha, path)
+        return None if data is None else data.decode()
 
     def params(self) -> list[dict[str, Any]]:
         """The contents of params.yaml, and of trials/params.yaml if the commit has one."""
@@ -94,7 +92,7 @@ class Commit:
         """Dotted options that its stages know: evolve.directions."""
         done = self._python(["-m", "wm", "params"])
         if done.returncode:
-            raise Refused(f"`python -m wm params` fails at {self.rev}: {_last(done.stdout)}")
+            raise UserError(f"`python -m wm params` fails at {self.rev}: {_last(done.stdout)}")
         return set(re.findall(r"^experiments\.NAME\.(\w+(?:\.\w+)+) \(", done.stdout, re.MULTILINE))
 
     def write_params(self, content: Mapping[str, Any]) -> None:
@@ -111,7 +109,7 @@ class Commit:
         Returns:
             {"seconds", "outputs": {path: {"md5": as DVC calls it, "files": {path inside: md5}}}}
         Raises:
-            Refused: the stage fails.
+            UserError: the stage fails.
         """
         stage, _, name = address.partition("@")
         paths = [f"runs/{name}/{stage}", *([f"metrics/{name}.json"] if stage == "evaluate" else [])]
@@ -120,7 +118,7 @@ class Commit:
             done = self._python(["-m", "wm", stage, name])
             log.write_text(done.stdout)
             if done.returncode:
-                raise Refused(f"{address} fails at {self.rev}: {_last(done.stdout)} ({log})")
+                raise UserError(f"{address} fails at {self.rev}: {_last(done.stdout)} ({log})")
             return {"outputs": {path: hashed(self.clone / path) for path in paths}}
 
         return self._kept(address, definition, compute, all((self.clone / path).exists() for path in paths))
@@ -142,10 +140,10 @@ class Commit:
             try:
                 done = self._python(["-c", SCORE, name, str(target)])
             finally:
-                git("checkout", "-q", "--", f"pretrained/{name}", cwd=self.clone)
+                git.write(self.clone, "checkout", "-q", "--", f"pretrained/{name}")
             log.write_text(done.stdout)
             if done.returncode not in (0, 2) or not target.exists():  # 2: not the recorded ones, on this machine
-                raise Refused(f"evaluate {name} --pretrained fails at {self.rev}: {_last(done.stdout)} ({log})")
+                raise UserError(f"evaluate {name} --pretrained fails at {self.rev}: {_last(done.stdout)} ({log})")
             scores = json.loads(target.read_text())["scores"]
             return {"outputs": {"scores.json": hashed(target)}, "scores": scores, "recorded": done.returncode == 0}
 
@@ -234,18 +232,6 @@ def shorten(agent: Path, episodes: int) -> None:
     scores["scores"] = scores["scores"][:episodes]
     for name, content in (("made.json", made), ("scores.json", scores)):
         (agent / name).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-
-
-def git(*words: str, cwd: Path | None = None) -> str:
-    """What a git command prints.
-
-    Raises:
-        Refused: it fails.
-    """
-    done = subprocess.run(["git", *words], cwd=cwd, text=True, capture_output=True)
-    if done.returncode:
-        raise Refused(f"`git {' '.join(words)}` fails: {' '.join(done.stderr.split())}")
-    return done.stdout
 
 
 def _last(output: str) -> str:
