@@ -18,7 +18,7 @@ import time
 import torch
 
 from bench import drawing, dream, rollout, training
-from wm.records import tracking
+from wm.records import provenance
 
 
 def rows(quick: bool) -> list[dict]:
@@ -91,7 +91,7 @@ def _row(part, unit, ours, peer_name, peer, bound_name, bound) -> dict:
 def machine() -> str:
     """What machine this is, and how busy."""
     return (
-        f"{tracking.machine()}, load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
+        f"{provenance.machine()}, load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
 

@@ -6,7 +6,7 @@ import base64
 import os
 from pathlib import Path
 
-from wm.records import earlier, run_notes, tracking
+from wm.records import earlier, provenance, run_notes
 
 LARGEST = 200_000
 """Bytes of a picture that goes into an artifact, which lives in Prefect's database."""
@@ -32,7 +32,7 @@ def links(outputs: list[str]) -> str:
         return ""
     found = []
     for folder in map(Path, outputs):
-        run = earlier.run_of(tracking.digest(folder)) if folder.is_dir() else None
+        run = earlier.run_of(provenance.digest(folder)) if folder.is_dir() else None
         if run:
             found.append(f"[{run['stage']}@{run['name']}]({run['url']})")
     return "MLflow: " + " · ".join(found) if found else ""

@@ -22,7 +22,7 @@ from wm.models.controller import save_controller
 from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.models.vae import VAE, VAEConfig, save_vae
 from wm.play import agent
-from wm.records import tracking
+from wm.records import provenance, tracking
 from wm.release import registry
 from wm.release.registry import before
 
@@ -177,7 +177,7 @@ def test_a_rollback_restores_and_the_gate_does_not_undo_it(root, capsys):
     assert champion(root) == PUSHES
     tags = version_tags(root, PUSHES)
     assert (tags["wm.champion.how"], tags["wm.champion.reason"]) == ("rollback", "it brakes in curves")
-    assert tags["wm.champion.by"] == tracking.user() and tags["wm.champion.date"].startswith("20")
+    assert tags["wm.champion.by"] == provenance.user() and tags["wm.champion.date"].startswith("20")
 
     decision = gate(STILL)  # which is better, but a person has said no
     assert decision["decision"] == "kept" and "it brakes in curves" in decision["why"]

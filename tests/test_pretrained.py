@@ -15,7 +15,7 @@ from conftest import STAGES, make_project
 from wm import params
 from wm.cli import main
 from wm.core import files, weights
-from wm.records import earlier, history, lineage, tracking
+from wm.records import earlier, history, lineage, provenance
 from wm.release import pretrained
 
 AGENT = ("vae", "mdnrnn", "controller", "starts")
@@ -126,7 +126,7 @@ def test_what_made_it_is_beside_it(project):
     assert [stage["address"] for stage in about["stages"]] == [f"{stage}@tiny" for stage in STAGES]
     assert about["stages"][4]["numbers"]["population"] == 4 and about["stages"][4]["summary"]["generations"] == 5
     assert about["packages"]["torch"].startswith("2.") and "vizdoom" not in about["packages"]
-    assert about["processor"] and tracking.machine().startswith(f"{about['processor']}, {os.cpu_count()} cores")
+    assert about["processor"] and provenance.machine().startswith(f"{about['processor']}, {os.cpu_count()} cores")
 
 
 def test_what_made_a_second_round_begins_with_the_first(scored):

@@ -16,7 +16,7 @@ from conftest import STAGES, make_project
 from wm.cli import main
 from wm.core import files, journal
 from wm.estimate import expectation
-from wm.records import history, tracking
+from wm.records import history, provenance, tracking
 from wm.views import paper, table
 
 DREAM = """\
@@ -317,7 +317,7 @@ def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, mo
     client = tracking.connect(copy)
     experiment = client.create_experiment("tiny")
     for stage, seconds in SECONDS.items():
-        about = {"stage": stage, "name": "tiny", "output": tracking.digest(Path("runs/tiny", stage)), "machine": "M"}
+        about = {"stage": stage, "name": "tiny", "output": provenance.digest(Path("runs/tiny", stage)), "machine": "M"}
         tags = {f"wm.{key}": value for key, value in about.items()} | {"mlflow.source.git.commit": "c" * 40}
         run = client.create_run(experiment, start_time=1000, tags=tags)
         for generation in range(1, 6) if stage == "evolve" else ():

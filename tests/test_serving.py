@@ -82,7 +82,7 @@ from pathlib import Path
 import mlflow, numpy as np
 from packaging.requirements import Requirement
 from wm.release import agent_model
-from wm.records.sender import REQUIREMENTS
+from wm.records.registered_models import REQUIREMENTS
 
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -23,9 +23,9 @@ from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.models.vae import VAE, VAEConfig, save_vae
 from wm.pictures import figures
 from wm.play import agent, rollout
-from wm.records import earlier, lineage, run_notes, spool, tracking
+from wm.records import earlier, lineage, provenance, run_notes, spool, tracking
 
-PACKAGE = Path(tracking.__file__).parents[1]
+PACKAGE = Path(tracking.__file__).parents[2]
 FRAMES = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
 
 
@@ -102,7 +102,8 @@ def make_data(root):
 
 
 def test_nothing_of_mlflow_is_imported_before_it_is_needed():
-    code = "import sys, wm.records.sender, wm.records.spool, wm.release.gate; sys.exit('mlflow' in sys.modules)"
+    modules = "wm.records.earlier, wm.records.sender, wm.records.registered_models, wm.release.gate"
+    code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE).returncode == 0
 
 
@@ -132,13 +133,13 @@ def test_a_pipeline_with_a_stage_is_told_whole_and_its_model_registered_once(roo
     artifacts = {file.path for file in client.list_artifacts(first.info.run_id)}
     assert artifacts >= {"figures", "summary.json", "metrics.jsonl"}
     assert "dvc repro train_vae@a" in first.data.tags["mlflow.note.content"]
-    assert first.data.tags[f"wm.input.{data}"] == tracking.digest(root / data)
-    assert earlier.run_of(tracking.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
+    assert first.data.tags[f"wm.input.{data}"] == provenance.digest(root / data)
+    assert earlier.run_of(provenance.digest(root / "runs/a/train_vae"), root)["run_id"] == second.info.run_id
     assert earlier.run_of("0" * 64, root) is None
     assert "![Frames of the episodes](get-artifact?run_uuid=" in first.data.tags["mlflow.note.content"]
 
     (version,) = client.search_model_versions("name = 'car_racing-vae'")
-    assert version.tags["wm.data"] == tracking.digest(root / data) and version.run_id == first.info.run_id
+    assert version.tags["wm.data"] == provenance.digest(root / data) and version.run_id == first.info.run_id
     assert second.data.tags["wm.version"] == "car_racing-vae/1"
 
 
@@ -156,7 +157,7 @@ def test_lineage_of_a_registered_model_is_mlflows_alone(root, tmp_path, monkeypa
     found = lineage.of(f"models:/car_racing-vae/{newest.version}")
     assert [one.step.address for one in found.steps] == ["collect@a", "train_vae@a"]
     assert found.steps[1].step.inputs == {str(data): found.steps[0].step.output}
-    assert found.steps[0].step.output == tracking.digest(root / data)
+    assert found.steps[0].step.output == provenance.digest(root / data)
     commit = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
@@ -297,8 +298,8 @@ def test_what_an_output_took_counts_the_attempts_that_it_went_on_from(root):
     attempt(root, 9, {1: 10.0, 2: 20.0}, fails=True)
     attempt(root, 3, {2: 25.0, 3: 30.0})
     started, *_, other, stopped, finished = sorted(runs(root, name="paid"), key=lambda run: run.info.start_time)
-    found = earlier.run_of(tracking.digest(root / "runs/paid"), root)
-    assert found["run_id"] == finished.info.run_id and found["machine"] == tracking.machine()
+    found = earlier.run_of(provenance.digest(root / "runs/paid"), root)
+    assert found["run_id"] == finished.info.run_id and found["machine"] == provenance.machine()
     lasted = [(run.info.end_time - run.info.start_time) / 1000 for run in (stopped, finished)]
     assert earlier.cost(found, root) == (pytest.approx(sum(lasted)), {1: 10.0, 2: 25.0, 3: 30.0})
     assert started.info.status == other.info.status == "FAILED"
@@ -351,8 +352,6 @@ def _read(path):
 
 
 def test_a_journal_that_is_rewritten_is_read_again(tmp_path):
-    import mlflow  # noqa: F401  the sender finds it in sys.modules
-
     from wm.records.sender import Sender
 
     told = []
@@ -386,15 +385,15 @@ def test_tracking_can_be_switched_off(tmp_path, monkeypatch):
 
 def test_the_digest_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
     (tmp_path / "a.json").write_text("1")
-    before = tracking.digest(tmp_path)
+    before = provenance.digest(tmp_path)
     (tmp_path / "a.json").touch()
-    assert tracking.digest(tmp_path) == before
+    assert provenance.digest(tmp_path) == before
     (tmp_path / "a.json").rename(tmp_path / "b.json")
-    assert tracking.digest(tmp_path) != before
+    assert provenance.digest(tmp_path) != before
     (tmp_path / "manifest.json").write_text(json.dumps({"shards": []}))
-    listed = tracking.digest(tmp_path)
+    listed = provenance.digest(tmp_path)
     (tmp_path / "shard-00000.parquet").write_bytes(b"large, and listed in the manifest")
-    assert tracking.digest(tmp_path) == listed
+    assert provenance.digest(tmp_path) == listed
 
 
 def test_the_page_opens_on_the_loopback_address_only(root):
@@ -421,10 +420,10 @@ def test_the_page_opens_on_the_loopback_address_only(root):
 
 
 def test_a_machines_gpu_is_named_beside_its_processor(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "_GPUS", tmp_path)
-    bare = tracking.machine()
+    monkeypatch.setattr(provenance, "_GPUS", tmp_path)
+    bare = provenance.machine()
     (tmp_path / "0000:00:05.0").mkdir()
     (tmp_path / "0000:00:05.0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 11\n")
-    assert tracking.machine() == f"{bare}, NVIDIA H100 80GB HBM3"
+    assert provenance.machine() == f"{bare}, NVIDIA H100 80GB HBM3"
     assert bare.endswith(" cores")
     assert ("(AVX" in bare) == ("avx2" in Path("/proc/cpuinfo").read_text())

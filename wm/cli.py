@@ -311,7 +311,7 @@ def _rollback(args: argparse.Namespace) -> None:
 
 
 def _registered(name: str) -> str:
-    from wm.records.sender import model_name
+    from wm.records.registered_models import model_name
 
     entry = _agent(name)
     return model_name(entry.world, entry.experiment, "agent")

@@ -6,7 +6,6 @@ All of this is extra: where MLflow holds nothing or does not answer, the answer 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ _SILENT: set[str] = set()
 
 
 def run_of(output_digest: str, root: Path | None = None) -> dict[str, Any] | None:
-    """The last finished run that wrote an output with this `tracking.digest`: who made a folder, and when.
+    """The last finished run that wrote an output with this `provenance.digest`: who made a folder, and when.
 
     Returns:
         {"run_id", "experiment_id", "url" (empty without a server), "stage", "name", "version" (of a registered model,
@@ -82,11 +81,13 @@ def version(name: str, number: str, root: Path | None = None) -> dict[str, Any] 
     root = tracking.find_root() if root is None else Path(root)
 
     def ask(client: Any) -> dict[str, Any] | None:
+        from mlflow.exceptions import MlflowException
+
         alias = number.startswith("@")
         get = client.get_model_version_by_alias if alias else client.get_model_version
         try:
             found = get(name, number.removeprefix("@"))
-        except sys.modules["mlflow"].exceptions.MlflowException as error:
+        except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             return None

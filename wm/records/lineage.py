@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.records import earlier, history, tracking
+from wm.records import earlier, history, provenance, tracking
 from wm.records.history import Snapshot, Step
 
 
@@ -122,7 +122,7 @@ def _entry(name: str) -> Lineage:
 
 def _made(step: Step, here: Snapshot) -> Made:
     folder = Path(step.folder)
-    run = earlier.run_of(tracking.digest(folder)) if step.output and folder.is_dir() else None
+    run = earlier.run_of(provenance.digest(folder)) if step.output and folder.is_dir() else None
     commit = (run or {}).get("commit")
     if commit and run["dirty"] and step.recorded:  # the run began with changes that a later commit has
         commit = history.commit_of(step) or commit
@@ -158,7 +158,7 @@ def _registered(name: str, version: str) -> Lineage:
 
 
 def _step(run: Mapping[str, Any]) -> Step:
-    """A step as MLflow tells it: hashes are sha256 digests (`tracking.digest`), values are text."""
+    """A step as MLflow tells it: hashes are sha256 digests (`provenance.digest`), values are text."""
     return Step(
         stage=run["stage"],
         name=run["name"],

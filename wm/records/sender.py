@@ -1,57 +1,35 @@
-"""Tells MLflow what a spool entry holds: the process beside a run (`python -m wm.records.tracking` starts it).
+"""Tells MLflow what a spool entry holds: the process beside a run, which `wm.records.tracking` starts.
 
 Every step can be repeated: the run is found again by its key, metrics that MLflow has are not stored twice, a
-model whose weights it has is not registered twice. The mlflow module is imported by wm.records.tracking.
+model whose weights it has is not registered twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
 
 from wm.core import files
-from wm.records import run_notes, spool
+from wm.records import registered_models, run_notes, spool, tracking
 from wm.records.spool import Entry
 
 EVERY = 10.0
 """Seconds between two looks at the journal."""
 BATCH = 1000
 """Metrics in one request, MLflow's limit."""
-MODELS = {"train_vae": "vae", "train_mdn": "mdnrnn", "evaluate": "agent"}
-"""Stage -> the kind of model that is registered when it has ended; an agent when it has been scored."""
-PARTS = {"vae": ("vae",), "mdnrnn": ("mdnrnn",), "agent": ("vae", "mdnrnn", "controller")}
-"""Kind -> the safetensors files, each with a JSON beside it, that it is made of."""
-REQUIREMENTS = (
-    "mlflow",
-    "torch",
-    "numpy",
-    "safetensors",
-    "pydantic",
-    "filelock",
-    "gymnasium",
-    "opencv-python-headless",
-    "box2d",  # CarRacing's: the agent knows its world, for the range of its actions
-    "pygame-ce",
-)
-"""What the code inside a registered model imports; pinned to what made it."""
 
 
-def main(folder: Path, parent: int, connect: Callable[[Path], Any]) -> None:
+def main(folder: Path, parent: int) -> None:
     """Sends the entry in `folder` until the run has ended; goes at once when its parent has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
@@ -60,7 +38,7 @@ def main(folder: Path, parent: int, connect: Callable[[Path], Any]) -> None:
     while True:
         end = entry.end
         try:
-            client = client or connect(entry.root)
+            client = client or tracking.connect(entry.root)
             sender = Sender(entry, client)
             sender.begin()
             sender.pump()
@@ -108,8 +86,7 @@ class Sender:
 
     def __init__(self, entry: Entry, client: Any):
         self.entry, self.run, self.client = entry, entry.run, client
-        self.mlflow = sys.modules["mlflow"]  # imported by wm.records.tracking.connect
-        self.trial = is_trial(self.run["experiment"])
+        self.trial = registered_models.is_trial(self.run["experiment"])
         self.experiment_name = self.run["world"] + ("-smoke" if self.trial else "")
 
     @property
@@ -125,12 +102,13 @@ class Sender:
             return
         with FileLock(self.entry.root / ".wm" / "mlflow.lock", timeout=60):
             run_id = self._find_or_make(self.run)
-        entities = self.mlflow.entities
+        from mlflow import entities
+
         params = [entities.Param(name, str(value)[:6000]) for name, value in self.run["config"].items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
         datasets = self._datasets()
-        models = [entities.LoggedModelInput(model_id(version)) for version in self._input_models()]
+        models = [entities.LoggedModelInput(registered_models.model_id(version)) for version in self._input_models()]
         if datasets or models:
             self.client.log_inputs(run_id, datasets=datasets, models=models)
         self.client.set_tag(run_id, "mlflow.note.content", run_notes.of_run(self.run, {}))
@@ -188,7 +166,8 @@ class Sender:
         )
 
     def _datasets(self) -> list[Any]:
-        entities = self.mlflow.entities
+        from mlflow import entities
+
         datasets = [
             entities.Dataset(
                 path, about["md5"], "local", json.dumps({"uri": path}), profile=json.dumps(about["numbers"])
@@ -225,19 +204,23 @@ class Sender:
             self.entry.mark(position=position + len(whole), inode=about.st_ino)
 
     def _metrics(self, text: str) -> Iterator[Any]:
+        from mlflow.entities import Metric
+
         for line in text.splitlines():
             fields = json.loads(line)
             step = int(fields.pop("step", 0))
             when = int(1000 * fields.pop("time", self.run["start_ms"] / 1000))
             for name, value in fields.items():
                 if isinstance(value, (int, float)):
-                    yield self.mlflow.entities.Metric(name, float(value), when, step)
+                    yield Metric(name, float(value), when, step)
 
     # ------------------------------------------------------------ end
 
     def finish(self, end: dict[str, Any]) -> None:
         """Figures, pictures, models, the note; then the run is over and the entry is deleted."""
-        run_id, output, entities = self.run_id, self.entry.output, self.mlflow.entities
+        from mlflow.entities import Metric, RunTag
+
+        run_id, output = self.run_id, self.entry.output
         tags, pictures, films = {}, [], []
         if end["status"] == spool.FINISHED:
             tags["wm.output"] = end.get("output_digest", "")
@@ -254,7 +237,7 @@ class Sender:
             self.client.log_batch(
                 run_id,
                 metrics=[
-                    entities.Metric(name, float(value), end["end_ms"], 0, model_id=model_id)
+                    Metric(name, float(value), end["end_ms"], 0, model_id=model_id)
                     for name, value in end.get("summary", {}).items()
                     if isinstance(value, (int, float))
                 ],
@@ -265,8 +248,7 @@ class Sender:
         page = f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts/"  # of MLflow's server, which plays them
         linked = [(Path(path).stem, page + path) for path in films]
         tags["mlflow.note.content"] = run_notes.of_run(self.run, end, shown, linked)
-        told = [entities.RunTag(name, value[:5000]) for name, value in tags.items() if value]
-        self.client.log_batch(run_id, tags=told)
+        self.client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items() if value])
         self.client.set_terminated(run_id, end["status"], end["end_ms"])
         self.entry.delete()
 
@@ -284,20 +266,22 @@ class Sender:
 
     def _register(self, end: dict[str, Any]) -> str | None:
         """V, M or the agent as a version of its registered model; the logged model's id."""
-        kind, folder = MODELS.get(self.run["stage"]), self.entry.model
-        if kind is None or not all((folder / f"{part}.json").exists() for part in PARTS[kind]):
+        from mlflow.exceptions import MlflowException
+
+        kind, folder = registered_models.OF_STAGE.get(self.run["stage"]), self.entry.model
+        if kind is None or not all((folder / f"{part}.json").exists() for part in registered_models.PARTS[kind]):
             return None
-        digest = weights(kind, folder)
+        digest = registered_models.weights(kind, folder)
         same = self._versions(kind, digest)
         if same:
             self.client.set_tag(self.run_id, "wm.version", f"{same[0].name}/{same[0].version}")
-            return model_id(same[0])
+            return registered_models.model_id(same[0])
         name = self._model_name(kind)
-        with suppress(self.mlflow.exceptions.MlflowException):  # it is there already
+        with suppress(MlflowException):  # it is there already
             self.client.create_registered_model(
                 name, description=run_notes.MODELS[kind], tags={"wm.world": self.run["world"], "wm.kind": kind}
             )
-        info = self._log_model(kind, folder)
+        info = registered_models.log(kind, folder, self.run, self.run_id)
         data = self._data()
         score = run_notes.score(end.get("summary", {}))
         tags = {
@@ -326,34 +310,13 @@ class Sender:
         path = run_notes.SHOWN[kind]
         return _address(self.run_id, path) if (self.entry.output / path).exists() else ""
 
-    def _log_model(self, kind: str, folder: Path) -> Any:
-        """The weights and their JSON, with the code that reads them, as a pyfunc without a pickle."""
-        mlflow, package = self.mlflow, Path(__file__).resolve().parents[1]
-        pins = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
-        with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self.run_id):
-            model, code = Path(scratch, "model"), Path(scratch, "wm")
-            model.mkdir()
-            for name in (f"{part}.{end}" for part in PARTS[kind] for end in ("safetensors", "json")):
-                shutil.copyfile(folder / name, model / name)
-            shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__"))
-            return mlflow.pyfunc.log_model(
-                name=f"{self.run['name']}-{kind}",
-                python_model=str(package / "release" / "agent_model.py"),
-                artifacts={"model": str(model)},
-                code_paths=[str(code)],
-                signature=_signature(mlflow, kind),
-                pip_requirements=pins,
-                model_type=kind,
-                params={name: str(value)[:500] for name, value in self.run["config"].items()},
-            )
-
     def _data(self) -> str:
         """The digest of the data that made the model: the data set read, or what V learned from."""
         datasets = [self.run["inputs"][path] for path in self.run["datasets"]]
         return (datasets + [version.tags.get("wm.data", "") for version in self._input_models()] + [""])[0]
 
     def _model_name(self, kind: str) -> str:
-        return model_name(self.run["world"], self.run["experiment"], kind)
+        return registered_models.model_name(self.run["world"], self.run["experiment"], kind)
 
     def _versions(self, kind: str, weights: str) -> list[Any]:
         """Registered versions with these weights, the newest first."""
@@ -366,40 +329,5 @@ def _address(run_id: str, path: str) -> str:
     return f"get-artifact?run_uuid={run_id}&path={path}"
 
 
-def is_trial(experiment: str) -> bool:
-    """Whether an experiment's runs must stay out of the real ones' pages."""
-    return experiment.endswith("smoke")
-
-
-def model_name(world: str, experiment: str, kind: str) -> str:
-    """Of the registered model of a kind (see PARTS)."""
-    return f"{'smoke-' if is_trial(experiment) else ''}{world}-{kind}"
-
-
-def model_id(version: Any) -> str:
-    """The logged model of a registered version, whose source is `models:/<id>`."""
-    return version.source.removeprefix("models:/")
-
-
-def weights(kind: str, folder: Path) -> str:
-    """The sha256 of one model's weights, or of the list of them where there are several."""
-    digests = [files.sha256(folder / f"{part}.safetensors") for part in PARTS[kind]]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _signature(mlflow: Any, kind: str) -> Any:
-    """What goes in and comes out (`wm.release.agent_model`), as MLflow states it."""
-    Schema, TensorSpec = mlflow.types.Schema, mlflow.types.TensorSpec
-    frames = TensorSpec(np.dtype("uint8"), (-1, 64, 64, 3), "frames")
-
-    def real(*names: str) -> list[Any]:
-        return [TensorSpec(np.dtype("float32"), (-1, -1), name) for name in names]
-
-    mixture = [TensorSpec(np.dtype("float32"), (-1, -1, -1), name) for name in ("log_pi", "mu", "log_sigma")]
-    whole = [TensorSpec(np.dtype("int64"), (-1,), name) for name in ("seed", "step")]
-    inputs, outputs = {
-        "vae": ([frames], real("mu", "logvar")),
-        "mdnrnn": (real("z", "act", "state"), [*mixture, *real("state")]),
-        "agent": ([frames, *real("state"), *whole], real("actions", "state")),
-    }[kind]
-    return mlflow.models.ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

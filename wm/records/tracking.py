@@ -1,7 +1,7 @@
-"""What a run leaves in MLflow; it alone imports mlflow, beside `wm.release.registry`.
+"""What a run leaves in MLflow, and how MLflow is reached.
 
 The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.records.spool`),
-and a process beside it (`python -m wm.records.tracking`) sends that: the stage's journal in batches while it runs,
+and a process beside it (`wm.records.sender`) sends that: the stage's journal in batches while it runs,
 pictures and models at the end. So a dead or slow server costs a stage a warning, and what was not sent is
 sent beside the next run.
 
@@ -14,10 +14,7 @@ Environment:
 from __future__ import annotations
 
 import contextlib
-import getpass
-import hashlib
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core import files, git
-from wm.records import spool
+from wm.records import provenance, spool
 from wm.records.spool import Entry
 
 PATIENCE = 20.0
@@ -89,7 +86,7 @@ def stage_run(
         "world": world,
         "experiment": experiment,
         "config": dict(config),
-        **_inputs(root, inputs),
+        **provenance.inputs(root, inputs),
         "output": str(output),
         "model": str(agent if stage == "evaluate" else output),
         "live": str(live) if live else None,
@@ -112,7 +109,7 @@ def pipeline_run(
         "world": world,
         "experiment": experiment,
         "config": dict(config or {}),
-        **_inputs(root, []),
+        **provenance.inputs(root, []),
         "output": None,
         "live": None,
         "parent": None,
@@ -128,15 +125,6 @@ def pipeline_run(
             os.environ.pop(PARENT, None)
             if before:
                 os.environ[PARENT] = before
-
-
-def digest(folder: Path) -> str:
-    """sha256 over the names and checksums of a folder's files; a manifest stands for its shards."""
-    folder = Path(folder)
-    skip = ".parquet" if (folder / "manifest.json").exists() else None
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != skip)
-    lines = (f"{files.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def send_left_behind(root: Path) -> None:
@@ -226,7 +214,7 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
     if not off():
         try:
             spool.adopt(root)
-            entry = spool.open_entry(root, {**about, **_provenance(root)})
+            entry = spool.open_entry(root, {**about, **_origin(root)})
             run.key = entry.run["key"]
             sender = _start_sender(entry)
         except OSError as error:
@@ -250,7 +238,7 @@ def _end(entry: Entry, run: Run) -> None:
         output = entry.root / entry.run["output"]
         if (output / "summary.json").exists():
             fields["summary"] = {**files.read_json(output / "summary.json"), **fields.get("summary", {})}
-        fields["output_digest"] = digest(output)
+        fields["output_digest"] = provenance.digest(output)
     entry.close(spool.FINISHED, **fields)
 
 
@@ -265,7 +253,7 @@ def _start_sender(entry: Entry) -> subprocess.Popen:
         "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "wm.records.tracking", str(entry.folder), str(os.getpid())]
+    command = [sys.executable, "-m", "wm.records.sender", str(entry.folder), str(os.getpid())]
     with (entry.folder / "sender.log").open("ab") as log:
         return subprocess.Popen(command, env=env, cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -297,58 +285,14 @@ def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -
     entry.lock.release()
 
 
-def _inputs(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
-    """What a run reads: folders by digest, data sets by their manifest's md5, models by their weights."""
-    found: dict[str, Any] = {"inputs": {}, "datasets": {}, "models": []}
-    for path in map(str, paths):
-        folder = root / path
-        found["inputs"][path] = digest(folder)
-        if (folder / "manifest.json").exists():
-            manifest = files.read_json(folder / "manifest.json").items()
-            numbers = {name: value for name, value in manifest if isinstance(value, (int, float, str))}
-            md5 = hashlib.md5((folder / "manifest.json").read_bytes()).hexdigest()
-            found["datasets"][path] = {"md5": md5, "numbers": numbers}
-        for kind in ("vae", "mdnrnn"):
-            if (folder / f"{kind}.json").exists():
-                found["models"].append((kind, files.read_json(folder / f"{kind}.json")["sha256"]))
-    return found
-
-
-def _provenance(root: Path) -> dict[str, Any]:
+def _origin(root: Path) -> dict[str, Any]:
+    """{"commit", "dirty" (whether the code has changes on top), "user", "machine"} of a run that begins now."""
     # dvc.lock and metrics/ change while a pipeline runs: they are its results, not its code.
     code = git.state(root, "dvc.lock", "metrics")
     if code.trouble:
         warn(f"which code this run has is unknown: {code.trouble}")
-    return {"commit": code.commit, "dirty": code.dirty, "user": user(), "machine": machine()}
-
-
-_GPUS = Path("/proc/driver/nvidia/gpus")
-
-
-def user() -> str:
-    """Who runs this."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
-
-
-def machine() -> str:
-    """The processor, its widest vectors (other ones give other bits), how many cores there are, and a GPU:
-    "AMD EPYC (AVX-512), 2 cores"."""
-    names, flags = (_told(Path("/proc/cpuinfo"), key) for key in ("model name", "flags"))
-    found = names[0] if names else platform.processor() or platform.machine()
-    has = set(flags[0].split()) if flags else set()
-    vectors = next((f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in has), "")
-    found = f"{found}{vectors}, {os.cpu_count()} cores"
-    gpus = [name for info in _GPUS.glob("*/information") for name in _told(info, "Model")]
-    return ", ".join([found, *gpus])
-
-
-def _told(info: Path, key: str) -> list[str]:
-    """What a file of lines "key: value" says of `key`."""
-    lines = info.read_text().splitlines() if info.exists() else []
-    return [value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key]
+    about = {"commit": code.commit, "dirty": code.dirty}
+    return about | {"user": provenance.user(), "machine": provenance.machine()}
 
 
 def off() -> bool:
@@ -369,9 +313,3 @@ def sentence(error: BaseException) -> str:
 def warn(text: str) -> None:
     """Says on stderr what went wrong and does not matter to the result."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    from wm.records import sender
-
-    sender.main(Path(sys.argv[1]), int(sys.argv[2]), connect)

@@ -21,7 +21,7 @@ from wm.params import GateConfig
 from wm.pictures import figures
 from wm.play.cluster import Cluster
 from wm.records import run_notes, tracking
-from wm.records.sender import model_name, weights
+from wm.records.registered_models import model_name, weights
 from wm.release import registry
 from wm.stages.evaluate import interval, play_agent
 

@@ -24,7 +24,7 @@ from wm.core.checkpoints import fingerprint
 from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace
 from wm.params import Params
-from wm.records import history, lineage, tracking
+from wm.records import history, lineage, provenance
 from wm.records.lineage import Lineage, Made
 from wm.run import RUNS
 from wm.stages import STAGES
@@ -148,7 +148,7 @@ def _record(behind: Lineage, commit: str, tau: float) -> dict[str, Any]:
             f"{name} was scored with numbers that `evaluate` does not take today ({numbers}): "
             f"run `dvc repro evaluate@{name}` first"
         ) from None
-    machine = (evaluation.run or {}).get("machine") or tracking.machine()
+    machine = (evaluation.run or {}).get("machine") or provenance.machine()
     return {
         "name": name,
         "world": world,
@@ -179,7 +179,7 @@ def _step(behind: Lineage, stage: str) -> Made:
 
 
 def _processor(machine: str) -> str:
-    """Of `tracking.machine`'s text, which goes on with the number of cores."""
+    """Of `provenance.machine`'s text, which goes on with the number of cores."""
     return re.split(r", \d+ cores\b", machine)[0]
 
 
@@ -243,7 +243,10 @@ def _why(made: dict[str, Any]) -> str:
 
 def _differences(made: dict[str, Any]) -> Iterator[str]:
     """`torch 2.12.0, here 2.13.0` for the processor and each package that is another here."""
-    here = {"processor": _processor(tracking.machine()), **{package: _version(package) for package in made["packages"]}}
+    here = {
+        "processor": _processor(provenance.machine()),
+        **{package: _version(package) for package in made["packages"]},
+    }
     for part, recorded in {"processor": made["processor"], **made["packages"]}.items():
         if recorded != here[part]:
             yield f"{part} {recorded}, here {here[part]}"

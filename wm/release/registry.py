@@ -17,8 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wm.core.errors import UserError
-from wm.records import tracking
-from wm.records.sender import model_id
+from wm.records import provenance, tracking
+from wm.records.registered_models import model_id
 
 CHAMPION = "champion"
 HISTORY = "wm.history"
@@ -76,7 +76,7 @@ class Registry:
         return {str(version.version): version for version in found}
 
     def of_weights(self, weights: str) -> str | None:
-        """The version with these weights (`wm.records.sender.weights`)."""
+        """The version with these weights (`wm.records.registered_models.weights`)."""
         return next((number for number, one in self.versions().items() if one.tags.get("wm.weights") == weights), None)
 
     def champion(self) -> str | None:
@@ -151,7 +151,7 @@ class Registry:
 
     def _move(self, version: str, how: str, reason: str) -> Move:
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        by = tracking.user()
+        by = provenance.user()
         return {"version": version, "before": self.champion(), "how": how, "reason": reason, "date": date, "by": by}
 
     def _remember(self, move: Move) -> None:
