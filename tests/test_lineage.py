@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from wm.cli import main
 from wm.core import files
-from wm.records import history, lineage, why
+from wm.records import dvcfiles, gitfiles, lineage, why
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,7 +63,7 @@ def commits(recorded, tmp_path, monkeypatch) -> list[str]:
     """Its commits; the current folder is a copy that a test may spoil."""
     monkeypatch.setenv("WM_TRACKING", "off")
     monkeypatch.chdir(shutil.copytree(recorded[0], tmp_path / "copy"))
-    for remembered in (history.code_at, history._params_at, history._lock_commits, history._lock_at):
+    for remembered in (gitfiles.code_at, gitfiles._params_at, gitfiles._lock_commits, gitfiles._lock_at):
         remembered.cache_clear()
     return recorded[1]
 
@@ -76,9 +76,9 @@ def test_hashes_are_those_of_dvc(commits):
     for stage, entry in lock().items():
         for item in entry["deps"] + entry["outs"]:
             if not (stage.startswith("evaluate") and item["path"].startswith("metrics")):
-                assert history.md5(item["path"]) == item["md5"]
+                assert dvcfiles.md5(item["path"]) == item["md5"]
             if item["path"].startswith("wm/"):
-                assert history.code_md5(item["path"], commits[1]) == item["md5"]
+                assert gitfiles.code_md5(item["path"], commits[1]) == item["md5"]
 
 
 def test_lineage_goes_from_the_first_episode_to_the_score(commits, capsys):
@@ -132,7 +132,7 @@ def test_keep_records_what_dvc_and_git_do(commits):
     assert main(["keep", "tiny"]) == 2
     assert main(["keep", "tiny", "--commit", commits[0][:10]]) == 0
     made = files.read_record(Path("pretrained/tiny/made.json"))
-    assert made["commit"] == commits[0] and made["stages"][4]["output"] == history.md5("runs/tiny/evolve")
+    assert made["commit"] == commits[0] and made["stages"][4]["output"] == dvcfiles.md5("runs/tiny/evolve")
 
 
 def test_lineage_of_a_model_ends_at_m_and_of_a_second_round_begins_with_the_first(commits):
@@ -246,7 +246,7 @@ def test_without_git_and_dvc_the_files_alone_say_it(project, capsys):
     capsys.readouterr()
     assert main(["lineage", "tiny"]) == 0
     said = capsys.readouterr().out
-    assert history.md5("runs/tiny/train_vae")[:12] in said and "steps 12" in said
+    assert dvcfiles.md5("runs/tiny/train_vae")[:12] in said and "steps 12" in said
     assert "not run by DVC" in said and "not made yet: encode@tiny, train_mdn@tiny, evolve@tiny, evaluate@tiny" in said
     assert "no commit is known" in said
 

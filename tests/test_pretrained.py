@@ -15,7 +15,7 @@ from conftest import STAGES, make_project
 from wm import params
 from wm.cli import main
 from wm.core import files, weights
-from wm.records import earlier, history, lineage, provenance
+from wm.records import dvcfiles, earlier, history, lineage, provenance
 from wm.release import pretrained
 
 AGENT = ("vae", "mdnrnn", "controller", "starts")
@@ -138,7 +138,7 @@ def test_what_made_a_second_round_begins_with_the_first(scored):
     assert addresses.index("evolve@tiny") < addresses.index("collect@tiny-2") < addresses.index("evaluate@tiny-2")
     for stage in stages:
         kind, name = stage["address"].split("@")
-        assert stage["output"] == history.md5(f"runs/{name}/{kind}")
+        assert stage["output"] == dvcfiles.md5(f"runs/{name}/{kind}")
         assert stage["summary"] == files.read_json(Path(f"runs/{name}/{kind}/summary.json"))
 
 

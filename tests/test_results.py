@@ -16,7 +16,7 @@ from conftest import STAGES, make_project
 from wm.cli import main
 from wm.core import files, journal
 from wm.estimate import expectation
-from wm.records import history, provenance, tracking
+from wm.records import dvcfiles, provenance, tracking
 from wm.views import paper, table
 
 DREAM = """\
@@ -121,7 +121,7 @@ def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_c
     acts = "| V and M, evolved in the dream at tau 1 | [tiny_dream](tiny_dream.png) |"
     assert dreaming.replace("| tiny_dream |", acts) in page()
     assert page().count("What the parts are worth") == page().count("compared in pairs") == 1
-    hashes = ", ".join(history.md5(f"runs/tiny/{stage}")[:12] for stage in ("train_vae", "train_mdn"))
+    hashes = ", ".join(dvcfiles.md5(f"runs/tiny/{stage}")[:12] for stage in ("train_vae", "train_mdn"))
     assert f"\nOn V and M of tiny ({hashes}), tested in the slow drawing:\n" in page()
     for name in names:
         score = table.scores(name)
@@ -234,7 +234,7 @@ def test_every_stage_has_the_hash_of_its_output_and_the_way_to_check_it(copy):
     subprocess.run(["git", "init", "--quiet"], check=True)
     assert main(["results", "tiny", "tiny_dream"]) == 0
     stages = {stage["address"]: stage for stage in expectation.read("tiny_dream")["stages"]}
-    md5 = history.md5("runs/tiny/train_mdn")
+    md5 = dvcfiles.md5("runs/tiny/train_mdn")
     assert stages["train_mdn@tiny"]["md5"] == md5
     assert stages["train_mdn@tiny"]["reads"] == ["encode@tiny", "train_vae@tiny"]
     assert page().count(md5[:12]) == 2 and "To check one" not in page()  # of no commit

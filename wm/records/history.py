@@ -5,14 +5,10 @@ DVC's files are read as what they are, YAML and a cache of files by md5; DVC its
 
 from __future__ import annotations
 
-import configparser
-import hashlib
-import io
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from wm import worlds
 from wm.core import git
 from wm.core.errors import DamagedData, UserError
+from wm.records import dvcfiles
 
 ZERO = "runs/zero/"
 STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
@@ -76,7 +73,7 @@ class Snapshot:
 
     def __init__(self, rev: str | None = None):
         self.rev = rev
-        if rev is not None and not has(rev):
+        if rev is not None and not git.find(Path.cwd(), rev):
             raise UserError(f"{rev!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
 
     def text(self, path: str) -> str | None:
@@ -98,7 +95,7 @@ class Snapshot:
 
     def _yaml(self, path: str) -> dict[str, Any]:
         try:
-            return YAML(typ="safe", pure=True).load(self.text(path) or "") or {}
+            return YAML(typ="safe").load(self.text(path) or "") or {}
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = (f" at line {mark.line + 1}" if mark else "") + (f" of commit {self.rev}" if self.rev else "")
@@ -109,7 +106,7 @@ class Snapshot:
         path = Path(step.folder, name)
         if self.rev is None and path.is_file():
             return path.read_bytes()
-        return _cached(step.output, name) if step.output else None
+        return dvcfiles.cached(step.output, name) if step.output else None
 
     def json(self, step: Step, name: str) -> dict[str, Any]:
         """As `read`, parsed; empty if there is none.
@@ -214,8 +211,8 @@ class Snapshot:
         return Step(
             stage=stage,
             name=name,
-            inputs={path: md5(path) if here else None for path in inputs},
-            output=md5(f"{own}/{stage}") if here else None,
+            inputs={path: dvcfiles.md5(path) if here else None for path in inputs},
+            output=dvcfiles.md5(f"{own}/{stage}") if here else None,
             code={},
             params=dict(flat(sections, f"experiments.{entry['experiment']}."))
             | {f"{kind}.{name}.{key}": entry[key] for key in OWN.get(stage, ()) if key in entry},
@@ -238,22 +235,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-# ---------------------------------------------------------------- hashes, as DVC makes them
-
-
-def md5(path: str | Path) -> str | None:
-    """What DVC calls a file or folder here; None if it is not here."""
-    path = Path(path)
-    if path.is_file():
-        return _md5(path)
-    files = {
-        file.relative_to(path).as_posix(): _md5(file)
-        for file in path.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
-    }
-    return _folder(files) if files else None
-
-
 def differs(step: Step, lock: Mapping[str, Any]) -> bool:
     """Whether the folder of a recorded step is another now than when DVC recorded it; False if it is not here.
 
@@ -263,127 +244,10 @@ def differs(step: Step, lock: Mapping[str, Any]) -> bool:
     if not step.recorded or not folder.is_dir():
         return False
     if not (folder / "manifest.json").exists():
-        return md5(folder) != step.output
+        return dvcfiles.md5(folder) != step.output
     record = next(out for out in lock[step.address]["outs"] if out["path"] == step.folder)
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
     return (len(sizes), sum(sizes)) != (record.get("nfiles"), record.get("size"))
-
-
-@cache
-def code_at(commit: str) -> dict[str, str]:
-    """md5 of every file below wm/ at a commit; empty if git does not have it."""
-    here = Path.cwd()
-    if not git.find(here, commit) or not git.read(here, "ls-tree", commit, "wm"):
-        return {}
-    with tarfile.open(fileobj=io.BytesIO(git.read_bytes(here, "archive", "--format=tar", commit, "wm"))) as archive:
-        return {
-            member.name: hashlib.md5(archive.extractfile(member).read()).hexdigest()
-            for member in archive.getmembers()
-            if member.isfile()
-        }
-
-
-def code_md5(path: str, commit: str) -> str | None:
-    """What DVC calls a file or folder of code at a commit; None if it has none."""
-    files = code_at(commit)
-    inside = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
-    return files.get(path) or (_folder(inside) if inside else None)
-
-
-def changed_since(step: Step, commit: str) -> list[str]:
-    """Code and parameters of a recorded step that are others at `commit`: files, and keys with both values."""
-    code = [path for path, md5 in step.code.items() if code_md5(path, commit) != md5]
-    there = dict(flat(_params_at(commit)))
-    return code + [
-        f"{key} {value} (the commit has {there.get(key, 'none')})"
-        for key, value in step.params.items()
-        if there.get(key) != value
-    ]
-
-
-@cache
-def _params_at(commit: str) -> dict[str, Any]:
-    return Snapshot(commit).params
-
-
-def commit_of(*steps: Step) -> str:
-    """The commit that brought what dvc.lock says about these steps, as one; empty if none has it."""
-    here, found = Snapshot().text("dvc.lock") or "", ""
-    wanted = [_entry(here, step.address) for step in steps]
-    if not all(wanted):
-        return ""
-    for commit in _lock_commits():
-        there = _lock_at(commit)
-        if [_entry(there, step.address) for step in steps] == wanted:
-            found = commit
-        elif found:
-            break
-    return found
-
-
-def _entry(lock: str, address: str) -> str:
-    """What dvc.lock says about a stage, as text: parsing a lock takes a second, and history has many."""
-    start = lock.find(f"\n  {address}:\n")
-    lines = lock[start + 1 :].splitlines() if start >= 0 else []
-    end = next((number for number, line in enumerate(lines[1:], 1) if not line.startswith("   ")), len(lines))
-    return "\n".join(lines[:end])
-
-
-@cache
-def _lock_commits(most: int = 200) -> list[str]:
-    return _log("dvc.lock", most)
-
-
-@cache
-def _lock_at(commit: str) -> str:
-    return Snapshot(commit).text("dvc.lock") or ""
-
-
-def has(rev: str) -> bool:
-    """Whether git has this commit here."""
-    return bool(full_hash(rev))
-
-
-def full_hash(rev: str) -> str:
-    """The 40 letters of a commit-ish; empty if git has no such commit here."""
-    return git.find(Path.cwd(), rev) or ""
-
-
-def last_commit_with(path: str, md5: str, most: int = 50) -> str:
-    """The newest commit whose version of a file or folder of code is this one; empty if none is."""
-    return next((commit for commit in _log(path, most) if code_md5(path, commit) == md5), "")
-
-
-def _log(path: str, most: int) -> list[str]:
-    """The newest commits that changed a file or folder; empty where nothing is committed."""
-    here = Path.cwd()
-    return git.read(here, "log", "--format=%H", f"-{most}", "--", path).split() if git.find(here, "HEAD") else []
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def _folder(files: Mapping[str, str]) -> str:
-    """DVC's hash of a folder: the md5 of its list of files."""
-    listed = [{"md5": files[name], "relpath": name} for name in sorted(files, key=lambda name: name.split("/"))]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
-
-
-def _cached(folder: str, name: str) -> bytes | None:
-    """A file of a folder in DVC's cache."""
-    config = configparser.ConfigParser()
-    config.read([".dvc/config", ".dvc/config.local"])
-    store = Path(".dvc", config.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
-    listing = store / folder[:2] / folder[2:]
-    if not listing.is_file():
-        return None
-    for entry in json.loads(listing.read_text()):
-        if entry["relpath"] == name:
-            path = store / entry["md5"][:2] / entry["md5"][2:]
-            return path.read_bytes() if path.is_file() else None
-    return None
 
 
 def _short(key: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.records import earlier, history, provenance, tracking
+from wm.records import earlier, gitfiles, history, provenance, tracking
 from wm.records.history import Snapshot, Step
 
 
@@ -73,7 +73,7 @@ class Lineage:
             said.append(f"not made yet: {', '.join(missing)}")
         if not self.commit:
             said.append("no commit is known: commit params.yaml and dvc.lock, so that others can make it again")
-        elif not history.has(self.commit):
+        elif not gitfiles.known(self.commit):
             said.append(f"git has no commit {self.commit[:12]} here: `git fetch` may bring it")
         if others:
             said.append(f"it was made with changes that the commit lacks: {', '.join(others)}")
@@ -114,8 +114,8 @@ def _entry(name: str) -> Lineage:
     steps = [_made(step, here) for step in here.steps(name)]
     last = steps[-1]
     score = here.scores(last.step) if last.step.stage == "evaluate" else {}
-    commit = history.commit_of(*(made.step for made in steps)) or last.commit
-    if history.has(commit):
+    commit = gitfiles.commit_of(*(made.step for made in steps)) or last.commit
+    if gitfiles.known(commit):
         steps = [replace(made, others=_others(made.step, commit)) for made in steps]
     return Lineage(title=name, name=name, steps=steps, score=_numbers(score), commit=commit)
 
@@ -125,13 +125,13 @@ def _made(step: Step, here: Snapshot) -> Made:
     run = earlier.run_of(provenance.digest(folder)) if step.output and folder.is_dir() else None
     commit = (run or {}).get("commit")
     if commit and run["dirty"] and step.recorded:  # the run began with changes that a later commit has
-        commit = history.commit_of(step) or commit
-    commit = commit or history.commit_of(step)
+        commit = gitfiles.commit_of(step) or commit
+    commit = commit or gitfiles.commit_of(step)
     return Made(step=step, commit=commit, run=run, elsewhere=history.differs(step, here.lock))
 
 
 def _others(step: Step, commit: str) -> tuple[str, ...]:
-    return tuple(history.changed_since(step, commit)) if step.recorded else ()
+    return tuple(gitfiles.changed_since(step, commit)) if step.recorded else ()
 
 
 def _registered(name: str, version: str) -> Lineage:

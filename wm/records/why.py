@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wm.core.errors import UserError
-from wm.records import history
+from wm.records import gitfiles, history
 from wm.records.history import Snapshot, Step
 from wm.records.lineage import score_text, short
 from wm.stages import STAGES
@@ -209,14 +209,14 @@ def _after(pair: Pair, a: Side, b: Side) -> Iterator[str]:
 
 def _versions(path: str, pair: Pair, a: Side, b: Side) -> str:
     """The commits of both versions, as git can compare them; empty where git does not have them."""
-    commits = []
+    revs = []
     for step, side in ((pair.a, a), (pair.b, b)):
         md5 = step.code.get(path)
         rev = side.snapshot.rev
-        exact = rev if rev and md5 and history.code_md5(path, rev) == md5 else ""
-        commits.append(exact or (history.last_commit_with(path, md5)[:12] if md5 else ""))
-    if all(commits):
-        return f"   (git diff {commits[0]} {commits[1]} -- {path})"
+        exact = rev if rev and md5 and gitfiles.code_md5(path, rev) == md5 else ""
+        revs.append(exact or (gitfiles.last_commit_with(path, md5)[:12] if md5 else ""))
+    if all(revs):
+        return f"   (git diff {revs[0]} {revs[1]} -- {path})"
     return "   (only on one side)" if None in (pair.a.code.get(path), pair.b.code.get(path)) else ""
 
 

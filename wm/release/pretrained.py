@@ -24,7 +24,7 @@ from wm.core.checkpoints import fingerprint
 from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace
 from wm.params import Params
-from wm.records import history, lineage, provenance
+from wm.records import dvcfiles, gitfiles, lineage, provenance
 from wm.records.lineage import Lineage, Made
 from wm.run import RUNS
 from wm.stages import STAGES
@@ -117,7 +117,7 @@ def _beside(name: str, part: str) -> Path:
 def _commit(behind: Lineage, asked: str | None) -> str:
     """The full hash of the commit that made it."""
     if asked is not None:
-        if commit := history.full_hash(asked):
+        if commit := gitfiles.full_hash(asked):
             return commit
         raise UserError(f"--commit {asked!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
     if behind.doubts:
@@ -168,7 +168,7 @@ def _stage(made: Made) -> dict[str, Any]:
         "address": step.address,
         "commit": made.commit,
         "numbers": step.numbers,
-        "output": history.md5(step.folder) if made.elsewhere else step.output,
+        "output": dvcfiles.md5(step.folder) if made.elsewhere else step.output,
         "summary": files.read_json(Path(step.folder, "summary.json")),
     }
 

@@ -1,0 +1,48 @@
+"""DVC's own files, read without DVC: hashes of files and folders as it makes them, and its cache."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def md5(path: str | Path) -> str | None:
+    """What DVC calls a file or folder here; None if it is not here."""
+    path = Path(path)
+    if path.is_file():
+        return _md5(path)
+    files = {
+        file.relative_to(path).as_posix(): _md5(file)
+        for file in path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    return folder_md5(files) if files else None
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """DVC's hash of a folder: the md5 of its list of files."""
+    listed = [{"md5": files[name], "relpath": name} for name in sorted(files, key=lambda name: name.split("/"))]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def cached(folder: str, name: str) -> bytes | None:
+    """A file of a folder in DVC's cache."""
+    config = configparser.ConfigParser()
+    config.read([".dvc/config", ".dvc/config.local"])
+    store = Path(".dvc", config.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
+    listing = store / folder[:2] / folder[2:]
+    if not listing.is_file():
+        return None
+    for entry in json.loads(listing.read_text()):
+        if entry["relpath"] == name:
+            path = store / entry["md5"][:2] / entry["md5"][2:]
+            return path.read_bytes() if path.is_file() else None
+    return None
