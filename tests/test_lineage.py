@@ -100,8 +100,9 @@ def test_lineage_goes_from_the_first_episode_to_the_score(commits, capsys):
 def test_lineage_says_what_the_commit_lacks(commits, capsys):
     Path("runs/tiny/evolve/controller.json").write_text("{}\n")
     replace("dvc.lock", "generations: 6", "generations: 7")
-    code = next(dep for dep in lock()["evolve@tiny"]["deps"] if dep["path"] == "wm/search/cmaes.py")
-    replace("dvc.lock", code["md5"], "0" * 32)
+    (before,) = (dep["md5"] for dep in lock()["evolve@tiny"]["deps"] if dep["path"] == "wm/search")
+    replace("wm/search/cmaes.py", '"""', '"""Changed. ')
+    replace("dvc.lock", before, dvcfiles.md5("wm/search"))
     made = lineage.of("tiny")
     assert made.commit == commits[1]
     (changes, elsewhere) = made.doubts

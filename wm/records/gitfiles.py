@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from wm.core import git
-from wm.records.dvcfiles import folder_md5
+from wm.records import dvcfiles
 from wm.records.history import Snapshot, Step, flat
 
 
 @cache
 def code_at(commit: str) -> dict[str, str]:
-    """md5 of every file below wm/ at a commit; empty if git does not have it."""
+    """md5 of every file of Python below wm/ at a commit; empty if git does not have it."""
     here = Path.cwd()
     if not git.find(here, commit) or not git.read(here, "ls-tree", commit, "wm"):
         return {}
@@ -24,26 +25,51 @@ def code_at(commit: str) -> dict[str, str]:
         return {
             member.name: hashlib.md5(archive.extractfile(member).read()).hexdigest()
             for member in archive.getmembers()
-            if member.isfile()
+            if member.isfile() and member.name.endswith(".py")
         }
 
 
 def code_md5(path: str, commit: str) -> str | None:
     """What DVC calls a file or folder of code at a commit; None if it has none."""
-    files = code_at(commit)
-    inside = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
-    return files.get(path) or (folder_md5(inside) if inside else None)
+    return _md5(path, code_at(commit))
+
+
+def changed_files(path: str, md5: str, commit: str) -> list[str]:
+    """The files that make a file or folder of code another than at `commit`.
+
+    Args:
+        md5: what DVC calls it; a folder that neither the files here nor git has with this hash is named itself.
+    """
+    recorded = next((code for code in _versions(path) if _md5(path, code) == md5), None)
+    return [path] if recorded is None else different_files(path, recorded, code_at(commit))
+
+
+def different_files(path: str, a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """Of a file or folder, the files that differ between two versions of the code, as `code_at` gives them."""
+    inside = {name for name in {*a, *b} if name == path or name.startswith(f"{path}/")}
+    return sorted(name for name in inside if a.get(name) != b.get(name))
 
 
 def changed_since(step: Step, commit: str) -> list[str]:
     """Code and parameters of a recorded step that are others at `commit`: files, and keys with both values."""
-    code = [path for path, md5 in step.code.items() if code_md5(path, commit) != md5]
+    changed = [(path, md5) for path, md5 in step.code.items() if code_md5(path, commit) != md5]
     there = dict(flat(_params_at(commit)))
-    return code + [
+    return [name for path, md5 in changed for name in changed_files(path, md5, commit)] + [
         f"{key} {value} (the commit has {there.get(key, 'none')})"
         for key, value in step.params.items()
         if there.get(key) != value
     ]
+
+
+def _md5(path: str, code: Mapping[str, str]) -> str | None:
+    inside = {name.removeprefix(f"{path}/"): md5 for name, md5 in code.items() if name.startswith(f"{path}/")}
+    return code.get(path) or (dvcfiles.folder_md5(inside) if inside else None)
+
+
+def _versions(path: str, most: int = 50) -> Iterator[dict[str, str]]:
+    """The code as it is here, then as the newest commits have it that changed a file or folder."""
+    yield {str(file): dvcfiles.md5(file) for file in Path("wm").rglob("*.py")}
+    yield from map(code_at, _log(path, most))
 
 
 @cache

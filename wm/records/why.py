@@ -182,8 +182,7 @@ def _details(pair: Pair, a: Side, b: Side) -> Iterator[str]:
         return
     if pair.params:
         yield f"  params  {', '.join(pair.params)}"
-    for path in pair.code:
-        yield f"  code    {path}{_versions(path, pair, a, b)}"
+    yield from (f"  code    {line}" for line in _code(pair, a, b))
     if pair.inputs:
         yield f"  reads   another {', '.join(pair.inputs)}"
     elif pair.a.inputs:
@@ -202,22 +201,25 @@ def _after(pair: Pair, a: Side, b: Side) -> Iterator[str]:
     elif pair.same_output:
         yield f"  {_name(pair):<44} the same bytes"
     else:
-        own = [*pair.params, *(f"{path}{_versions(path, pair, a, b)}" for path in pair.code)]
+        own = [*pair.params, *_code(pair, a, b)]
         reads = f"another {', '.join(pair.inputs)}" if pair.inputs else "the same data"
         yield f"  {_name(pair):<44} {reads}" + (f"; itself: {', '.join(own)}" if own else "")
 
 
-def _versions(path: str, pair: Pair, a: Side, b: Side) -> str:
-    """The commits of both versions, as git can compare them; empty where git does not have them."""
-    revs = []
-    for step, side in ((pair.a, a), (pair.b, b)):
-        md5 = step.code.get(path)
-        rev = side.snapshot.rev
-        exact = rev if rev and md5 and gitfiles.code_md5(path, rev) == md5 else ""
-        revs.append(exact or (gitfiles.last_commit_with(path, md5)[:12] if md5 else ""))
-    if all(revs):
-        return f"   (git diff {revs[0]} {revs[1]} -- {path})"
-    return "   (only on one side)" if None in (pair.a.code.get(path), pair.b.code.get(path)) else ""
+def _code(pair: Pair, a: Side, b: Side) -> Iterator[str]:
+    """Files of code that are others, and the command that shows how, where git has both versions."""
+    for path in pair.code:
+        revs = []
+        for step, side in ((pair.a, a), (pair.b, b)):
+            md5, rev = step.code.get(path), side.snapshot.rev
+            exact = rev if rev and md5 and gitfiles.code_md5(path, rev) == md5 else ""
+            revs.append(exact or (gitfiles.last_commit_with(path, md5)[:12] if md5 else ""))
+        if all(revs):
+            for name in gitfiles.different_files(path, *map(gitfiles.code_at, revs)):
+                yield f"{name}   (git diff {revs[0]} {revs[1]} -- {name})"
+        else:
+            one_side = None in (pair.a.code.get(path), pair.b.code.get(path))
+            yield f"{path}   (only on one side)" if one_side else path
 
 
 def _kinds(step: Step) -> dict[str, str | None]:
