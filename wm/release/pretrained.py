@@ -24,7 +24,7 @@ from wm.core.checkpoints import fingerprint
 from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace
 from wm.params import Params
-from wm.records import dvcfiles, gitfiles, lineage, provenance
+from wm.records import dvcfiles, gitfiles, history, lineage, provenance
 from wm.records.lineage import Lineage, Made
 from wm.run import RUNS
 from wm.stages import STAGES
