@@ -19,6 +19,7 @@ from wm.core.checkpoints import Checkpoints
 from wm.core.errors import UserError
 from wm.core.journal import Journal, read
 from wm.core.workspace import Workspace
+from wm.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,9 +100,12 @@ def test_killed_at_any_moment_the_previous_one_is_whole(tmp_path):
     assert before > 1
 
 
-def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_path, monkeypatch):
-    def fingerprint(config, inputs, stage="evolve"):
-        return checkpoints.fingerprint(stage, config, inputs, "wm.stages.evolve")
+def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_path):
+    copy = shutil.copytree(ROOT / "wm", tmp_path / "wm", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def fingerprint(config, inputs, stage="evolve", top=ROOT):
+        code = [top / path for path in STAGES["evolve"].code_of("wm/worlds/car_racing")]
+        return checkpoints.fingerprint(stage, config, inputs, code)
 
     first = fingerprint({"a": 1, "b": 2}, {"x": "1"})
     assert first == fingerprint({"b": 2, "a": 1}, {"x": "1"})
@@ -116,13 +120,18 @@ def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_pat
         )
         == 4
     )
-    copy = shutil.copytree(ROOT / "wm", tmp_path / "wm", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(checkpoints, "__file__", str(copy / "core" / "checkpoints.py"))
-    assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) == first, "where the code lies is part of it"
-    (copy / "records" / "tracking.py").write_text("# other words\n")
-    assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) == first, "tracking is part of it"
-    (copy / "worlds" / "car_racing" / "world.py").write_text("# another world\n")
-    assert fingerprint({"a": 1, "b": 2}, {"x": "1"}) != first, "the world's code is no part of it"
+
+    def there():
+        return fingerprint({"a": 1, "b": 2}, {"x": "1"}, top=tmp_path)
+
+    assert there() == first, "where the code lies is part of it"
+    for path in ("records/history.py", "stages/collect.py", "worlds/take_cover/world.py", "gym/dream.py"):
+        (copy / path).write_text("# other words\n")
+        assert there() == first, f"{path} is part of it"
+    for path in ("worlds/car_racing/world.py", "worlds/base.py", "core/device.py", "stages/evolve.py", "search/space.py"):
+        before = there()
+        (copy / path).write_text("# other words\n")
+        assert there() != before, f"{path} is no part of it"
 
 
 def workspace(tmp_path: Path, name: str = "smoke", fingerprint: str = "a" * 16) -> Workspace:
