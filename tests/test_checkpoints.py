@@ -128,7 +128,13 @@ def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_pat
     for path in ("records/history.py", "stages/collect.py", "worlds/take_cover/world.py", "gym/dream.py"):
         (copy / path).write_text("# other words\n")
         assert there() == first, f"{path} is part of it"
-    for path in ("worlds/car_racing/world.py", "worlds/base.py", "core/device.py", "stages/evolve.py", "search/space.py"):
+    for path in (
+        "worlds/car_racing/world.py",
+        "worlds/base.py",
+        "core/device.py",
+        "stages/evolve.py",
+        "search/space.py",
+    ):
         before = there()
         (copy / path).write_text("# other words\n")
         assert there() != before, f"{path} is no part of it"

@@ -5,20 +5,27 @@ from __future__ import annotations
 import configparser
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+EDITORS = re.compile(r"\..*\.sw.|\.#.*|#.*#|.*~|4913|__pycache__", re.DOTALL)
+"""Names that .dvcignore leaves out everywhere: caches, and what editors leave beside a file."""
+
+
+def seen(path: Path) -> bool:
+    """Whether DVC looks at a file, by its path from the repository's top: .dvcignore says it to DVC."""
+    if any(EDITORS.fullmatch(part) for part in path.parts):
+        return False
+    return path.parts[0] != "wm" or (path.suffix == ".py" and not any(part.startswith(".") for part in path.parts))
+
 
 def md5(path: str | Path) -> str | None:
-    """What DVC calls a file or folder here; None if it is not here."""
+    """What DVC calls a file or folder, by its path from the repository's top; None if it is not here."""
     path = Path(path)
     if path.is_file():
         return _md5(path)
-    files = {
-        file.relative_to(path).as_posix(): _md5(file)
-        for file in path.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
-    }
+    files = {file.relative_to(path).as_posix(): _md5(file) for file in path.rglob("*") if file.is_file() and seen(file)}
     return folder_md5(files) if files else None
 
 

@@ -12,26 +12,26 @@ from typing import Any
 
 from wm.core import git
 from wm.records import dvcfiles
-from wm.records.history import Snapshot, Step, flat
+from wm.records.history import LOCKS, Snapshot, Step, flat
 
 
 @cache
-def code_at(commit: str) -> dict[str, str]:
-    """md5 of every file of Python below wm/ at a commit; empty if git does not have it."""
+def code_at(commit: str, top: str = "wm") -> dict[str, str]:
+    """md5 of every file of code below `top`, a name at the repository's top, at a commit; empty if git has none."""
     here = Path.cwd()
-    if not git.find(here, commit) or not git.read(here, "ls-tree", commit, "wm"):
+    if not git.find(here, commit) or not git.read(here, "ls-tree", commit, top):
         return {}
-    with tarfile.open(fileobj=io.BytesIO(git.read_bytes(here, "archive", "--format=tar", commit, "wm"))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(git.read_bytes(here, "archive", "--format=tar", commit, top))) as archive:
         return {
             member.name: hashlib.md5(archive.extractfile(member).read()).hexdigest()
             for member in archive.getmembers()
-            if member.isfile() and member.name.endswith(".py")
+            if member.isfile() and dvcfiles.seen(Path(member.name))
         }
 
 
 def code_md5(path: str, commit: str) -> str | None:
     """What DVC calls a file or folder of code at a commit; None if it has none."""
-    return _md5(path, code_at(commit))
+    return _md5(path, code_at(commit, _top(path)))
 
 
 def changed_files(path: str, md5: str, commit: str) -> list[str]:
@@ -41,7 +41,7 @@ def changed_files(path: str, md5: str, commit: str) -> list[str]:
         md5: what DVC calls it; a folder that neither the files here nor git has with this hash is named itself.
     """
     recorded = next((code for code in _versions(path) if _md5(path, code) == md5), None)
-    return [path] if recorded is None else different_files(path, recorded, code_at(commit))
+    return [path] if recorded is None else different_files(path, recorded, code_at(commit, _top(path)))
 
 
 def different_files(path: str, a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
@@ -68,8 +68,15 @@ def _md5(path: str, code: Mapping[str, str]) -> str | None:
 
 def _versions(path: str, most: int = 50) -> Iterator[dict[str, str]]:
     """The code as it is here, then as the newest commits have it that changed a file or folder."""
-    yield {str(file): dvcfiles.md5(file) for file in Path("wm").rglob("*.py")}
-    yield from map(code_at, _log(path, most))
+    top = _top(path)
+    files = Path(top).rglob("*") if Path(top).is_dir() else [Path(top)]
+    yield {str(file): dvcfiles.md5(file) for file in files if file.is_file() and dvcfiles.seen(file)}
+    for commit in _log(path, most=most):
+        yield code_at(commit, top)
+
+
+def _top(path: str) -> str:
+    return Path(path).parts[0]
 
 
 @cache
@@ -79,7 +86,7 @@ def _params_at(commit: str) -> dict[str, Any]:
 
 def commit_of(*steps: Step) -> str:
     """The commit that brought what dvc.lock says about these steps, as one; empty if none has it."""
-    here, found = Snapshot().text("dvc.lock") or "", ""
+    here, found = Snapshot().lock_text, ""
     wanted = [_entry(here, step.address) for step in steps]
     if not all(wanted):
         return ""
@@ -102,12 +109,12 @@ def _entry(lock: str, address: str) -> str:
 
 @cache
 def _lock_commits(most: int = 200) -> list[str]:
-    return _log("dvc.lock", most)
+    return _log(*LOCKS, most=most)
 
 
 @cache
 def _lock_at(commit: str) -> str:
-    return Snapshot(commit).text("dvc.lock") or ""
+    return Snapshot(commit).lock_text
 
 
 def known(rev: str) -> bool:
@@ -122,10 +129,10 @@ def full_hash(rev: str) -> str:
 
 def last_commit_with(path: str, md5: str, most: int = 50) -> str:
     """The newest commit whose version of a file or folder of code is this one; empty if none is."""
-    return next((commit for commit in _log(path, most) if code_md5(path, commit) == md5), "")
+    return next((commit for commit in _log(path, most=most) if code_md5(path, commit) == md5), "")
 
 
-def _log(path: str, most: int) -> list[str]:
-    """The newest commits that changed a file or folder; empty where nothing is committed."""
+def _log(*paths: str, most: int) -> list[str]:
+    """The newest commits that changed files or folders; empty where nothing is committed."""
     here = Path.cwd()
-    return git.read(here, "log", "--format=%H", f"-{most}", "--", path).split() if git.find(here, "HEAD") else []
+    return git.read(here, "log", "--format=%H", f"-{most}", "--", *paths).split() if git.find(here, "HEAD") else []

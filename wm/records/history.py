@@ -1,5 +1,7 @@
 """What is on record about how outputs were made: dvc.lock, params.yaml and runs/, here or at an earlier commit.
 
+Those of trials/ are read beside them: a name stands in one of the two files only.
+
 DVC's files are read as what they are, YAML and a cache of files by md5; DVC itself is not needed.
 """
 
@@ -19,13 +21,13 @@ from wm import worlds
 from wm.core import git
 from wm.core.errors import DamagedData, UserError
 from wm.records import dvcfiles
+from wm.stages import STAGES
 
 ZERO = "runs/zero/"
-STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+TRIALS = "trials/"
+LOCKS = ("dvc.lock", f"{TRIALS}dvc.lock")
 ASIDE = ("workers", "checkpoint_every")
 """Numbers of older records that decide no bit, and that params.yaml no longer has."""
-OWN = {"collect": ("seed",), "train_vae": ("seed",), "train_mdn": ("seed",), "evolve": ("seed", "tau")}
-"""What a stage reads of its entry in `models` or `agents`, besides the numbers of the experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Step:
         code: files and folders of code -> DVC's md5; empty where DVC did not run the stage.
         params: full dotted key of params.yaml -> value.
         recorded: whether dvc.lock says so; else it is what params.yaml and the folders here say now.
+        trial: whether the name is one of trials/.
     """
 
     stage: str
@@ -47,11 +50,17 @@ class Step:
     code: Mapping[str, str]
     params: Mapping[str, Any]
     recorded: bool
+    trial: bool = False
 
     @property
     def address(self) -> str:
         """As in dvc.yaml: "train_vae@smoke"."""
         return f"{self.stage}@{self.name}"
+
+    @property
+    def target(self) -> str:
+        """What to ask DVC for: the address, of a trial with the file that has it."""
+        return f"{TRIALS}dvc.yaml:{self.address}" if self.trial else self.address
 
     @property
     def folder(self) -> str:
@@ -60,8 +69,18 @@ class Step:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The parameters by their last names, which are the same for every experiment: {"seed": 0, "steps": 40}."""
-        return {_short(key): value for key, value in self.params.items()}
+        """The parameters by their last names, which are the same for every experiment: {"seed": 0, "steps": 40}.
+
+        Which class plays the world is code, and no number; what decides no bit is left out.
+        """
+        found: dict[str, Any] = {}
+        for key, value in self.params.items():
+            if key.startswith("worlds."):
+                _, found["world"], rest = key.split(".", 2)
+                found |= {} if rest == "own" else {f"world.{rest}": value}
+            elif (short := _short(key)) not in ASIDE:
+                found[short] = value
+        return found
 
 
 class Snapshot:
@@ -83,15 +102,29 @@ class Snapshot:
             return None if found is None else found.decode()
         return Path(path).read_text() if Path(path).is_file() else None
 
+    @property
+    def lock_text(self) -> str:
+        """dvc.lock's text, and that of the trials."""
+        return "".join(self.text(path) or "" for path in LOCKS)
+
     @cached_property
     def lock(self) -> dict[str, Any]:
-        """dvc.lock's stages by address."""
-        return self._yaml("dvc.lock").get("stages") or {}
+        """dvc.lock's stages by address, those of the trials too."""
+        return {address: stage for path in LOCKS for address, stage in (self._yaml(path).get("stages") or {}).items()}
+
+    @cached_property
+    def trials(self) -> dict[str, Any]:
+        """trials/params.yaml, unchecked; empty if there is none."""
+        return self._yaml(f"{TRIALS}params.yaml")
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """params.yaml, unchecked: an old one need not fit today's schema."""
-        return self._yaml("params.yaml")
+        """params.yaml and the trials' as one, unchecked: old ones need not fit today's schema."""
+        own = self._yaml("params.yaml")
+        return {
+            key: value | self.trials[key] if isinstance(value, dict) and self.trials.get(key) else value
+            for key, value in own.items()
+        }
 
     def _yaml(self, path: str) -> dict[str, Any]:
         try:
@@ -119,7 +152,7 @@ class Snapshot:
             return json.loads(data) if data else {}
         except ValueError:
             raise DamagedData(
-                f"{step.folder}/{name} is not whole JSON: delete it and run `dvc checkout {step.address}`"
+                f"{step.folder}/{name} is not whole JSON: delete it and run `dvc checkout {step.target}`"
             ) from None
 
     def scores(self, step: Step) -> dict[str, Any]:
@@ -177,36 +210,40 @@ class Snapshot:
             return self._unrecorded(stage, name)
         deps = {dep["path"]: dep["md5"] for dep in entry.get("deps", ())}
         outs = {out["path"]: out["md5"] for out in entry.get("outs", ())}
+        params = (entry.get("params") or {}).values()  # of params.yaml, of trials/params.yaml
         return Step(
             stage=stage,
             name=name,
             inputs={path: md5 for path, md5 in deps.items() if path.startswith("runs/")},
             output=outs.get(f"runs/{name}/{stage}"),
             code={path: md5 for path, md5 in deps.items() if not path.startswith("runs/")},
-            params=dict(flat((entry.get("params") or {}).get("params.yaml") or {})),
+            params={key: value for sections in params for key, value in flat(sections)},
             recorded=True,
+            trial=self._of_trials(stage, name),
         )
+
+    def _of_trials(self, stage: str, name: str) -> bool:
+        return name in (self.trials.get(STAGES[stage].of) or {})
 
     def _unrecorded(self, stage: str, name: str) -> Step:
         """A step that DVC did not run: as params.yaml has it, with the folders that are here."""
-        models, agents = self.params.get("models") or {}, self.params.get("agents") or {}
-        kind, section = ("agents", agents) if stage in ("evolve", "evaluate") else ("models", models)
+        known = STAGES[stage]
+        section, own = self.params.get(known.of) or {}, f"runs/{name}"
         if name not in section:
             raise UserError(f"{stage}@{name} is in neither dvc.lock nor params.yaml, so nothing says how it was made")
-        entry, own = section[name], f"runs/{name}"
-        after = f"runs/{entry.get('after', 'zero')}"
-        inputs = {
-            "collect": lambda: [f"{after}/collect", f"runs/{entry.get('actor', 'zero')}/evolve"],
-            "train_vae": lambda: [f"{own}/collect", f"{after}/train_vae"],
-            "encode": lambda: [f"{own}/collect", f"{own}/train_vae"],
-            "train_mdn": lambda: [f"{own}/encode", f"{own}/train_vae", f"{after}/train_mdn"],
-            "evolve": lambda: [*(f"runs/{entry['model']}/{part}" for part in ("train_vae", "train_mdn", "encode")),
-                               f"{after}/evolve"],
-            "evaluate": lambda: [f"{own}/evolve"],
-        }[stage]()  # fmt: skip
-        numbers = (self.params.get("experiments") or {}).get(entry["experiment"]) or {}
-        shared = () if stage == "encode" else ("world",)
-        sections = {key: numbers[key] for key in (*shared, stage) if key in numbers}
+        entry = section[name]
+        inputs = [
+            f"{own}/{before}" if whose == "own" else f"runs/{entry.get(whose, 'zero')}/{before}"
+            for whose, before in known.reads.values()
+        ]
+        experiment = entry["experiment"]
+        numbers = (self.params.get("experiments") or {}).get(experiment) or {}
+        params = {f"experiments.{experiment}.{stage}": numbers.get(stage) or {}}
+        params |= {f"{known.of}.{name}.{key}": entry[key] for key in known.own if key != "world" and key in entry}
+        if "world" in known.own and "world" in entry:
+            params[f"worlds.{entry['world']}"] = (self.params.get("worlds") or {}).get(entry["world"]) or {}
+        elif "world" in known.own:  # before worlds had a section, the experiment named its own
+            params[f"experiments.{experiment}.world"] = numbers.get("world")
         here = self.rev is None
         return Step(
             stage=stage,
@@ -214,9 +251,9 @@ class Snapshot:
             inputs={path: dvcfiles.md5(path) if here else None for path in inputs},
             output=dvcfiles.md5(f"{own}/{stage}") if here else None,
             code={},
-            params=dict(flat(sections, f"experiments.{entry['experiment']}."))
-            | {f"{kind}.{name}.{key}": entry[key] for key in OWN.get(stage, ()) if key in entry},
+            params=dict(flat(params)),
             recorded=False,
+            trial=self._of_trials(stage, name),
         )
 
 

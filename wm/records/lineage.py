@@ -53,7 +53,7 @@ class Lineage:
     @property
     def target(self) -> str:
         """What to ask DVC for."""
-        return self.steps[-1].step.address
+        return self.steps[-1].step.target
 
     @property
     def again(self) -> str:

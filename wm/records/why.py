@@ -82,7 +82,7 @@ def _side(label: str) -> Side:
         raise UserError(f"{label} is a model, not an agent: only agents have scores")
     if steps[-1].output is None:
         at = f"git checkout {snapshot.rev} && " if snapshot.rev else ""
-        raise UserError(f"{label} has no score: run `{at}dvc repro {steps[-1].address}` first")
+        raise UserError(f"{label} has no score: run `{at}dvc repro {steps[-1].target}` first")
     scores = snapshot.scores(steps[-1])
     evolve = next(step for step in steps if step.address == f"evolve@{name}")
     weights = {part: snapshot.json(evolve, file).get("sha256", "") for part, file in PARTS.items()}

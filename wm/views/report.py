@@ -273,7 +273,7 @@ def _picture(made: Made, file: str, alt: str) -> Picture:
 
 
 def _missing(made: Made) -> str:
-    return f"Not here: `dvc repro {made.step.address}` makes it, or `dvc pull` fetches it."
+    return f"Not here: `dvc repro {made.step.target}` makes it, or `dvc pull` fetches it."
 
 
 def _films(made: Made) -> list[Picture]:

@@ -205,7 +205,7 @@ def _read(made: Made, stage: str) -> list[str]:
 def _lines(made: Made) -> list[dict[str, Any]]:
     path = Path(made.step.folder, "metrics.jsonl")
     if not path.is_file():
-        raise DamagedData(f"{path} is missing: run `dvc checkout {made.step.address}`, or the stage again")
+        raise DamagedData(f"{path} is missing: run `dvc checkout {made.step.target}`, or the stage again")
     return journal.read(path)
 
 

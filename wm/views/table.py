@@ -273,7 +273,7 @@ def _digest(stages: Sequence[Mapping[str, Any]], without: str | None = None) -> 
     @cache
     def of(address: str) -> str:
         stage = by_address[address]
-        numbers = {key: value for key, value in stage["params"].items() if key != without}
+        numbers = {key: value for key, value in stage["params"].items() if key not in (without, *history.ASIDE)}
         content = json.dumps([address.partition("@")[0], numbers, sorted(map(of, stage["reads"]))], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
