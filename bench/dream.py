@@ -20,8 +20,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from wm.dream.engine import Dream
-from wm.models.controller import Layout
+from wm.dream.engine import Dream, DreamRules
+from wm.models.controller import ControllerSpec, Layout
 from wm.models.mdnrnn import MDNRNN, MDNConfig, sample, split_mixture
 
 POPULATION, EPISODES, GPU_EPISODES = 64, 16, 256
@@ -57,12 +57,12 @@ def _measure(hidden: int, repeats: int, gpu: bool) -> dict:
     depth = z_size + hidden * (len(inputs) - 1)
     layout = Layout(inputs=depth, actions=actions)
     starts = torch.zeros(1, z_size), torch.zeros(1, z_size)
-    how = {"tau": 1.0, "max_steps": steps, "reward": "survival"}
-    dreams = [Dream(mdnrnn, starts, _Tanh(), layout, inputs, threads=count, **how) for count in THREADS]
-    on_gpu = Dream(mdnrnn.to("cuda"), starts, _Tanh(), layout, inputs, device="cuda", **how) if gpu else None
+    spec, rules = ControllerSpec(inputs, layout), DreamRules(tau=1.0, max_steps=steps, reward="survival")
+    dreams = [Dream(mdnrnn, starts, _Tanh(), spec, rules, threads=count) for count in THREADS]
+    on_gpu = Dream(mdnrnn.to("cuda"), starts, _Tanh(), spec, rules, device="cuda") if gpu else None
     params = np.random.default_rng(0).normal(0, 0.1, (POPULATION, layout.size)).astype(np.float32)
     loop = Loop(hidden, z_size, actions, inputs, layout)
-    flops = 2 * (dreams[0].lstm.numel() + dreams[0].heads.numel())
+    flops = 2 * (dreams[0].weights.lstm.numel() + dreams[0].weights.heads.numel())
     seconds: dict[object, list[float]] = {}
     for repeat in range(repeats + 1):
         timed = {"loop": _threaded(1, lambda: loop.play(loop_steps))}

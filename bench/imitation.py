@@ -23,7 +23,7 @@ from wm.models.mdnrnn import load_mdnrnn
 from wm.play import agent as agents
 from wm.play.cluster import Cluster
 from wm.run import RUNS
-from wm.search.fitness import real_scores
+from wm.search.fitness import WorldPlayer
 from wm.search.imitation import imitate
 
 
@@ -34,11 +34,10 @@ def measure(name: str, episodes: int) -> dict[str, np.ndarray]:
     experiment = everything.experiments[entry.experiment]
     model, before = RUNS / entry.model, RUNS / entry.after / "evolve"
     world, config = worlds.get(entry.world), experiment.evolve
-    inputs = tuple(config.inputs or world.spec.controller_inputs)
     memory = load_mdnrnn(model / "train_mdn")
-    layout = agents.layout(world, memory, inputs, config.hidden)
+    spec = agents.controller_spec(world, memory, config.inputs, config.hidden)
     inherited, _, about = load_controller(before)
-    imitated = imitate(model / "encode", agents.AgentFiles.read(before).digest, memory, inputs, layout)
+    imitated = imitate(model / "encode", agents.AgentFiles.read(before).digest, memory, spec)
     if imitated is None:
         raise SystemExit(f"{entry.after} drove in none of the episodes of {entry.model}")
     numbers = seeds.episodes(entry.seed, seeds.Purpose.SELECTION, about["round"] + 1, count=episodes)
@@ -47,8 +46,8 @@ def measure(name: str, episodes: int) -> dict[str, np.ndarray]:
 
         def play(shared: Path, candidates: list[np.ndarray]) -> np.ndarray:
             files = agents.AgentFiles.read(shared)
-            words = (config, entry.world, layout, inputs, cluster, files, np.stack(candidates), numbers, 0)
-            return real_scores(*words)[0]
+            player = WorldPlayer(config, entry.world, spec, config.sampled, cluster, files)
+            return player.scores(np.stack(candidates), numbers)[0]
 
         (earlier,) = play(before, [inherited])
         weights, imitation = play(Path(folder), [inherited, imitated])

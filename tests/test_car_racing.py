@@ -8,9 +8,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from bench.drawing import Undrawn, drive, pairs, pixel_differences, record, replay, same, straight_on
-from tests.world_contract import check_world
 from wm.worlds import get
 from wm.worlds.car_racing.world import SPEC, CarRacing, GymnasiumCarRacing
+from wm.worlds.contract import check_world
 
 
 def test_contract():

@@ -123,7 +123,7 @@ def test_an_agent_is_its_three_models_wired(tmp_path):
     save_controller(params, layout, "tiny", ("z", "h"), tmp_path, sampled=True)
     agent, found, about = agents.load(tmp_path)
     obs = np.random.default_rng(2).integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
-    noise = [agents.EpisodeNoise(seed, 4) for seed in (7, 8, 9)]
+    noise = [agents.PosteriorNoise(seed, 4) for seed in (7, 8, 9)]
     h, c = agent.initial_state(3)
     with torch.inference_mode():
         state = memory.initial_state(3)
@@ -147,7 +147,7 @@ def test_an_agent_is_its_three_models_wired(tmp_path):
 
 
 def test_noise_belongs_to_the_episode():
-    one, same, other = agents.EpisodeNoise(5, 3), agents.EpisodeNoise(5, 3), agents.EpisodeNoise(6, 3)
+    one, same, other = agents.PosteriorNoise(5, 3), agents.PosteriorNoise(5, 3), agents.PosteriorNoise(6, 3)
     first = [one.draw().tolist() for _ in range(150)]
     assert first == [same.draw().tolist() for _ in range(150)] and first != [other.draw().tolist() for _ in range(150)]
     assert len(set(map(tuple, first))) == 150 and abs(np.std(first) - 1) < 0.1

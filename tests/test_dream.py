@@ -9,7 +9,7 @@ import torch
 from wm.core import weights
 from wm.core.errors import DamagedData
 from wm.dream import engine
-from wm.dream.engine import Dream, EpisodeNoise, draw
+from wm.dream.engine import Dream, DreamNoise, draw
 from wm.dream.step import Room
 from wm.models.controller import Layout
 from wm.models.mdnrnn import MDNRNN, MDNConfig
@@ -63,7 +63,7 @@ def candidates(dream: Dream, count: int, scale: float = 0.5) -> np.ndarray:
 
 def plain(dream: Dream, mdnrnn: MDNRNN, params: np.ndarray, seed: int) -> tuple[float, int]:
     """One episode of one candidate, line by line as the paper's pseudo-code."""
-    noise = EpisodeNoise(seed, Z)
+    noise = DreamNoise(seed, Z)
     z, (h, c), score = noise.start(dream.mu, dream.logvar)[None], mdnrnn.initial_state(1), 0.0
     for step in range(dream.max_steps):
         states = {"z": z, "h": h, "c": c}
@@ -136,12 +136,12 @@ def test_same_seed_is_the_same_luck_for_all():
 
 
 def test_noise_is_a_function_of_seed_and_step():
-    first, again = EpisodeNoise(7, Z), EpisodeNoise(7, Z)
+    first, again = DreamNoise(7, Z), DreamNoise(7, Z)
     again.block(0)
     assert np.array_equal(first.block(3), again.block(3)), "a block depends on those drawn before"
     assert not np.array_equal(first.block(3), first.block(2))
-    assert not np.array_equal(first.block(0), EpisodeNoise(8, Z).block(0))
-    uniform, normal = np.concatenate([EpisodeNoise(seed, Z).block(0) for seed in range(100)]).swapaxes(0, 1)
+    assert not np.array_equal(first.block(0), DreamNoise(8, Z).block(0))
+    uniform, normal = np.concatenate([DreamNoise(seed, Z).block(0) for seed in range(100)]).swapaxes(0, 1)
     assert 0 <= uniform.min() and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.01
     assert abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
 
@@ -210,7 +210,7 @@ def test_next_z_has_the_moments_of_the_mixture_at_tau(tau):
     rows = 4096
     room = Room(dream, rows, rows)
     room.begin(np.tile(candidates(dream, 1), (rows, 1)), np.arange(rows), torch.zeros(rows, Z))
-    room.bring(np.stack([EpisodeNoise(seed, Z).block(0) for seed in range(rows)], axis=-1))
+    room.bring(np.stack([DreamNoise(seed, Z).block(0) for seed in range(rows)], axis=-1))
     room.step()
     logit, mu, log_sigma = mdnrnn.mixture.bias.double().view(3, 5, Z)
     weight = torch.softmax(logit / tau, 0)

@@ -13,14 +13,14 @@ from gymnasium.vector import AutoresetMode
 
 import wm.gym  # noqa: F401  registers wm/Dream-v0
 from tests.dream_model import H, Z, write_model
-from tests.world_contract import check_world
 from wm import worlds
 from wm.core.errors import DamagedData
-from wm.dream.engine import Dream
+from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.gym.dream import DreamVectorEnv, DreamWorld
 from wm.models.mdnrnn import load_mdnrnn
 from wm.models.vae import load_vae
-from wm.play.agent import layout
+from wm.play.agent import controller_spec
+from wm.worlds.contract import check_world
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,11 @@ def test_ends_when_the_logit_says_so_and_truncates_at_the_limit(model):
 def test_agrees_with_the_engine_that_evolution_uses(name, seed, tmp_path):
     model = write_model(tmp_path, name)
     world, mdnrnn, inputs = worlds.get(name), load_mdnrnn(model / "train_mdn"), ("z", "c", "h")
-    shape = layout(world, mdnrnn, inputs)
+    spec = controller_spec(world, mdnrnn, inputs)
+    shape = spec.layout
     params = np.random.default_rng(seed).normal(0, 1, (3, shape.size)).astype(np.float32)
     seeds = [5, 6, 7, 8]
-    dream = Dream.from_folder(model / "train_mdn", mdnrnn, world, shape, inputs, 1.3, max_steps=90)
+    dream = Dream(mdnrnn, load_starts(model / "train_mdn"), world, spec, DreamRules(tau=1.3, max_steps=90))
     scores, lengths = dream.scores(params, seeds)
     assert len(np.unique(lengths)) > 3 and np.array_equal(scores, lengths) == (name == "take_cover")
     for p, controller in enumerate(params):

@@ -18,10 +18,10 @@ import numpy as np
 import psutil
 import pytest
 from gymnasium.utils.env_checker import check_env
-from world_contract import check_world
 
 from wm import worlds
 from wm.core.errors import UserError
+from wm.worlds.contract import check_world
 from wm.worlds.take_cover import doom, world
 from wm.worlds.take_cover.world import TakeCoverEnv, buttons
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from world_contract import check_world
-
 from wm import worlds
+from wm.worlds.contract import check_world
 
 THIRD = '''
 import gymnasium

@@ -27,8 +27,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +36,8 @@ from torch import Tensor
 
 from wm.core import weights
 from wm.core.errors import DamagedData
-from wm.dream.step import NOISE_STEPS, Room
-from wm.models.controller import Layout
+from wm.dream.step import NOISE_STEPS, DreamBatch, FusedWeights
+from wm.models.controller import ControllerSpec
 from wm.models.mdnrnn import MDNRNN, Mixture
 from wm.worlds.base import World
 
@@ -53,8 +53,8 @@ GPU_WIDTH = 256
 REWARDS = ("head", "survival")
 
 
-class EpisodeNoise:
-    """The luck of one dreamed episode, a function of its seed: its first frame, and all noise after.
+class DreamNoise:
+    """The randomness of one dreamed episode, a function of its seed: its first frame, and all noise after.
 
     Args:
         seed: of the episode, not negative.
@@ -82,7 +82,7 @@ class EpisodeNoise:
 
 
 def draw(mixture: Mixture, tau: float, uniform: Tensor, eps: Tensor) -> Tensor:
-    """The next z [..., Z] at temperature tau from a mixture [..., K, Z] and its luck, each [..., Z].
+    """The next z [..., Z] at temperature tau from a mixture [..., K, Z] and its noise, each [..., Z].
 
     The component is the first whose cumulative weight, of softmax(log_pi / tau), reaches `uniform`; the
     deviation is sigma * sqrt(tau) (paper, A.2).
@@ -129,18 +129,30 @@ def default_reward(mdnrnn: MDNRNN, reward: str | None) -> str:
     return reward
 
 
+@dataclass(frozen=True)
+class DreamRules:
+    """What holds in a dream.
+
+    Attributes:
+        tau: temperature.
+        max_steps: steps after which an episode ends anyway.
+        reward: "head" for M's prediction, "survival" for 1 a step; None is the head where M has one.
+    """
+
+    tau: float
+    max_steps: int
+    reward: str | None = None
+
+
 class Dream:
     """Scores controllers inside M.
 
     Args:
         mdnrnn: M.
-        starts: mu and logvar [N, Z] of the first frames that dreams start from.
+        starts: mu and logvar [N, Z] of the first frames that dreams start from (`load_starts`).
         world: whose `squash` turns C's outputs into actions; on a GPU it must take tensors.
-        layout: how a flat vector is read as a controller.
-        inputs: which states C reads, a subset of ("z", "h", "c") in C's order.
-        tau: temperature.
-        max_steps: steps after which an episode ends anyway.
-        reward: "head" for M's prediction, "survival" for 1 a step; None is the head where M has one.
+        spec: how a flat vector is read as a controller, and what that reads.
+        rules: temperature, length and reward.
         device: "cpu" or "cuda".
         threads: CPU threads, each with chunks of its own. The scores do not depend on it.
     Raises:
@@ -152,79 +164,42 @@ class Dream:
         mdnrnn: MDNRNN,
         starts: tuple[Tensor, Tensor],
         world: World,
-        layout: Layout,
-        inputs: Sequence[str],
+        spec: ControllerSpec,
+        rules: DreamRules,
         *,
-        tau: float,
-        max_steps: int,
-        reward: str | None = None,
         device: str = "cpu",
         threads: int = 1,
     ):
-        self.z_size, self.hidden, self.actions = mdnrnn.z_size, mdnrnn.config.hidden, mdnrnn.action_size
-        self.mixtures, self.reads_restart = mdnrnn.config.mixtures, mdnrnn.reads_restart
-        self.world, self.layout, self.inputs, self.tau = world, layout, tuple(inputs), tau
-        self.max_steps, self.reward, self.threads = max_steps, default_reward(mdnrnn, reward), threads
-        self.device = torch.device(device)
+        self.world, self.spec, self.rules, self.threads = world, spec, rules, threads
+        self.reward, self.device = default_reward(mdnrnn, rules.reward), torch.device(device)
         self.mu, self.logvar = (start.float().cpu() for start in starts)
-        self._check()
-        with torch.no_grad():
-            self._fuse(mdnrnn)
-        self._rooms: dict[tuple[int, int], Room] = {}
+        self._check(mdnrnn)
+        self.weights = FusedWeights.of(mdnrnn, rules.tau, self.reward, self.device)
+        self._batches: dict[tuple[int, int], DreamBatch] = {}
 
-    @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        mdnrnn: MDNRNN,
-        world: World,
-        layout: Layout,
-        inputs: Sequence[str],
-        tau: float,
-        **options: Any,
-    ) -> Dream:
-        """A dream that starts where `folder`, of the train_mdn stage, says; `max_steps` is the world's."""
-        options = {"max_steps": world.spec.max_steps, **options}
-        return cls(mdnrnn, load_starts(folder), world, layout, inputs, tau=tau, **options)
-
-    def _check(self) -> None:
+    def _check(self, mdnrnn: MDNRNN) -> None:
         """The errors that a user can cause."""
-        sizes = {"z": self.z_size, "h": self.hidden, "c": self.hidden}
-        if not self.tau > 0:
-            raise ValueError(f"temperature tau must be positive, not {self.tau}")
-        if self.max_steps < 1 or self.threads < 1:
-            raise ValueError(f"max_steps and threads must be 1 or more, not {self.max_steps}, {self.threads}")
-        if unknown := [name for name in self.inputs if name not in sizes]:
+        rules, layout = self.rules, self.spec.layout
+        sizes = {"z": mdnrnn.z_size, "h": mdnrnn.config.hidden, "c": mdnrnn.config.hidden}
+        if not rules.tau > 0:
+            raise ValueError(f"temperature tau must be positive, not {rules.tau}")
+        if rules.max_steps < 1 or self.threads < 1:
+            raise ValueError(f"max_steps and threads must be 1 or more, not {rules.max_steps}, {self.threads}")
+        if unknown := [name for name in self.spec.inputs if name not in sizes]:
             raise ValueError(f"unknown controller input {unknown[0]!r}: expected one of {', '.join(sizes)}")
-        inputs = sum(sizes[name] for name in self.inputs)
-        if (self.layout.inputs, self.layout.actions) != (inputs, self.actions):
+        inputs = sum(sizes[name] for name in self.spec.inputs)
+        if (layout.inputs, layout.actions) != (inputs, mdnrnn.action_size):
             raise ValueError(
-                f"a controller of {self.layout.inputs} inputs and {self.layout.actions} actions "
-                f"does not fit this model, which gives it {inputs} and takes {self.actions}"
+                f"a controller of {layout.inputs} inputs and {layout.actions} actions "
+                f"does not fit this model, which gives it {inputs} and takes {mdnrnn.action_size}"
             )
-        if self.mu.shape[1:] != (self.z_size,):
-            raise ValueError(f"starts are {list(self.mu.shape)}: expected [N, {self.z_size}] for this model")
-        if self.device.type != "cpu" and not takes_tensors(self.world, self.actions):
+        if self.mu.shape[1:] != (mdnrnn.z_size,):
+            raise ValueError(f"starts are {list(self.mu.shape)}: expected [N, {mdnrnn.z_size}] for this model")
+        if self.device.type != "cpu" and not takes_tensors(self.world, mdnrnn.action_size):
             raise ValueError(
                 f"the squash of {type(self.world).__name__} reads NumPy arrays only: make it "
                 f"take tensors too, or dream on the CPU rather than on {self.device}"
             )
-
-    def _fuse(self, mdnrnn: MDNRNN) -> None:
-        """M's weights as the two matrices that a step multiplies; biases are columns, for the constant 1."""
-        z = self.z_size
-        reads_z, reads_act = mdnrnn.lstm.weight_x.split([z, len(mdnrnn.lstm.weight_x) - z])
-        rows = torch.cat([reads_z, mdnrnn.lstm.weight_h, mdnrnn.lstm.bias[None], reads_act])
-        i, f, g, o = rows.t().chunk(4)
-        self.lstm = torch.cat([i, f, o, g]).to(self.device)
-        heads = {"mixture": mdnrnn.mixture, "reward": mdnrnn.reward, "done": mdnrnn.done}
-        if self.reward == "survival":
-            del heads["reward"]
-        present = {name: head for name, head in heads.items() if head is not None}
-        columns = [torch.cat([head.weight, head.bias[:, None]], dim=1) for head in present.values()]
-        self.heads = torch.cat(columns).to(self.device)
-        self.heads[: self.mixtures * z] /= self.tau  # the first third of the mixture: the components' logits
-        self.extra_heads = list(present)[1:]
 
     def scores(self, params: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Dreams every episode with every candidate.
@@ -238,11 +213,11 @@ class Dream:
             ValueError: the controllers have another size than the layout says.
         """
         params = np.ascontiguousarray(params, np.float32)
-        if params.ndim != 2 or params.shape[1] != self.layout.size:
-            raise ValueError(f"expected controllers [P, {self.layout.size}], not {list(params.shape)}")
+        if params.ndim != 2 or params.shape[1] != self.spec.layout.size:
+            raise ValueError(f"expected controllers [P, {self.spec.layout.size}], not {list(params.shape)}")
         shape = len(params), len(seeds)
         candidate, episode = (index.ravel() for index in np.indices(shape))
-        noise = [EpisodeNoise(seed, self.z_size) for seed in seeds]
+        noise = [DreamNoise(seed, self.weights.z_size) for seed in seeds]
         width = CHUNK if self.device.type == "cpu" else GPU_CHUNK
 
         def play(start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -263,24 +238,22 @@ class Dream:
         return played
 
     @torch.inference_mode()
-    def _play(
-        self, params: np.ndarray, episode: np.ndarray, noise: list[EpisodeNoise]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _play(self, params: np.ndarray, episode: np.ndarray, noise: list[DreamNoise]) -> tuple[np.ndarray, np.ndarray]:
         """One chunk: params [B, n], each row's place in `noise` [B] -> scores and lengths [B]."""
-        scores, lengths = np.zeros(len(params)), np.zeros(len(params), np.int64)
-        room = self._room(self._width(len(params)), len(noise))
-        room.begin(params, episode, torch.stack([one.start(self.mu, self.logvar) for one in noise]))
-        for step in range(0, self.max_steps, CHECK_STEPS):
+        scores, lengths, max_steps = np.zeros(len(params)), np.zeros(len(params), np.int64), self.rules.max_steps
+        batch = self._batch(self._width(len(params)), len(noise))
+        batch.begin(params, episode, torch.stack([one.start(self.mu, self.logvar) for one in noise]))
+        for step in range(0, max_steps, CHECK_STEPS):
             if step % NOISE_STEPS == 0:
-                room.bring(np.stack([one.block(step // NOISE_STEPS) for one in noise], axis=-1))
-            room.run(min(CHECK_STEPS, self.max_steps - step))
-            alive = int(room.alive.sum())
+                batch.load_noise(np.stack([one.block(step // NOISE_STEPS) for one in noise], axis=-1))
+            batch.run(min(CHECK_STEPS, max_steps - step))
+            alive = int(batch.alive.sum())
             if alive == 0:
                 break
-            if (width := self._width(alive)) < room.width:
-                room.write(scores, lengths)
-                room = self._room(width, len(noise)).take(room)
-        room.write(scores, lengths)
+            if (width := self._width(alive)) < batch.width:
+                batch.write(scores, lengths)
+                batch = self._batch(width, len(noise)).continue_from(batch)
+        batch.write(scores, lengths)
         return scores, lengths
 
     def _width(self, rows: int) -> int:
@@ -289,10 +262,11 @@ class Dream:
             return -(-rows // WIDTH) * WIDTH
         return max(GPU_WIDTH, 1 << (rows - 1).bit_length())
 
-    def _room(self, width: int, episodes: int) -> Room:
+    def _batch(self, width: int, episodes: int) -> DreamBatch:
         """Buffers for so many rows; on a GPU the same ones every time: its graphs know them by address."""
+        parts = self.weights, self.spec, self.world.squash, width, episodes
         if self.device.type == "cpu":
-            return Room(self, width, episodes)
-        if (width, episodes) not in self._rooms:
-            self._rooms[width, episodes] = Room(self, width, episodes)
-        return self._rooms[width, episodes]
+            return DreamBatch(*parts)
+        if (width, episodes) not in self._batches:
+            self._batches[width, episodes] = DreamBatch(*parts)
+        return self._batches[width, episodes]

@@ -6,59 +6,102 @@ The layout of the state, and the legend of shapes, are those of `wm/dream/engine
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wm.models.mdnrnn import LOG_SIGMA_FLOOR
-
-if TYPE_CHECKING:
-    from wm.dream.engine import Dream
+from wm.models.controller import ControllerSpec
+from wm.models.mdnrnn import LOG_SIGMA_FLOOR, MDNRNN
 
 NOISE_STEPS = 64
 """Steps whose noise is drawn at once."""
 
 
-class Room:
+@dataclass(frozen=True)
+class FusedWeights:
+    """M as the two matrices that a step multiplies, and the sizes that say how their rows and columns are read.
+
+    Attributes:
+        lstm: [4H, Z + H + 1 + A (+ 1)]: the gates i, f, o, g from z, h, the constant 1, the action, the restart flag.
+        heads: [3KZ (+ 1) (+ 1), H + 1]: the mixture, its logits divided by tau, then `extra_heads`, from h and 1.
+        extra_heads: those that M has and the dream needs, of "reward" and "done", in this order.
+        z_size, hidden, mixtures, actions: Z, H, K, A.
+        tau: temperature.
+    """
+
+    lstm: Tensor
+    heads: Tensor
+    extra_heads: tuple[str, ...]
+    z_size: int
+    hidden: int
+    mixtures: int
+    actions: int
+    tau: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, mdnrnn: MDNRNN, tau: float, reward: str, device: torch.device) -> FusedWeights:
+        """M's weights on a device; biases are columns, for the constant 1. A reward of "survival" needs no head."""
+        z, mixtures = mdnrnn.z_size, mdnrnn.config.mixtures
+        reads_z, reads_act = mdnrnn.lstm.weight_x.split([z, len(mdnrnn.lstm.weight_x) - z])
+        rows = torch.cat([reads_z, mdnrnn.lstm.weight_h, mdnrnn.lstm.bias[None], reads_act])
+        i, f, g, o = rows.t().chunk(4)
+        lstm = torch.cat([i, f, o, g]).to(device)
+        wanted = {"mixture": mdnrnn.mixture, "reward": mdnrnn.reward, "done": mdnrnn.done}
+        if reward == "survival":
+            del wanted["reward"]
+        present = {name: head for name, head in wanted.items() if head is not None}
+        columns = [torch.cat([head.weight, head.bias[:, None]], dim=1) for head in present.values()]
+        heads = torch.cat(columns).to(device)
+        heads[: mixtures * z] /= tau  # the first third of the mixture: the components' logits
+        return cls(lstm, heads, tuple(present)[1:], z, mdnrnn.config.hidden, mixtures, mdnrnn.action_size, tau)
+
+
+class DreamBatch:
     """A batch of dreams of one width, and its buffers.
 
     Args:
-        dream: whose weights and sizes these are.
+        weights: M.
+        spec: of the controllers.
+        squash: turns raw outputs [B, A] into actions: arrays on a CPU, tensors on a GPU.
         width: B; rows beyond those in use are dead from the start.
         episodes: E, whose noise the rows share.
     """
 
-    def __init__(self, dream: Dream, width: int, episodes: int):
-        self.dream, self.width = dream, width
-        z, hidden, mixtures, actions = dream.z_size, dream.hidden, dream.mixtures, dream.actions
-        one = 2 * hidden + z
-        new = _zeros(dream.device)
-        self.state = new(hidden + dream.lstm.shape[1], width)
+    def __init__(
+        self, weights: FusedWeights, spec: ControllerSpec, squash: Callable[..., object], width: int, episodes: int
+    ):
+        self.fused, self.squash, self.width = weights, squash, width
+        z, hidden, mixtures, actions = weights.z_size, weights.hidden, weights.mixtures, weights.actions
+        one, device = 2 * hidden + z, weights.lstm.device
+        new = _zeros(device)
+        self.state = new(hidden + weights.lstm.shape[1], width)
         self.c, self.z, self.h = self.state[:one].split([hidden, z, hidden])
         self.state[one] = 1.0
         self.act = self.state[one + 1 : one + 1 + actions]
         self.restart = self.state[one + 1 + actions :]
         self.lstm_input, self.heads_input = self.state[hidden:], self.state[hidden + z : one + 1]
-        self.control = Controllers(dream, self.state[0 if "c" in dream.inputs else hidden : one + 1])
+        self.control = BatchControllers(spec, {"c": hidden, "z": z, "h": hidden}, self.state[: one + 1])
         self.gates, self.tanh_c = new(4 * hidden, width), new(hidden, width)
-        self.heads = new(len(dream.heads), width)
+        self.heads = new(len(weights.heads), width)
         self.weights = self.heads[: mixtures * z].view(mixtures, z, width)
         self.gaussians = self.heads[mixtures * z : 3 * mixtures * z].view(2, mixtures, z, width)
         self.largest, self.pick, self.picked = new(z, width), new(mixtures, z, width), new(2, z, width)
         self.passed = new(mixtures + 1, z, width)  # is uniform past the component before? 1 first, 0 last
         self.passed[0] = 1.0
-        extra = dict(zip(dream.extra_heads, self.heads[3 * mixtures * z :], strict=True))
+        extra = dict(zip(weights.extra_heads, self.heads[3 * mixtures * z :], strict=True))
         self.reward, self.done = extra.get("reward"), extra.get("done")
-        self.noise, self.now = new(NOISE_STEPS, 2 * z, episodes), new(1, 2 * z, episodes)
-        self.luck = new(2 * z, width)
+        self.noise, self.noise_now = new(NOISE_STEPS, 2 * z, episodes), new(1, 2 * z, episodes)
+        self.row_noise = new(2 * z, width)
         self.clock = new(1, dtype=torch.int64)
         self.episode, self.row = new(width, dtype=torch.int64), new(width, dtype=torch.int64)
         self.alive = new(width, dtype=torch.bool)
         self.score, self.length = new(width, dtype=torch.float64), new(width, dtype=torch.int64)
         self.zero = new()
-        self._graph = self._capture() if dream.device.type == "cuda" else None
+        self._graph = self._capture() if device.type == "cuda" else None
 
     def begin(self, params: np.ndarray, episode: np.ndarray, starts: Tensor) -> None:
         """Every row at its first frame: params [rows, n], episode [rows] in 0..E-1, first z's [E, Z]."""
@@ -73,21 +116,21 @@ class Room:
         self.restart.fill_(1.0)
         self.alive.copy_(torch.arange(self.width) < rows)
 
-    def take(self, other: Room) -> Room:
-        """Continues the living rows of a wider room in their order; dead ones fill the width."""
-        keep = torch.argsort((~other.alive).to(torch.uint8), stable=True)[: self.width]
-        pairs = [(self.state, other.state), *zip(self.control.weights, other.control.weights, strict=True)]
+    def continue_from(self, wider: DreamBatch) -> DreamBatch:
+        """Takes over the living rows of a wider batch in their order; dead ones fill the width."""
+        keep = torch.argsort((~wider.alive).to(torch.uint8), stable=True)[: self.width]
+        pairs = [(self.state, wider.state), *zip(self.control.weights, wider.control.weights, strict=True)]
         for name in ("episode", "row", "alive", "score", "length"):
-            pairs.append((getattr(self, name), getattr(other, name)))
-        for mine, its in pairs:
-            torch.index_select(its, -1, keep, out=mine)
-        self.noise.copy_(other.noise)
-        self.clock.copy_(other.clock)
+            pairs.append((getattr(self, name), getattr(wider, name)))
+        for target, source in pairs:
+            torch.index_select(source, -1, keep, out=target)
+        self.noise.copy_(wider.noise)
+        self.clock.copy_(wider.clock)
         return self
 
-    def bring(self, noise: np.ndarray) -> None:
-        """The luck of the next NOISE_STEPS steps, [NOISE_STEPS, 2, Z, E]: uniform, then normal."""
-        noise[:, 1] *= math.sqrt(self.dream.tau)
+    def load_noise(self, noise: np.ndarray) -> None:
+        """That of the next NOISE_STEPS steps, [NOISE_STEPS, 2, Z, E]: uniform, then normal."""
+        noise[:, 1] *= math.sqrt(self.fused.tau)
         self.noise.copy_(torch.from_numpy(noise).flatten(1, 2))
         self.clock.zero_()
 
@@ -114,30 +157,29 @@ class Room:
     def _act(self) -> None:
         """C's raw outputs become an action through the world's own `squash`."""
         out = self.control.outputs().t()
-        if self.dream.device.type == "cpu":
-            self.act.copy_(torch.from_numpy(self.dream.world.squash(out.numpy())).t())
+        if out.device.type == "cpu":
+            self.act.copy_(torch.from_numpy(self.squash(out.numpy())).t())
         else:
-            self.act.copy_(self.dream.world.squash(out).t())
+            self.act.copy_(self.squash(out).t())
 
     def _remember(self) -> None:
         """The LSTM, then all heads in one product (paper, section 2.2)."""
-        hidden = self.dream.hidden
-        torch.mm(self.dream.lstm, self.lstm_input, out=self.gates)
-        self.gates[: 3 * hidden].sigmoid_()
+        torch.mm(self.fused.lstm, self.lstm_input, out=self.gates)
+        self.gates[: 3 * self.fused.hidden].sigmoid_()
         i, f, o, g = self.gates.chunk(4)
         self.c.mul_(f).addcmul_(i, g.tanh_())
         torch.mul(o, torch.tanh(self.c, out=self.tanh_c), out=self.h)
         self.restart.zero_()
-        torch.mm(self.dream.heads, self.heads_input, out=self.heads)
+        torch.mm(self.fused.heads, self.heads_input, out=self.heads)
 
     def _draw(self) -> None:
         """z' = mu_k + sigma_k sqrt(tau) eps with k by inverse distribution: the same as `wm.dream.engine.draw`.
 
         The component is picked by a product with 0 and 1, which is exact and far faster than a gather.
         """
-        torch.index_select(self.noise, 0, self.clock, out=self.now)
-        torch.index_select(self.now[0], 1, self.episode, out=self.luck)
-        uniform, eps = self.luck.chunk(2)
+        torch.index_select(self.noise, 0, self.clock, out=self.noise_now)
+        torch.index_select(self.noise_now[0], 1, self.episode, out=self.row_noise)
+        uniform, eps = self.row_noise.chunk(2)
         weights = self.weights
         weights.sub_(torch.amax(weights, 0, out=self.largest)).exp_()
         for k in range(1, len(weights)):
@@ -149,9 +191,9 @@ class Room:
         torch.addcmul(mu, log_sigma.clamp_min_(LOG_SIGMA_FLOOR).exp_(), eps, out=self.z)
 
     def _count(self) -> None:
-        """Adds the step to the living, then buries the done. Non-finite outputs die with score NaN."""
-        blame = self.control.blame()
-        reward = blame + 1.0 if self.reward is None else blame.add_(self.reward)
+        """Adds the step to the living, then ends those that are done. Non-finite outputs end with score NaN."""
+        failed = self.control.zero_or_nan()
+        reward = failed + 1.0 if self.reward is None else failed.add_(self.reward)
         self.score.add_(torch.where(self.alive, reward, self.zero))
         self.length.add_(self.alive)
         if self.done is not None:
@@ -172,19 +214,22 @@ class Room:
         return graph
 
 
-class Controllers:
-    """One controller a row, reading a slice of the state (its last row is the constant 1).
+class BatchControllers:
+    """One controller a row, reading a slice of the state whose last row is the constant 1.
 
     Args:
-        dream: whose layout and inputs these are.
-        source: [D + 1, B], the states that C may read; the weight of one that it does not read is 0.
+        spec: of the controllers.
+        sizes: how many rows of the state each of "c", "z" and "h" has, in the state's order.
+        state: [rows of sizes + 1, B]. The weight of a row that C does not read is 0; c is left out if it reads none.
     """
 
-    def __init__(self, dream: Dream, source: Tensor):
-        layout, width, new = dream.layout, source.shape[1], _zeros(dream.device)
-        self.dream, self.source = dream, source
+    def __init__(self, spec: ControllerSpec, sizes: dict[str, int], state: Tensor):
+        self.layout, self.inputs = spec.layout, spec.inputs
+        self.sizes = {name: size for name, size in sizes.items() if name != "c" or "c" in spec.inputs}
+        self.source = state[len(state) - 1 - sum(self.sizes.values()) :]
+        layout, width, new = spec.layout, state.shape[1], _zeros(state.device)
         units = [layout.hidden, layout.actions] if layout.hidden else [layout.actions]
-        depths = [len(source), layout.hidden + 1] if layout.hidden else [len(source)]
+        depths = [len(self.source), layout.hidden + 1] if layout.hidden else [len(self.source)]
         self.weights = [new(out, depth, width) for out, depth in zip(units, depths, strict=True)]
         self.products = [new(depth, width) for depth in depths]
         self.middle = new(layout.hidden + 1, width)
@@ -193,7 +238,7 @@ class Controllers:
 
     def fill(self, params: np.ndarray) -> None:
         """params [B, n]: each row's controller, spread over the rows of the state."""
-        layout, count = self.dream.layout, len(params)
+        layout, count = self.layout, len(params)
         flat, at = torch.from_numpy(params), 0
         for index, weight in enumerate(self.weights):
             last = index == len(self.weights) - 1
@@ -214,7 +259,7 @@ class Controllers:
         self._linear(0, self.source, self.middle[:-1]).tanh_()
         return self._linear(1, self.middle, self.out)
 
-    def blame(self) -> Tensor:
+    def zero_or_nan(self) -> Tensor:
         """[B]: 0 where the outputs are finite, else NaN."""
         return self.out.mul(0.0).sum(0)
 
@@ -226,12 +271,9 @@ class Controllers:
 
     def _columns(self) -> Tensor:
         """Where in the source the inputs lie, in C's order."""
-        dream, at, places = self.dream, 0, {}
-        for name, size in (("c", dream.hidden), ("z", dream.z_size), ("h", dream.hidden)):
-            if name != "c" or "c" in dream.inputs:
-                places[name] = torch.arange(at, at + size)
-                at += size
-        return torch.cat([places[name] for name in dream.inputs])
+        ends = np.cumsum(list(self.sizes.values()))
+        places = {name: torch.arange(end - self.sizes[name], end) for name, end in zip(self.sizes, ends, strict=True)}
+        return torch.cat([places[name] for name in self.inputs])
 
 
 def _zeros(device: torch.device):

@@ -25,6 +25,7 @@ from wm.core import watchdog
 from wm.core.episodes import Shard, frame_columns, latent_columns
 from wm.core.errors import UserError
 from wm.estimate import expectation
+from wm.models.controller import ControllerSpec
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences
 from wm.models.vae import VAE, VAEConfig
 from wm.params import ZERO, Params
@@ -33,8 +34,8 @@ from wm.play import cluster, rollout
 from wm.run import plan
 from wm.search.contenders import Contenders
 from wm.search.fitness import VIRTUAL_EPISODES
+from wm.search.rescoring import final_episodes
 from wm.stages import STAGES, training
-from wm.stages.evolve import final_episodes
 from wm.stages.train_mdn import KEPT_BYTES
 from wm.worlds import World
 
@@ -314,16 +315,15 @@ def _drive(world: World, parts: Parts, slots: int, drawing: str, keep: bool = Fa
 
 def _dream(world: World, parts: Parts, population: int, episodes: int, threads: int, device: str) -> float:
     """Dreamed steps a second of the whole population."""
-    from wm.dream.engine import Dream
+    from wm.dream.engine import Dream, DreamRules
 
     _, memory, layout = parts.agent(world)
     if memory.done:
         torch.nn.init.constant_(memory.done.bias, -1e6)  # untrained, it would end dreams at once
     params = np.random.default_rng(0).normal(0, 0.1, (population, layout.size)).astype(np.float32)
     first = torch.zeros(1, memory.z_size)
-    dream = Dream(
-        memory, (first, first), world, layout, parts.inputs, tau=1.0, max_steps=128, threads=threads, device=device
-    )
+    spec, rules = ControllerSpec(parts.inputs, layout), DreamRules(tau=1.0, max_steps=128)
+    dream = Dream(memory, (first, first), world, spec, rules, threads=threads, device=device)
     dream.scores(params, [0])
     began = time.perf_counter()
     _, lengths = dream.scores(params, list(range(episodes)))

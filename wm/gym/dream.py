@@ -24,7 +24,7 @@ from gymnasium.vector.utils import batch_space
 
 from wm import worlds
 from wm.core import files, weights
-from wm.dream.engine import NOISE_STEPS, EpisodeNoise, default_reward, draw, load_starts
+from wm.dream.engine import NOISE_STEPS, DreamNoise, default_reward, draw, load_starts
 from wm.models.mdnrnn import load_mdnrnn
 from wm.models.vae import load_vae
 from wm.worlds.base import FRAME_SHAPE, Policy, World
@@ -77,7 +77,7 @@ class Dreams:
         self.tau, self.observation, self.render_mode = float(tau), observation, render_mode
         self.max_steps = max_steps or self.world.spec.max_steps
         self.low, self.high = self.world.action_bounds
-        self.luck: list[EpisodeNoise | None] = [None] * count
+        self.luck: list[DreamNoise | None] = [None] * count
         self.noise = np.zeros((count, NOISE_STEPS, 2, self.mdnrnn.z_size), np.float32)
         self.steps = np.zeros(count, np.int64)
         self.z = torch.zeros(count, self.mdnrnn.z_size)
@@ -102,7 +102,7 @@ class Dreams:
     @torch.inference_mode()
     def begin(self, slot: int, seed: int) -> None:
         """A new dream in `slot`, from a stored first frame; the LSTM's state is zero."""
-        self.luck[slot] = EpisodeNoise(seed, self.mdnrnn.z_size)
+        self.luck[slot] = DreamNoise(seed, self.mdnrnn.z_size)
         self.z[slot], self.steps[slot] = self.luck[slot].start(*self.starts), 0
         self.h[slot], self.c[slot] = 0.0, 0.0
 

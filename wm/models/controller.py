@@ -71,6 +71,19 @@ class Layout:
         return params
 
 
+@dataclass(frozen=True)
+class ControllerSpec:
+    """What the controllers of a search have in common.
+
+    Attributes:
+        inputs: the states that C reads, of "z", "h" and "c", in C's order.
+        layout: how a flat vector is read as C.
+    """
+
+    inputs: tuple[str, ...]
+    layout: Layout
+
+
 def save_controller(
     params: np.ndarray, layout: Layout, world: str, inputs: tuple[str, ...], folder: Path, **about: Any
 ) -> None:

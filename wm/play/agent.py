@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from wm import worlds
 from wm.core import weights
-from wm.models.controller import Layout, load_controller
+from wm.models.controller import ControllerSpec, Layout, load_controller
 from wm.models.mdnrnn import MDNRNN, load_mdnrnn
 from wm.models.vae import VAE, load_vae
 from wm.worlds.base import World
@@ -26,7 +27,7 @@ NOISE_BLOCK = 64
 """Steps of an episode whose noise is drawn at once."""
 
 
-class EpisodeNoise:
+class PosteriorNoise:
     """The numbers that make z a sample: standard normal [steps, Z], a function of the episode's seed alone."""
 
     def __init__(self, seed: int, size: int):
@@ -107,6 +108,12 @@ def layout(world: World, mdnrnn: MDNRNN, inputs: tuple[str, ...], hidden: int = 
     )
 
 
+def controller_spec(world: World, mdnrnn: MDNRNN, inputs: Sequence[str] | None, hidden: int = 0) -> ControllerSpec:
+    """The controllers that read `inputs` (None: the world's own choice), with as many hidden units."""
+    chosen = tuple(inputs or world.spec.controller_inputs)
+    return ControllerSpec(chosen, layout(world, mdnrnn, chosen, hidden))
+
+
 def save(agent_vae: Path, agent_mdnrnn: Path, folder: Path) -> None:
     """Copies V's and M's files beside C's, so that `folder` is a whole agent.
 
@@ -159,19 +166,20 @@ class AgentFiles:
 
     def agent(self) -> tuple[Agent, np.ndarray, dict[str, Any]]:
         """As `load`."""
-        return self._unpacked(load)
+        return self._unpacked("agent", load)
 
     def models(self) -> tuple[VAE, MDNRNN]:
         """V and M alone."""
-        return self._unpacked(lambda folder: (load_vae(folder), load_mdnrnn(folder)))
+        return self._unpacked("models", lambda folder: (load_vae(folder), load_mdnrnn(folder)))
 
-    def _unpacked(self, read):
-        if _UNPACKED.get("digest") != self.digest:
+    def _unpacked(self, what: str, read: Callable[[Path], Any]) -> Any:
+        if _UNPACKED.get("key") != (self.digest, what):
             with tempfile.TemporaryDirectory() as folder:
                 for name, data in self.content.items():
                     (Path(folder) / name).write_bytes(data)
-                _UNPACKED.update(digest=self.digest, value=read(Path(folder)))
+                _UNPACKED.update(key=(self.digest, what), value=read(Path(folder)))
         return _UNPACKED["value"]
 
 
 _UNPACKED: dict[str, Any] = {}
+"""What a process unpacked last, since its next job most likely needs the same."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from wm.core.episodes import Shard, frame_columns
-from wm.play.agent import Agent, EpisodeNoise
+from wm.play.agent import Agent, PosteriorNoise
 from wm.worlds.base import FRAME_SHAPE, Policy, World
 
 Pair = tuple[int, int]
@@ -83,14 +83,14 @@ class AgentDriver:
         self.h, self.c = agent.initial_state(slots)
         self.restart = np.ones(slots, np.float32)
         self.which = np.zeros(slots, np.int64)
-        self.eps: list[EpisodeNoise | None] = [None] * slots
+        self.eps: list[PosteriorNoise | None] = [None] * slots
         self.disturb: list[np.random.Generator | None] = [None] * slots
         self.drift = np.zeros((slots, agent.world.spec.action_size), np.float32)
 
     def begin(self, slot: int, pair: Pair) -> None:
         self.which[slot], seed = pair
         self.h[slot], self.c[slot], self.restart[slot], self.drift[slot] = 0.0, 0.0, 1.0, 0.0
-        self.eps[slot] = EpisodeNoise(seed, self.agent.mdnrnn.z_size)
+        self.eps[slot] = PosteriorNoise(seed, self.agent.mdnrnn.z_size)
         self.disturb[slot] = np.random.Generator(np.random.Philox(key=[seed, 0xA5]))
 
     def act(self, obs: np.ndarray, slots: np.ndarray) -> np.ndarray:

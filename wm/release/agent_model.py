@@ -78,11 +78,11 @@ class Acting:
         return {"actions": act, "state": np.concatenate([h, c], axis=1)}
 
     def _noise(self, request: dict[str, np.ndarray]) -> np.ndarray:
-        from wm.play.agent import EpisodeNoise
+        from wm.play.agent import PosteriorNoise
 
         rows = []
         for seed, step in zip(request["seed"], request["step"], strict=True):
-            noise = EpisodeNoise(int(seed), self.agent.mdnrnn.z_size)
+            noise = PosteriorNoise(int(seed), self.agent.mdnrnn.z_size)
             rows.append([noise.draw() for _ in range(int(step) + 1)][-1])
         return np.stack(rows)
 

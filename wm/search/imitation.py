@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from wm.core.episodes import EpisodeSet
-from wm.models.controller import Layout
+from wm.models.controller import ControllerSpec
 from wm.models.mdnrnn import MDNRNN
 
 RIDGE = 1e-3
@@ -27,23 +27,23 @@ NEWEST = 100
 """Episodes over which what C reads is averaged."""
 
 
-def imitate(latents: Path, actor: str, memory: MDNRNN, inputs: tuple[str, ...], layout: Layout) -> np.ndarray | None:
+def imitate(latents: Path, actor: str, memory: MDNRNN, spec: ControllerSpec) -> np.ndarray | None:
     """The parameters [P] that give the actor's outputs best; None where it collected none of these episodes.
 
     Args:
         latents: what `encode` wrote with the V that C is to see with.
         actor: digest of the agent (`wm.play.agent.AgentFiles.digest`).
         memory: the M that C is to remember with.
-        inputs: the states that C reads.
-        layout: of C, linear.
+        spec: of C, linear.
     """
+    layout = spec.layout
     data = EpisodeSet(latents)
     chosen = [number for number, about in enumerate(data.episodes) if about.get("actor") == actor]
     if layout.hidden or not chosen:
         return None
     size = layout.inputs + int(layout.bias)
     products, moments, steps = np.zeros((size, size)), np.zeros((size, layout.actions)), 0
-    for features, episode in _replayed(data, chosen, memory, inputs, ["out"]):
+    for features, episode in _replayed(data, chosen, memory, spec.inputs, ["out"]):
         features = np.concatenate([features, np.ones((len(features), int(layout.bias)))], axis=1)
         products += features.T @ features
         moments += features.T @ episode["out"].astype(np.float64)

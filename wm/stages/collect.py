@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from wm.core.journal import bar
 from wm.core.workspace import Workspace
 from wm.pictures import figures
 from wm.play import agent as agents
-from wm.play import rollout
+from wm.play import jobs as playing
 from wm.play.cluster import Cluster, ClusterConfig
 
 BYTES_A_FRAME = 64 * 64 * 3
@@ -36,16 +35,6 @@ class CollectConfig(ClusterConfig):
     explore: float = Field(
         0.0, ge=0, le=1, description="share of episodes that a random policy drives, in rounds after the first"
     )
-
-
-@dataclass(frozen=True)
-class _Job:
-    world: str
-    pairs: list[rollout.Pair]
-    random: bool
-    slots: int
-    stall: int
-    noise: float
 
 
 def collect(
@@ -75,7 +64,7 @@ def collect(
         initial=config.episodes - sum(len(jobs[index].pairs) for index in waiting),
     )
     with Cluster() as cluster:
-        results = cluster.map(_record, [jobs[index] for index in waiting], _read(shared))
+        results = cluster.map(playing.record, [jobs[index] for index in waiting], _read(shared))
         for index, (data, about) in zip(waiting, results, strict=True):
             log.store(len(carried) + index, data, about)
             progress.update(len(about))
@@ -84,27 +73,19 @@ def collect(
     return _report(workspace, len(carried))
 
 
-def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: bool) -> list[_Job]:
+def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: bool) -> list[playing.Job]:
     """One job a shard. Seeds go on where the earlier rounds stopped; random episodes come first."""
     numbers = seeds.episodes(seed, seeds.Purpose.EXPLORATION, before, count=config.episodes)
     explored = config.episodes if not has_actor else round(config.episodes * config.explore)
     jobs = []
     for random, part in ((True, numbers[:explored]), (False, numbers[explored:])):
-        for start in range(0, len(part), config.episodes_per_job):
-            pairs = [(0, number) for number in part[start : start + config.episodes_per_job]]
-            jobs.append(_Job(world, pairs, random, config.slots, config.stall, config.noise))
+        for pairs in playing.parts([(0, number) for number in part], config.episodes_per_job):
+            noise = 0.0 if random else config.noise
+            job = playing.Job(
+                world=world, pairs=pairs, slots=config.slots, random=random, stall=config.stall, noise=noise
+            )
+            jobs.append(job)
     return jobs
-
-
-def _record(job: _Job, shared: agents.AgentFiles | None) -> tuple[bytes, list[dict]]:
-    world = worlds.get(job.world)
-    if job.random:
-        driver: rollout.Driver = rollout.ExplorerDriver(world, job.slots)
-    else:
-        agent, params, about = shared.agent()
-        driver = rollout.AgentDriver(agent, params[None], job.slots, about["sampled"], job.noise)
-    data, played = rollout.record(world, driver, job.pairs, job.slots, stall=job.stall)
-    return data, played if job.random else [{**episode, "actor": shared.digest} for episode in played]
 
 
 def _read(actor: Path | None) -> agents.AgentFiles | None:

@@ -17,7 +17,7 @@ from wm.core.journal import bar
 from wm.core.workspace import Workspace
 from wm.pictures import figures, videos
 from wm.play import agent as agents
-from wm.play import rollout
+from wm.play import jobs as playing
 from wm.play.cluster import Cluster, ClusterConfig
 
 RESAMPLES = 10_000
@@ -34,14 +34,6 @@ class EvaluateConfig(ClusterConfig):
         description="which of the world's drawings; null is the one of the world's makers, in which scores are told",
     )
     videos: bool = Field(True, description="write an mp4 of the best, the median and the worst episode")
-
-
-@dataclass(frozen=True)
-class _Job:
-    world: str
-    pairs: list[rollout.Pair]
-    slots: int
-    drawing: str
 
 
 @dataclass(frozen=True)
@@ -119,13 +111,13 @@ def play_agent(
     """
     pairs = [(0, number) for number in numbers]
     jobs = [
-        _Job(world, pairs[first : first + config.episodes_per_job], config.slots, drawing)
-        for first in range(0, len(pairs), config.episodes_per_job)
+        playing.Job(world=world, pairs=part, slots=config.slots, drawing=drawing, keep_acts=True)
+        for part in playing.parts(pairs, config.episodes_per_job)
     ]
     scores, lengths, acts = _earlier(checkpoints)
     done = -(-len(scores) // config.episodes_per_job)
     progress = bar(len(pairs), title, "episode", initial=len(scores))
-    for count, part in enumerate(cluster.map(_play, jobs[done:], agents.AgentFiles.read(agent)), done + 1):
+    for count, part in enumerate(cluster.map(playing.play, jobs[done:], agents.AgentFiles.read(agent)), done + 1):
         scores, lengths = np.append(scores, part.scores), np.append(lengths, part.lengths)
         acts += part.acts
         if checkpoints:
@@ -153,12 +145,6 @@ def interval(scores: np.ndarray) -> dict[str, float]:
     means = rng.choice(scores, (RESAMPLES, len(scores))).mean(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return {"ci95_low": float(low), "ci95_high": float(high)}
-
-
-def _play(job: _Job, shared: agents.AgentFiles) -> rollout.Played:
-    agent, params, about = shared.agent()
-    driver = rollout.AgentDriver(agent, params[None], job.slots, about["sampled"])
-    return rollout.play(agent.world, driver, job.pairs, job.slots, drawing=job.drawing, keep_acts=True)
 
 
 def _films(
