@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from flows import SCRATCH, guard
-from wm.core import watchdog
+from wm.core import locks, watchdog
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 
-_held: FileLock | None = None
+_held: BaseFileLock | None = None
 _guard: subprocess.Popen | None = None
 
 
@@ -38,10 +38,10 @@ def workspace(name: str, kind: str = "pipeline") -> Iterator[None]:
         yield
         return
     SCRATCH.mkdir(exist_ok=True)
-    lock, note = FileLock((SCRATCH / f"{kind}.lock").absolute(), thread_local=False), _note(kind)
-    _wait(lock, kind)
+    turn, note = locks.lock((SCRATCH / f"{kind}.lock").absolute(), thread_local=False), _note(kind)
+    _wait(turn, kind)
     try:
-        _held = lock
+        _held = turn
         _clear_up(kind)
         about = {"name": name, "pid": os.getpid(), "ticket": watch_over(), "since": time.strftime("%F %T")}
         note.write_text(json.dumps(about))
@@ -49,7 +49,7 @@ def workspace(name: str, kind: str = "pipeline") -> Iterator[None]:
     finally:
         note.unlink(missing_ok=True)
         _held = None
-        lock.release()
+        turn.release()
 
 
 def _note(kind: str) -> Path:
@@ -57,7 +57,7 @@ def _note(kind: str) -> Path:
     return (SCRATCH / f"{kind}.json").absolute()
 
 
-def _wait(lock: FileLock, kind: str) -> None:
+def _wait(lock: BaseFileLock, kind: str) -> None:
     told = None
     while True:
         try:

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from flows import guard
 from wm.core import files, watchdog
 from wm.core.errors import UserError
+from wm.core.locks import lock
 
 VARIABLE = "WM_UP"
 
@@ -59,15 +60,15 @@ class Services:
     def alone(self) -> Iterator[None]:
         """Inside, no other command starts or stops services of this folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
+        turn = lock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
+            turn.acquire(timeout=0)
         except Timeout:
             raise UserError("another command is starting or stopping the services: wait for it") from None
         try:
             yield
         finally:
-            lock.release()
+            turn.release()
 
     def recorded(self) -> dict[str, dict[str, Any]]:
         """What was started and not stopped, by name: {"process": "<pid>:<start time>", "address", "port"}."""

@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from flows import SCRATCH, graph
 from flows.checkout import git
+from wm.core.locks import lock
 
 KEPT = ("params.yaml", "dvc.lock", "metrics")
 """What a commit of a round holds: its numbers, the hashes of all that it made, its scores."""
@@ -29,7 +28,7 @@ def inside(branch: str) -> Iterator[Path]:
     top = Path.cwd()
     folder = top / SCRATCH / branch
     SCRATCH.mkdir(exist_ok=True)
-    with FileLock((SCRATCH / "worktrees.lock").absolute()):
+    with lock((SCRATCH / "worktrees.lock").absolute()):
         if not _settings(folder).exists():  # written last
             _make(folder, branch)
     os.chdir(folder)

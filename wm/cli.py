@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wm.core.errors import DamagedData, UserError
+from wm import failures, surroundings
+from wm.core.errors import UserError
 from wm.stages import STAGES
 
 if TYPE_CHECKING:
@@ -31,28 +31,20 @@ them all in order. NAME is an entry of `models` (collect to train_mdn) or `agent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; 0 is success, 1 damaged data, 2 a mistake that one sentence explains, 130 an interruption."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    """Runs a command; 0 is success, 1 damaged data, 2 a mistake that one sentence explains, 128 + n a signal n."""
+    surroundings.prepare("DASK_", "MLFLOW_")
     args = _parser().parse_args(argv)
+    failures.hear_signals()
     try:
         from wm.core import watchdog
 
         watchdog.start()
         return args.command(args) or 0
-    except DamagedData as error:
-        return _say(error, 1)
-    except UserError as error:
-        return _say(error, 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"Stopped{_goes_on(args)}.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return _say(f"the disk is full: free some space{_goes_on(args).replace(';', ', and')}", 2)
+        return 128 + getattr(error, "number", signal.SIGINT)
+    except Exception as error:
+        return failures.tell(error, _goes_on(args))
 
 
 def _goes_on(args: argparse.Namespace) -> str:
@@ -357,8 +349,3 @@ def _ui(args: argparse.Namespace) -> None:
     from wm.records import tracking
 
     tracking.ui(args.port)
-
-
-def _say(error: Exception | str, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code

@@ -5,6 +5,7 @@ What a stage reads, and the code that it is made of, is `wm.stages.STAGES`'s to 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from wm import params
 from wm.core import device, files
-from wm.core.checkpoints import fingerprint
+from wm.core.checkpoints import fingerprint, modules
 from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace
 from wm.play import cluster
@@ -74,7 +75,8 @@ def run_stage(stage: str, name: str) -> None:
     """Runs a stage to its end and publishes its outputs; goes on where a killed run of the same stage was.
 
     Raises:
-        UserError, DamagedData: as the stage does; nothing is published then.
+        UserError, DamagedData: as the stage does, or what it is made from has changed meanwhile; nothing is published
+            then.
     """
     everything = params.load()
     todo = plan(everything, stage, name)
@@ -85,7 +87,7 @@ def run_stage(stage: str, name: str) -> None:
             made_by = everything.address(folder.name, folder.parent.name)
             raise UserError(f"{folder} is not here: run `dvc repro {made_by}` first, or `dvc pull`")
     numbers = todo.config.model_dump() | todo.arguments
-    more = {"metrics": METRICS / f"{name}.json"} if stage == "evaluate" else {}
+    before = _made_from(everything, todo)
     with (
         Workspace(stage, name, _fingerprint(everything, todo)) as workspace,
         tracking.stage_run(
@@ -99,8 +101,17 @@ def run_stage(stage: str, name: str) -> None:
             live=workspace.live,
         ),
     ):
-        summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
-        workspace.publish(todo.output, summary)
+        whole = files.checksum(before)
+        if (summary := workspace.finished(whole)) is None:
+            more = {"metrics": workspace.metrics} if stage == "evaluate" else {}
+            summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
+        try:
+            _check_unchanged(todo, before)
+            workspace.publish(todo.output, summary, METRICS / f"{name}.json" if stage == "evaluate" else None)
+        except (OSError, UserError):
+            with contextlib.suppress(OSError):  # a full disk takes no note either: the last checkpoint is there
+                workspace.keep(summary, whole)
+            raise
     print(f"{stage} {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in summary.items()))
 
 
@@ -112,6 +123,31 @@ def _fingerprint(everything: params.Params, todo: Plan) -> str:
     if todo.stage == "evolve" and identity["generations"] % identity["rescore_every"] == 0:
         identity["generations"] = 0  # a long search begins as a short one does: with looks in the same generations
     return fingerprint(todo.stage, identity, {key: digest(path) for key, path in todo.inputs.items()}, todo.code)
+
+
+def _made_from(everything: params.Params, todo: Plan) -> dict[str, Any]:
+    """All that a stage is a function of, by the name that a person knows: keys of params.yaml, folders, modules."""
+    numbers = {f"{todo.stage}.{key}": value for key, value in todo.config.model_dump().items()}
+    world = {f"worlds.{todo.world}": everything.worlds[todo.world].model_dump()} if "world" in todo.arguments else {}
+    folders = {str(path): digest(path) for path in todo.inputs.values()}
+    return numbers | todo.arguments | world | folders | modules(todo.code)
+
+
+def _check_unchanged(todo: Plan, before: dict[str, Any]) -> None:
+    """Raises UserError where what the stage was made from has changed since it began: DVC looks at it when the stage
+    has ended, and would record the new for what the old made."""
+    try:
+        everything = params.load()
+        now = _made_from(everything, plan(everything, todo.stage, todo.name))
+        changed = next((key for key in sorted(before | now) if before.get(key) != now.get(key)), None)
+        reason = f"{changed} was changed" if changed else None
+    except UserError as error:
+        reason = f"something was changed ({error})"
+    if reason:
+        raise UserError(
+            f"{reason} while {todo.stage} {todo.name} ran, so that what it made is not published: change it back, and "
+            "the same command publishes what is kept in .wm; or run it as it is now, which begins anew"
+        )
 
 
 def digest(folder: Path) -> str:

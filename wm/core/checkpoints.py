@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -45,9 +44,9 @@ class Checkpoints:
             "state.json": files.write_json(target / "state.json", {"step": step, **state}),
         }
         files.write_json(target / "manifest.json", digests)
-        _sync(target)
+        files.sync_folder(target)
         files.write_bytes(self.folder / "latest", target.name.encode())
-        _sync(self.folder)
+        files.sync_folder(self.folder)
         for old in sorted(self.folder.glob("step-*"))[: -self.KEEP]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -79,18 +78,19 @@ def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str], code
     Args:
         code: files, and folders of which the modules count.
     """
-    modules = [
-        (path.relative_to(part.parent).as_posix(), files.sha256(path))
-        for part in code
-        for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part])
-    ]
-    content = json.dumps([stage, config, inputs, modules], sort_keys=True)
+    content = json.dumps([stage, config, inputs, list(modules(code).items())], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def modules(code: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of every module of a code as it is on disk now: of files, and of all in folders.
+
+    Args:
+        code: as `fingerprint` takes it.
+    """
+    return {
+        path.relative_to(part.parent).as_posix(): files.sha256(path)
+        for part in code
+        for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part])
+        if path.is_file()  # the lock of an editor is a link to nowhere
+    }

@@ -20,6 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from wm.pictures import plain
+
 BLUE, RED, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 INK, GREY, PAPER = "#22272e", "#8a939e", "#ffffff"
 CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
@@ -50,8 +52,6 @@ _STYLE = {
     "legend.fontsize": 9.0,
     "svg.hashsalt": "wm",
 }
-# A reader's own matplotlibrc must not change the bytes, so every picture starts from the defaults.
-_RC = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "_", "date"))}
 _DPI = 110
 _SCALE = 2  # a 64-pixel frame is drawn at 128 pixels
 
@@ -398,7 +398,7 @@ def mdn_regression(
 @contextmanager
 def styled():
     """Inside `with`, matplotlib draws as all pictures here are drawn."""
-    with matplotlib.rc_context({**_RC, **_STYLE}):
+    with plain(**_STYLE):
         yield
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+
+from wm.core.errors import UserError
+from wm.pictures import plain
 
 _SMALLEST = 320  # frames with a shorter side are enlarged by a whole factor, pixel for pixel
 _EXACT = [
@@ -42,7 +46,7 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
         the number of frames written.
     Raises:
         ValueError: no frame, or one of another size than the first.
-        RuntimeError: ffmpeg failed; the message is ffmpeg's.
+        UserError: ffmpeg is not there, or failed; with its own words.
     """
     path, source = Path(path), iter(frames)
     first = next(source, None)
@@ -55,7 +59,7 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
+        _ffmpeg(),
         "-y",
         "-loglevel",
         "error",
@@ -76,7 +80,7 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
         "mp4",
         str(temporary),
     ]
-    ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={})  # FFREPORT and others
     count = 0
     try:
         for frame in _same(chain([first], source), first.shape, path):
@@ -94,17 +98,46 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
         raise
     if ffmpeg.returncode or not count:
         temporary.unlink(missing_ok=True)
-        raise RuntimeError(f"{path.name}: ffmpeg failed: {message.decode(errors='replace').strip()}")
+        said = " ".join(message.decode(errors="replace").split()) or f"it ended with {ffmpeg.returncode}"
+        raise UserError(
+            f"{path.name} could not be written, since ffmpeg failed ({said}): see to that, and run it again"
+        )
     os.replace(temporary, path)
     return count
 
 
+def check() -> None:
+    """Writes a film of two frames and forgets it, so that what is wrong is told before the work that a film is of.
+
+    A film is an output like others: where none can be written the stage is refused, since what it makes without one
+    would not be what other machines make.
+
+    Raises:
+        UserError: films cannot be written here.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        video(np.zeros((2, 64, 64, 3), np.uint8), Path(folder) / "film.mp4", 10)
+
+
 def read(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, [height, width, 3] uint8 each, in order."""
+    os.environ["IMAGEIO_FFMPEG_EXE"] = _ffmpeg()
     reader = imageio_ffmpeg.read_frames(str(path))
     width, height = next(reader)["size"]
     for data in reader:
         yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _ffmpeg() -> str:
+    """The program that comes with the package imageio-ffmpeg: another one writes other bytes, or no H.264."""
+    folder = Path(imageio_ffmpeg.__file__).parent / "binaries"
+    found = next((path for path in sorted(folder.glob("ffmpeg-*")) if os.access(path, os.X_OK)), None)
+    if found is None:
+        raise UserError(
+            f"films need the ffmpeg of the package imageio-ffmpeg, and there is none in {folder}: "
+            "`python -m pip install --force-reinstall --no-deps imageio-ffmpeg` brings it back"
+        )
+    return str(found)
 
 
 def _same(frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path) -> Iterator[np.ndarray]:
@@ -121,11 +154,12 @@ def _caption(text: str, width: int) -> np.ndarray:
     from matplotlib.figure import Figure
 
     height, dpi = 34, 100
-    for size in (11, 10, 9, 8, 7, 6):
-        figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
-        canvas = FigureCanvasAgg(figure)
-        label = figure.text(0.02, 0.5, text, va="center", size=size, family="DejaVu Sans", color="#22272e")
-        canvas.draw()
-        if label.get_window_extent().x1 <= 0.98 * width:
-            break
+    with plain():
+        for size in (11, 10, 9, 8, 7, 6):
+            figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
+            canvas = FigureCanvasAgg(figure)
+            label = figure.text(0.02, 0.5, text, va="center", size=size, family="DejaVu Sans", color="#22272e")
+            canvas.draw()
+            if label.get_window_extent().x1 <= 0.98 * width:
+                break
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:height, :width, :3])

@@ -17,9 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from wm.core import files
+from wm.core.locks import lock
 from wm.records import registered_models, run_notes, spool, tracking
 from wm.records.spool import Entry
 
@@ -100,7 +99,7 @@ class Sender:
         """Makes the run, with everything that is known at its start; once."""
         if self.entry.sent.get("begun"):
             return
-        with FileLock(self.entry.root / ".wm" / "mlflow.lock", timeout=60):
+        with lock(self.entry.root / ".wm" / "mlflow.lock", timeout=60):
             run_id = self._find_or_make(self.run)
         from mlflow import entities
 

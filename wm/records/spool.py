@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from wm.core import files
+from wm.core.locks import lock
 
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"  # MLflow's words
 
@@ -34,7 +35,7 @@ class Entry:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.root = self.folder.parents[2]
-        self.lock = FileLock(self.folder / "owner.lock")
+        self.lock = lock(self.folder / "owner.lock")
         self._run: dict[str, Any] | None = None
 
     @property

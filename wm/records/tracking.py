@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core import files, git
+from wm.core.locks import lock
 from wm.records import provenance, spool
 from wm.records.spool import Entry
 
@@ -176,14 +177,12 @@ def uri(root: Path) -> str:
 
 def connect(root: Path) -> Any:
     """An MlflowClient; makes the database where there is none yet, one process at a time."""
-    from filelock import FileLock
-
     for name, value in _CALM.items():
         os.environ.setdefault(name, value)
     import mlflow
 
     (Path(root) / ".wm").mkdir(exist_ok=True)
-    with FileLock(Path(root) / ".wm" / "mlflow.lock", timeout=60):
+    with lock(Path(root) / ".wm" / "mlflow.lock", timeout=60):
         return mlflow.MlflowClient(tracking_uri=uri(root))  # this makes the database
 
 

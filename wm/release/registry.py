@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from wm.core.errors import UserError
+from wm.core.locks import lock
 from wm.records import provenance, tracking
 from wm.records.registered_models import model_id
 
@@ -36,16 +37,16 @@ def alone(root: Path) -> Iterator[None]:
     """Holds the right to move the champion: a gate and a hand take turns."""
     folder = Path(root) / ".wm"
     folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / "registry.lock")
+    turn = lock(folder / "registry.lock")
     try:
-        lock.acquire(timeout=0)
+        turn.acquire(timeout=0)
     except Timeout:
         print("Waiting for another gate, promotion or rollback in this folder.", flush=True)
-        lock.acquire()
+        turn.acquire()
     try:
         yield
     finally:
-        lock.release()
+        turn.release()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from wm.core import episodes, seeds, weights
 from wm.core.errors import UserError
 from wm.core.journal import bar
 from wm.core.workspace import Workspace
-from wm.pictures import figures
+from wm.pictures import decoration, figures
 from wm.play import agent as agents
 from wm.play import jobs as playing
 from wm.play.cluster import Cluster, ClusterConfig
@@ -121,11 +121,12 @@ def _report(workspace: Workspace, carried: int) -> dict[str, float]:
     for index in chosen:
         obs = data.read(int(index), ["obs"])["obs"]
         rows.append(obs[np.linspace(0, len(obs) - 1, 8).round().astype(int)])
-    figures.contact_sheet(
-        np.concatenate(rows),
-        workspace.out / "figures" / "episodes.png",
-        title="Episodes, a row each, from start to end",
-    )
+    with decoration("a sheet of frames"):
+        figures.contact_sheet(
+            np.concatenate(rows),
+            workspace.out / "figures" / "episodes.png",
+            title="Episodes, a row each, from start to end",
+        )
     lengths = np.array([episode["length"] for episode in data.episodes])
     scores = np.array([episode["score"] for episode in data.episodes])
     new = sum(len(shard["episodes"]) for shard in data.shards[carried:])

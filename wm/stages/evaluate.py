@@ -15,10 +15,11 @@ from wm.core.checkpoints import Checkpoints
 from wm.core.errors import UserError
 from wm.core.journal import bar
 from wm.core.workspace import Workspace
-from wm.pictures import figures, videos
+from wm.pictures import decoration, figures, videos
 from wm.play import agent as agents
 from wm.play import jobs as playing
 from wm.play.cluster import Cluster, ClusterConfig
+from wm.worlds.base import check_picture
 
 RESAMPLES = 10_000
 FILM_EVERY = 2
@@ -49,13 +50,15 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
 
     Raises:
         DamagedData: the agent is not whole.
-        UserError: the world has no such drawing.
+        UserError: the world has no such drawing, or its picture cannot be filmed here.
     """
     agents.load(agent)  # before any work: whole, or a sentence that says what is not
     spec = worlds.get(world).spec
     drawing = config.drawing or spec.drawings[-1]
     if drawing not in spec.drawings:
         raise UserError(f"evaluate.drawing is {drawing!r}: {world} has {', '.join(spec.drawings)}")
+    if config.videos:
+        _check_films(world)
     numbers = seeds.episodes(0, seeds.Purpose.TEST, count=config.episodes)
     with Cluster() as cluster:
         scores, lengths, acts = play_agent(
@@ -83,12 +86,13 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
             "lengths": lengths.tolist(),
         },
     )
-    figures.scores(
-        scores,
-        workspace.out / "figures" / "scores.png",
-        references={"solved": spec.solved},
-        interval=(result["ci95_low"], result["ci95_high"]),
-    )
+    with decoration("the scores' picture"):
+        figures.scores(
+            scores,
+            workspace.out / "figures" / "scores.png",
+            references={"solved": spec.solved},
+            interval=(result["ci95_low"], result["ci95_high"]),
+        )
     metrics.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(metrics, {"score": {name: round(value, 4) for name, value in result.items()}})
     return result
@@ -157,6 +161,17 @@ def _films(
     folder.mkdir(exist_ok=True)
     for name, data in zip(chosen, cluster.map(_film, jobs), strict=True):
         files.write_bytes(folder / f"{name}.mp4", data)
+
+
+def _check_films(world: str) -> None:
+    """Raises UserError where the world's picture cannot be filmed here: told before the episodes are played."""
+    videos.check()
+    env = worlds.get(world).make()
+    try:
+        env.reset(seed=0)
+        check_picture(env.render(), world)
+    finally:
+        env.close()
 
 
 def _film(job: _Film, shared: None) -> bytes:

@@ -12,7 +12,7 @@ from wm.core.workspace import Workspace
 from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.models.controller import ControllerSpec, save_controller
 from wm.models.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
-from wm.pictures import figures
+from wm.pictures import decoration, figures
 from wm.play import agent as agents
 from wm.play.cluster import Cluster
 from wm.search import start as starting
@@ -98,9 +98,10 @@ def _write(
         dream=config.dream,
         tau=tau if config.dream else None,
     )
-    figures.evolution(
-        journal.read(workspace.journal.path),
-        workspace.out / "figures" / "curves.png",
-        reference=("solved", worlds.get(world).spec.solved),
-        title=f"Evolution in the dream, tau {tau:g}" if config.dream else "Evolution in the world",
-    )
+    with decoration("the search's curves"):
+        figures.evolution(
+            journal.read(workspace.journal.path),
+            workspace.out / "figures" / "curves.png",
+            reference=("solved", worlds.get(world).spec.solved),
+            title=f"Evolution in the dream, tau {tau:g}" if config.dream else "Evolution in the world",
+        )

@@ -21,7 +21,7 @@ from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.models.vae import load_vae
-from wm.pictures import figures, videos
+from wm.pictures import decoration, figures, videos
 from wm.stages.training import TrainConfig, fit
 
 POSTERIOR = ("mu", "logvar")
@@ -172,9 +172,10 @@ def train_mdn(
 
     Raises:
         DamagedData: a shard or a model is not whole; before any training.
-        UserError: the loss is not finite, or the earlier M has another shape.
+        UserError: the loss is not finite, the earlier M has another shape, or no film can be written here.
     """
     torch.set_num_threads(config.threads)
+    videos.check()
     data = EpisodeSet(latents)
     data.verify()
     eyes = load_vae(vae)
@@ -191,7 +192,8 @@ def train_mdn(
     task.model.eval()
     save_mdnrnn(task.model, world, workspace.out)
     _save_starts(data, world, workspace.out)
-    _pictures(load_mdnrnn(workspace.out), eyes, data, spec.fps, seed, workspace)
+    with decoration("pictures of M"):
+        _pictures(load_mdnrnn(workspace.out), eyes, data, spec.fps, seed, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}
 
 
@@ -217,7 +219,10 @@ def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, worksp
         }
         present = {title: names for title, names in panels.items() if any(names[0] in line for line in lines)}
         figures.curves(lines, folder / "curves.png", present, title="M")
-    episode = data.read(data.held_out[0])
+    longer = [index for index in data.held_out if data.episodes[index]["length"] > 1]
+    if not longer:  # of one step each: there is nothing that M could have foreseen
+        return
+    episode = data.read(longer[0])
     latents = dream_beside_reality(model, episode, WARM_UP, FILM_STEPS, seed)
     real, dream = (eyes.decode(z).numpy() for z in latents)
     figures.strip(real[:STRIP_STEPS], dream[:STRIP_STEPS], folder / "dream_strip.png", every=4, fps=fps)

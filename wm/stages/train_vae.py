@@ -15,7 +15,7 @@ from wm.core.checkpoints import Tensors
 from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
 from wm.models.vae import VAE, VAEConfig, load_vae, save_vae
-from wm.pictures import figures
+from wm.pictures import decoration, figures
 from wm.stages.training import TrainConfig, fit
 
 HELD_OUT_FRAMES = 512
@@ -124,7 +124,9 @@ def train_vae(
     if config.steps:
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
     save_vae(task.model, world, workspace.out)
-    _pictures(task.model.eval(), episodes, workspace)
+    task.model.eval()
+    with decoration("pictures of V"):
+        _pictures(task.model, episodes, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}
 
 

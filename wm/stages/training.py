@@ -91,8 +91,8 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
             journal.log(step, line, {"steps_per_second": timed / seconds})
             progress.set_postfix(loss=f"{line['train/loss']:.4g}", refresh=False)
             sums, counted, timed, began = {}, 0, 0, time.perf_counter()
-        due = step % every == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS
-        if due and not last:
+        # After the last step too: what comes then may fail, and be tried again.
+        if last or step % every == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(task, optimizer, checkpoints, step, sums, counted)
             saved = time.monotonic()
         progress.update()

@@ -5,13 +5,16 @@ B batch, A action.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import gymnasium
 import numpy as np
+
+from wm.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,3 +97,57 @@ class World(ABC):
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """The lowest and the highest action, each [A] float32."""
         return -np.ones(self.spec.action_size, np.float32), np.ones(self.spec.action_size, np.float32)
+
+
+class Checked(gymnasium.Wrapper):
+    """An environment of a world whose every frame and reward is looked at before anything is made of it.
+
+    Args:
+        world: its name, for the sentence.
+    Raises:
+        UserError: of `reset` and `step`: a frame is not FRAME_SHAPE uint8, or a reward is no finite number.
+    """
+
+    def __init__(self, env: gymnasium.Env, world: str):
+        super().__init__(env)
+        self._world, self._seed, self._steps = world, None, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        frame, info = self.env.reset(seed=seed, options=options)
+        self._seed, self._steps = seed, 0
+        self._look(frame, 0.0)
+        return frame, info
+
+    def step(self, act: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        frame, rew, end, trunc, info = self.env.step(act)
+        self._steps += 1
+        self._look(frame, rew)
+        return frame, rew, end, trunc, info
+
+    def _look(self, frame: Any, rew: Any) -> None:
+        if not isinstance(frame, np.ndarray) or frame.shape != FRAME_SHAPE or frame.dtype != np.uint8:
+            shape, kind = getattr(frame, "shape", "no shape"), getattr(frame, "dtype", type(frame).__name__)
+            self._refuse(f"a frame of {shape} {kind}", f"frames have to be {FRAME_SHAPE} uint8, from 0 to 255")
+        try:
+            sound = math.isfinite(rew)
+        except TypeError:
+            sound = False
+        if not sound:
+            self._refuse(f"the reward {rew!r}", "a reward has to be a finite number")
+
+    def _refuse(self, what: str, rule: str) -> NoReturn:
+        raise UserError(
+            f"the world {self._world} gave {what} at step {self._steps} of the episode with seed {self._seed}: {rule}; "
+            "mend its environment, or put a wrapper around it in `make`"
+        )
+
+
+def check_picture(picture: Any, world: str) -> None:
+    """Raises UserError where what an environment's `render()` gave is no picture [H, W, 3] uint8 that can be filmed."""
+    shape, kind = getattr(picture, "shape", ()), getattr(picture, "dtype", None)
+    if len(shape) != 3 or shape[2] != 3 or kind != np.uint8:
+        given = f"{shape} {kind}" if shape else type(picture).__name__
+        raise UserError(
+            f"render() of the world {world} gave {given}, which is no picture: it has to be [height, width, 3] uint8: "
+            "mend it, or set evaluate.videos to false"
+        )
