@@ -125,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--reason", type=_reason, required=True, help="why; kept in MLflow with date and user")
         if name == "promote":
             command.add_argument("--version", type=str, help="of the registered agent; default: the newest of NAME")
+    from wm.release import commands as agent_commands
+
+    agent_commands.add(commands)
     _add(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     _add(commands, "check", "check params.yaml and say nothing if it is right", _check)
     command = _add(commands, "ui", "open the MLflow pages that runs left behind, on the loopback address", _ui)
