@@ -21,25 +21,28 @@ const noSecondRuntime: Plugin = {
 const seal: Plugin = {
   name: "seal",
   enforce: "post",
-  generateBundle(_, bundle) {
-    const page = bundle["index.html"];
-    if (page?.type !== "asset") throw new Error("there is no index.html to seal");
-    const html = String(page.source);
-    const scripts = [...html.matchAll(/<script type="module"[^>]*>([\s\S]*?)<\/script>/g)].map((found) => found[1]!);
-    if (scripts.length !== 1) throw new Error(`expected one script in the page, found ${scripts.length}`);
-    const hash = createHash("sha256").update(scripts[0]!).digest("base64");
-    const policy = [
-      "default-src 'none'",
-      `script-src 'sha256-${hash}' 'wasm-unsafe-eval'`,
-      "style-src 'unsafe-inline'",
-      "img-src blob: data:",
-      "base-uri 'none'",
-      "form-action 'none'",
-    ].join("; ");
-    const packed = gzipSync(readFileSync(RUNTIME), { level: constants.Z_BEST_COMPRESSION }).toString("base64");
-    page.source = html
-      .replace("%POLICY%", () => policy)
-      .replace("%RUNTIME%", () => packed);
+  generateBundle: {
+    order: "post", // after the script has come into the page
+    handler(_, bundle) {
+      const page = bundle["index.html"];
+      if (page?.type !== "asset") throw new Error("there is no index.html to seal");
+      const html = String(page.source);
+      const scripts = [...html.matchAll(/<script type="module"[^>]*>([\s\S]*?)<\/script>/g)].map((found) => found[1]!);
+      if (scripts.length !== 1 || !scripts[0]) throw new Error(`expected one script with text in the page, found ${scripts.length}`);
+      const hash = createHash("sha256").update(scripts[0]!).digest("base64");
+      const policy = [
+        "default-src 'none'",
+        `script-src 'sha256-${hash}' 'wasm-unsafe-eval'`,
+        "style-src 'unsafe-inline'",
+        "img-src blob: data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+      ].join("; ");
+      const packed = gzipSync(readFileSync(RUNTIME), { level: constants.Z_BEST_COMPRESSION }).toString("base64");
+      page.source = html
+        .replace("%POLICY%", () => policy)
+        .replace("%RUNTIME%", () => packed);
+    },
   },
 };
 

@@ -131,6 +131,7 @@ export function drawTimeline(player: Player): void {
 /** Text that only the agent knows. */
 export function tell(agent: Agent, controls: Controls, ready: number): void {
   const { about, page } = agent;
+  byId("reward").hidden = about.dream.reward === "survival"; // 1 at every step
   document.title = `A dream of ${page.world_name}`;
   byId("world").textContent = page.world_name;
   byId("made").textContent = `The agent ${about.name}: ${page.scored}. This page opened in ${(ready / 1000).toFixed(1)} s and asks for nothing else.`;
@@ -145,7 +146,7 @@ export function tell(agent: Agent, controls: Controls, ready: number): void {
   const keys: [string, string][] = [
     ...controls.pedals.filter((pedal) => pedal.key).map((pedal): [string, string] => [pedal.arrow, pedal.label]),
     ["Space", "pause, go on"], [".", "one step"], ["R", "again from the same beginning"], ["N", "from any first frame"],
-    ["C", "give the wheel to C, or take it"], ["[ ]", "colder, warmer"], ["M", "let M dream on from this moment of the recording"],
+    ["C", "let C act, or act yourself"], ["[ ]", "colder, warmer"], ["M", "let M dream on from this moment of the recording"],
   ];
   byId("keys").replaceChildren(
     ...keys.map(([key, what]) => {

@@ -12,6 +12,7 @@ export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
   return found as T;
 }
 
+const SMOOTH = 25;
 const ENDS = { end: "M dreams that the episode has ended.", time: "The time of an episode is over.", "": "" };
 
 /** Puts a picture [64, 64, 3] on a canvas. */
@@ -24,6 +25,14 @@ export function paint(canvas: HTMLCanvasElement, picture: Uint8Array): void {
     image.data[j + 3] = 255;
   }
   canvas.getContext("2d")!.putImageData(image, 0, 0);
+}
+
+/** The mean of the last few values: a world pays now and then, M spreads it. */
+function smooth(values: number[]): number[] {
+  return values.map((_, i) => {
+    const last = values.slice(Math.max(0, i - SMOOTH + 1), i + 1);
+    return last.reduce((sum, value) => sum + value, 0) / last.length;
+  });
 }
 
 export class View {
@@ -124,7 +133,7 @@ export class View {
     if (behind.length) while (behind.length < moments.length) behind.push({ reward: NaN, end: NaN, surprise: NaN });
     for (const key of ["reward", "end", "surprise"] as const) {
       const of = (all: Moment[]) => all.map((one) => one[key] ?? NaN);
-      plot(this.curves[key], of(moments), KEPT, of(behind));
+      plot(this.curves[key], of(moments), KEPT, key === "reward" ? smooth(of(behind)) : of(behind));
     }
   }
 
