@@ -22,8 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED)  ## the environment in .venv, with the pinned packages
 
-run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=smoke is tiny; BUDGET=2h)
-	@python -m flows.pipeline $(NAME) $(if $(BUDGET),--budget $(BUDGET))
+run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=smoke is tiny; SEED=1, SEEDS=0,1,2, BUDGET=2h, MACHINE=gpu16)
+	@python -m flows.pipeline $(NAME) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(BUDGET),--budget $(BUDGET)) $(if $(MACHINE),--machine $(MACHINE)) $(if $(GATE),--gate)
 
 up: $(INSTALLED)  ## what schedules need, on this machine: Prefect, MLflow, workers, the deployments of prefect.yaml
 	@python -m flows.up start

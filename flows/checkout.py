@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
-from wm.core import files
+from wm.core import files, git
 from wm.core.errors import UserError
 
 PARAMS = "params.yaml"
@@ -35,9 +34,10 @@ def here() -> Checkout:
         UserError: it is no git repository, or has no commit.
     """
     apart = [f":!{path}" for path in (PARAMS, *RESULTS)]
-    changed = git("diff", "HEAD", "--name-only", "-z", "--", ".", *apart).split("\0")
+    top = Path.cwd()
+    changed = git.read(top, "diff", "HEAD", "--name-only", "-z", "--", ".", *apart).split("\0")
     return Checkout(
-        commit=git("rev-parse", "HEAD").strip(),
+        commit=git.read(top, "rev-parse", "HEAD").strip(),
         changed={path: _digest(Path(path)) for path in changed if path},
         params=Path(PARAMS).read_text(),
     )
@@ -84,15 +84,3 @@ def _shown(leaves: dict[str, Any], key: str) -> str:
 
 def _digest(path: Path) -> str:
     return files.sha256(path) if path.is_file() else ""
-
-
-def git(*words: str) -> str:
-    """What a git command says in the current folder.
-
-    Raises:
-        UserError: it fails.
-    """
-    done = subprocess.run(["git", *words], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"git {words[0]} in {Path.cwd()}: {' '.join(done.stderr.split())}")
-    return done.stdout

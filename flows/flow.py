@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,14 +21,14 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import claim, gate, graph, pages, remote, rounds, worktree
-from flows.repro import repro
-from wm.core import files
+from flows import claim, gate, graph, numbers, pages, remote, rounds, start, variants, worktree
+from flows.repro import Verdict, repro
+from flows.variants import Variant
+from wm.core import files, workspace
 from wm.core.errors import UserError
 from wm.records import history, run_notes, tracking
 from wm.search import budget as budgets
 
-PARAMS = Path("params.yaml")
 STAGES_AT_ONCE = 1
 """A stage uses all cores; side by side they would only be slower, and DVC commits one at a time anyway."""
 
@@ -41,12 +40,20 @@ Place = Annotated[
     ),
 ]
 
+Seed = Annotated[
+    int | None,
+    Field(description="Instead of every `seed` in params.yaml that the agent comes from; the run has its own branch"),
+]
 Budget = Annotated[
     str | None,
     Field(
-        description="How long the run may take, such as 2h or 90m: the agent's search ends in time for its evaluation, "
-        "and params.yaml then says how many generations it had. Empty for as long as it takes"
+        description="How long the run may take, such as 2h or 90m: the agent's search ends in time for its evaluation; "
+        "the run has its own branch, whose params.yaml says how many generations it had"
     ),
+]
+Machine = Annotated[
+    str | None,
+    Field(description="An entry of `machines` in params.yaml, whose numbers count; the run has its own branch"),
 ]
 
 
@@ -90,12 +97,7 @@ def run_stage(
         if verdict in ("Failed", "Transient"):
             return Failed(name=verdict, message=outcome.message)
     else:
-        result = repro(address, log.info, variables={budgets.VARIABLE: str(deadline)} if deadline else None)
-        if result.state == "Failed" and deadline and (done := budgets.ended(result.log.read_text())):
-            agent = address.partition("@")[2]
-            log.info("generations of %s: %d, so params.yaml says that now", agent, done)
-            files.write_bytes(PARAMS, rounds.shorten(PARAMS.read_text(), agent, done).encode())
-            result = repro(address, log.info)
+        result = _in_time(address, deadline) if deadline else repro(address, log.info)
         verdict = result.state
         if verdict in ("Failed", "Transient"):
             return Failed(name=verdict, message=f"{address} failed; its log is {result.log}")
@@ -108,13 +110,22 @@ def run_stage(
     )
 
 
-def at_start() -> None:
-    """Called as a flow begins. A command puts its own here, to take back the SIGTERM that Prefect's engine has taken,
-    which would wait for the stage under way."""
-
-
-began: float | None = None
-"""When the command began that runs the flow, in seconds since 1970: a budget counts from then; None: from the flow."""
+def _in_time(address: str, deadline: float) -> Verdict:
+    """A search that ends in time: its generations are as many as it had, from then on."""
+    log, agent = get_run_logger(), address.partition("@")[2]
+    ends = [folder / budgets.ENDED for folder in (workspace.SCRATCH / "work").glob(f"evolve-{agent}-*")]
+    for path in ends:
+        path.unlink(missing_ok=True)
+    result = repro(address, log.info, variables={budgets.VARIABLE: str(deadline)})
+    ended = [path for path in (workspace.SCRATCH / "work").glob(f"evolve-{agent}-*/{budgets.ENDED}")]
+    if result.state != "Failed" or not ended:
+        return result
+    done = files.read_json(ended[0])["generation"]
+    log.info("generations of %s: %d, so this run's params.yaml says that now", agent, done)
+    mine = numbers.read()
+    numbers.search(mine, agent)["generations"] = done
+    numbers.write(mine, f"{agent}: whole numbers, written by its run; its search has the generations of its budget.")
+    return repro(address, log.info)
 
 
 @flow(
@@ -123,36 +134,65 @@ began: float | None = None
     persist_result=False,
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),
 )
-def pipeline(agent: str, place: Place = "here", budget: Budget = None) -> State[dict[str, Any]]:
+def pipeline(
+    agent: str,
+    place: Place = "here",
+    seed: Seed = None,
+    budget: Budget = None,
+    machine: Machine = None,
+    gated: bool | None = None,
+) -> State[dict[str, Any]]:
     """Everything that an agent needs, from the first episode to its score; only what changed runs.
 
     Args:
         agent: The agent to bring up to date: a name under `agents` in params.yaml, such as smoke or car_racing.
         place: Where stages run: in this folder, or each on a worker of the pool that dvc.yaml names for it.
+        seed: Instead of the seeds in params.yaml; as budget and machine, it gives a run on a branch of its own.
         budget: How long the run may take, such as 2h or 90m; empty for as long as it takes.
+        machine: An entry of `machines` in params.yaml.
+        gated: Whether the agent may become champion; empty for yes, but for a run on a branch of its own.
     """
-    at_start()
+    begin = start.current()
+    begin.listen()
+    variant = Variant(seed=seed, budget=budget, machine=machine)
+    gated = not variant if gated is None else gated
     try:
-        deadline = _deadline(agent, place, budget)
-        with claim.workspace(agent):
+        with variants.inside(agent, variant), claim.workspace(agent):
+            deadline = _deadline(agent, place, budget, begin.began)
             if place == "pools":
                 graph.check_remote()
             stages = graph.plan(agent, remote=place == "pools")
             with _tracked(agent, stages) as page:
-                return _stages(agent, stages, place, page, deadline)
+                state = _stages(agent, stages, place, page, deadline, gated)
+            if variant and state.is_completed():
+                return _committed(agent, variant, state)
+            return state
     except UserError as error:
         return Failed(message=str(error))
 
 
-def _deadline(agent: str, place: Place, length: str | None) -> float | None:
+def _committed(agent: str, variant: Variant, state: State[dict[str, Any]]) -> State[dict[str, Any]]:
+    """The run as a commit of its branch."""
+    name = f"{variant.branch(agent)}:{agent}"
+    commit = worktree.commit(f"{agent} with {variant.text}: {_score(agent)}\n\n{_again(agent)}")
+    return Completed(message=f"{name}: {state.message}", data={**state.result(), "run": name, "commit": commit})
+
+
+def _score(agent: str) -> str:
+    return ", ".join(f"{key} {value}" for key, value in metrics(agent).items())
+
+
+def _again(agent: str) -> str:
+    return f"`dvc repro {graph.TARGET}@{agent}` brings it back."
+
+
+def _deadline(agent: str, place: Place, length: str | None, began: float) -> float | None:
     """When the agent's search has to end, so that its evaluation ends in time, in seconds since 1970."""
     if not length:
         return None
-    end = (began or time.time()) + budgets.seconds(length)
+    end = began + budgets.seconds(length)
     if place == "pools":
-        raise UserError("a budget needs a run in place, since the clock and params.yaml are here: leave --place out")
-    graph.check(agent)
-    rounds.check_alone(PARAMS.read_text(), agent)
+        raise UserError("a budget needs a run in place, since the clock is here: leave --place out")
     command = [sys.executable, "-m", "wm", "estimate", agent, "--only", f"{graph.TARGET}@{agent}"]
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         done = subprocess.run([*command, "--seconds", file.name], stdout=subprocess.DEVNULL, start_new_session=True)
@@ -164,9 +204,9 @@ def _deadline(agent: str, place: Place, length: str | None) -> float | None:
 
 
 def _stages(
-    agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run, deadline: float | None
+    agent: str, stages: list[graph.Stage], place: Place, page: tracking.Run, deadline: float | None, gated: bool
 ) -> State[dict[str, Any]]:
-    if any(stage.outlook != "unchanged" for stage in stages):
+    if gated and any(stage.outlook != "unchanged" for stage in stages):
         gate.expect(agent)
     runs: dict[str, PrefectFuture] = {}
     for stage in stages:
@@ -190,7 +230,7 @@ def _stages(
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
-    decided = gate.decide(agent, fetch=place == "pools")
+    decided = gate.decide(agent, fetch=place == "pools") if gated else gate.left_out()
     if not decided.is_completed():
         return Failed(message=decided.message)
     page.add(note=decided.result())
@@ -209,8 +249,7 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
         agent: a name under `agents` in params.yaml.
         actor: the agent that collects the round's episodes; the last round's where none is named.
     """
-    at_start()
-    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking.uri(Path.cwd()))  # of this folder, not of the worktree
+    start.current().listen()
     try:
         graph.check(agent)
         with worktree.inside(f"improve/{agent}"), claim.workspace(f"improve {agent}"):
@@ -221,17 +260,16 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
 
 def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:
     graph.check(agent)  # the branch's params.yaml may be older than the one that the agent was found in
-    params = PARAMS.read_text()
+    params = numbers.read()
     name = rounds.last(params, agent)
-    if name == rounds.last(worktree.committed(str(PARAMS)), agent):  # or the last run was not finished
-        name, params = rounds.add(params, agent, actor)
-        files.write_bytes(PARAMS, params.encode())
+    if name == rounds.last(numbers.parse(worktree.committed(str(numbers.FILE))), agent):  # else it was not finished
+        name = rounds.add(params, agent, actor)
+        numbers.write(params, f"{agent} and its rounds: whole numbers, written by `python -m flows.improve {agent}`.")
     state = pipeline(name, return_state=True)
     if not state.is_completed():
         return Failed(message=f"{name}: {state.message}; the next run goes on with it")
-    score = ", ".join(f"{key} {value}" for key, value in metrics(name).items())
-    commit = worktree.commit(f"{name}: {score}\n\n`dvc repro evaluate@{name}` brings it back.")
-    message = f"{name}: {score}; commit {commit[:12]} on improve/{agent}"
+    commit = worktree.commit(f"{name}: {_score(name)}\n\n{_again(name)}")
+    message = f"{name}: {_score(name)}; commit {commit[:12]}; its name is improve/{agent}:{name}"
     return Completed(message=message, data={"round": name, "commit": commit, **state.result()})
 
 

@@ -53,6 +53,11 @@ def decide(agent: str, fetch: bool = False) -> State[str]:
     return _gate.with_options(task_run_name=f"gate@{agent}")(agent, fetch, return_state=True)
 
 
+def left_out() -> State[str]:
+    """What `decide` says of a run that is no candidate for champion."""
+    return _said("Skipped", "a run on a branch of its own, which nobody asked to make champion (--gate)")
+
+
 @task(name="gate", persist_result=False, cache_policy=NO_CACHE)
 def _gate(agent: str, fetch: bool) -> State[str]:
     log, path, last = get_run_logger(), _due(agent), ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,11 +40,23 @@ class Stage:
         return self.address.partition("@")[0]
 
 
-def agents() -> list[str]:
-    """The names that a pipeline can be run for."""
+def waiting() -> dict[str, dict[str, bool]]:
+    """What DVC would do for every agent: {agent: {address: whether it is not up to date}}, in the order of the stages.
+
+    The project is read once, and a stage that several agents need is looked at once.
+    """
     with project() as repo:
         names = (stage.addressing.partition("@") for stage in repo.index.stages)
-        return [name for stage, _, name in names if stage == TARGET]
+        known: dict[str, bool] = {}
+        found = {}
+        for agent in [name for stage, _, name in names if stage == TARGET]:
+            needed = _needed(repo, agent)
+            for stage in needed:
+                if stage.addressing not in known:
+                    before = any(known[other.addressing] for other in repo.index.graph.successors(stage))
+                    known[stage.addressing] = before or not all(out.exists for out in stage.outs) or _changed(stage)
+            found[agent] = {stage.addressing: known[stage.addressing] for stage in needed}
+        return found
 
 
 def pools() -> list[str]:
@@ -99,6 +112,40 @@ def plan(agent: str, remote: bool = False) -> list[Stage]:
         return list(stages.values())
 
 
+def code(agent: str) -> list[str]:
+    """What the stages of an agent read that no stage makes, and dvc.yaml: paths from the project's top."""
+    from dvc.dependency.param import ParamsDependency
+
+    with project() as repo:
+        needed = _needed(repo, agent)
+        made = {out.fs_path for stage in needed for out in stage.outs}
+        deps = (dep for stage in needed for dep in stage.deps if not isinstance(dep, ParamsDependency))
+        paths = (os.path.relpath(dep.fs_path, repo.root_dir) for dep in deps if dep.fs_path not in made)
+        return sorted({"dvc.yaml", *paths})
+
+
+def check_out(agent: str) -> list[str]:
+    """Brings back from DVC's cache what dvc.lock names and is not here, where what it was made from is unchanged.
+
+    Returns:
+        the addresses of all stages that are up to date now.
+    """
+    with project() as repo:
+        graph, found = repo.index.graph, []
+        for stage in _needed(repo, agent):
+            before = list(graph.successors(stage))
+            if any(other.addressing not in found for other in before):
+                continue
+            if stage.changed(allow_missing=True, upstream=before):
+                continue
+            for out in stage.outs:
+                if out.use_cache and not out.exists:
+                    out.checkout(allow_missing=True)
+            if not stage.changed():
+                found.append(stage.addressing)
+        return found
+
+
 def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """The hashes that dvc.lock holds for a stage's outputs: {path: md5}."""
     stages = YAML(typ="safe").load(lock)["stages"]
@@ -127,6 +174,16 @@ def push_kept_by_git(address: str) -> None:
     with project() as repo:
         objects = [out.hash_info for out in _find(repo, address).outs if not out.use_cache]
         repo.cloud.push([each for each in objects if repo.cache.local.exists(each.value)])
+
+
+def check_folder() -> None:
+    """Raises UserError where no pipeline can run; writes nothing."""
+    if not Path("dvc.yaml").exists():
+        raise UserError("there is no dvc.yaml here: run this in the repository's top folder")
+    if not Path(".git").exists():
+        raise UserError("this folder is no git repository: clone it, or run `git init` first")
+    if not Path(".dvc/config").exists():
+        raise UserError("this folder is no DVC project: restore it with `git checkout .dvc`, or run `dvc init`")
 
 
 def check_remote() -> None:
@@ -165,6 +222,15 @@ def _needed(repo, agent: str) -> list:
         raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {known}, or add a line to `agents`")
     # The edges of DVC's graph point from a stage to what it reads.
     return list(networkx.dfs_postorder_nodes(repo.index.graph, stages[target]))
+
+
+def _changed(stage) -> bool:
+    from dvc.lock import LockError
+
+    try:
+        return stage.changed()
+    except LockError:  # somebody's `dvc repro` is at work on it right now
+        return True
 
 
 def _outlook(stage, upstream: list) -> str:

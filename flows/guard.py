@@ -9,9 +9,12 @@ the file is the flow's end, with no delay and no recycled pid to be mistaken abo
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Container
 
@@ -20,6 +23,8 @@ import psutil
 from flows import SCRATCH
 from wm.core import watchdog
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run in order."""
 PATIENCE = 5.0
 """Seconds between asking (SIGTERM) and killing (SIGKILL)."""
 
@@ -56,6 +61,41 @@ def _with_ticket(tickets: Container[str], variable: str) -> list[psutil.Process]
         and process.info["status"] != psutil.STATUS_ZOMBIE
         and process.pid != os.getpid()
     ]
+
+
+def listen() -> None:
+    """Lets Ctrl-C, SIGTERM and a terminal that is closed end the run."""
+    for number in ENDS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, stop)
+
+
+def stop(number: int, *_) -> None:
+    """One of these signals: ends what the run started, says so in one sentence, and leaves."""
+    for each in ENDS:
+        signal.signal(each, lambda *_: None)  # not SIG_IGN, which a child would inherit
+    logging.disable()  # what is ended now will be reported as failed
+    if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
+        from prefect.runtime import flow_run
+
+        # A server that outlives us should know; a moment is enough, and no answer is no reason to stay.
+        thread = threading.Thread(target=_cancelled, args=(flow_run.id,), daemon=True)
+        thread.start()
+        thread.join(timeout=3)
+    if os.environ.get(watchdog.VARIABLE) == watchdog.ticket():
+        sweep(watchdog.ticket())
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print("\nStopped; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
+    os._exit(128 + number)  # not SystemExit: Prefect would report a crash to a server that is gone
+
+
+def _cancelled(run_id: str | None) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    if run_id:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run_id, Cancelled(message="Stopped by a signal"), force=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from flows import claim, graph
-from flows.pipeline import check_folder, listen
+from flows import claim, graph, guard, start
 from flows.server import Server
 from wm.core.errors import UserError
 
@@ -42,17 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("agent", metavar="NAME", help="an entry of `agents` in params.yaml")
     parser.add_argument("--actor", metavar="AGENT", help="who collects; default: the last round's agent")
     args = parser.parse_args(argv)
-    listen()
+    guard.listen()
     try:
-        check_folder()
+        graph.check_folder()
         graph.check(args.agent)
         claim.watch_over()  # the server starts before the round's folder is claimed
         server = Server()
         from flows import flow  # Prefect takes seconds to import, and makes its folder
 
-        flow.at_start = listen
         server.wait()
-        state = flow.improve(args.agent, args.actor, return_state=True)
+        with start.given(start.Start(listen=guard.listen)):
+            state = flow.improve(args.agent, args.actor, return_state=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

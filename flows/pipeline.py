@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from flows import claim, graph, guard, rounds
+from flows import claim, graph, guard, numbers, seeds, start, variants
 from flows.server import Server
-from wm.core import watchdog, workspace
+from flows.variants import Variant
+from wm.core import workspace
 from wm.core.errors import UserError
-from wm.search import budget
 
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml; without one, the agents and the state of their stages are listed.
@@ -31,10 +28,16 @@ each task's state is DVC's verdict:
   Completed  ran
 `dvc repro evaluate@NAME` does the same without Prefect, and neither repeats what the other did.
 
+--seed, --budget and --machine give a run on a branch of its own, run/NAME-seed1 and so on, in a worktree in .wm/run/
+that shares DVC's cache; your own files stay as they are. It ends with a commit of whole numbers (params.yaml),
+dvc.lock and scores, and is called BRANCH:NAME from then on: python -m wm why run/smoke-seed1:smoke smoke.
+To bring its files back anywhere:  git checkout run/smoke-seed1 && dvc repro evaluate@smoke
+
 examples:
   python -m flows.pipeline smoke                     the whole pipeline with tiny numbers
-  python -m flows.pipeline car_racing --budget 2h    the search ends in time; params.yaml then says after how
-                                                     many generations, so that the run can be reproduced
+  python -m flows.pipeline car_racing --budget 2h    the search ends in time for its evaluation
+  python -m flows.pipeline smoke --seeds 0,1,2       three runs, and the mean over them with its t interval
+  python -m flows.pipeline smoke --machine gpu16     with the numbers of `machines` in params.yaml
   dvc repro -f evaluate@smoke                        the same, and everything anew
   PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline smoke
                                                      on a server, whose pages show it; that of `make up` is
@@ -44,8 +47,8 @@ examples:
                                                      for it; `python -m flows.worker --help` says how
 
 Ctrl-C or a kill leave no process behind, and the same command goes on from the last checkpoint.
-exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 130, 143 stopped by
-Ctrl-C, by SIGTERM
+exit codes: 0 done; 1 a stage failed; 2 a mistake in the command or in params.yaml; 129, 130, 143 stopped by
+a closed terminal, by Ctrl-C, by SIGTERM
 """
 OUTLOOK = {
     "unchanged": "unchanged, will be skipped",
@@ -57,6 +60,28 @@ OUTLOOK = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the pipeline for one agent; returns the exit code."""
+    args = _arguments(argv)
+    agent, place = args.agent, args.place
+    variant = Variant(seed=args.seed, budget=args.budget, machine=args.machine)
+    guard.listen()
+    try:
+        graph.check_folder()
+        if agent is None:
+            return _list()
+        _check_params()
+        graph.check(agent)
+        if place == "pools":
+            _check_pools()
+        variant.of(numbers.read(), agent)  # mistakes are told before anything starts
+        if args.seeds is not None:
+            return seeds.run(agent, variant, seeds.parse(args.seeds), _same(args))
+        return _run(agent, place, variant, args.gate)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -70,40 +95,31 @@ def main(argv: list[str] | None = None) -> int:
         default="here",
         help="where stages run: in this folder, or on workers of Prefect work pools (default: %(default)s)",
     )
+    seed = parser.add_mutually_exclusive_group()
+    seed.add_argument("--seed", type=int, metavar="N", help="instead of every seed that the agent comes from")
+    seed.add_argument("--seeds", metavar="N,N,…", help="several runs, one after another, and a table of them")
     parser.add_argument(
         "--budget",
         metavar="TIME",
         help="end the agent's search in time for its evaluation, so that the run takes this long: 2h, 90m, 1h30m",
     )
-    args = parser.parse_args(argv)
-    agent, place = args.agent, args.place
-    listen()
-    try:
-        check_folder()
-        _check_params()
-        if agent is None:
-            return _list()
-        graph.check(agent)
-        if place == "pools":
-            _check_pools()
-        if args.budget is not None:
-            budget.seconds(args.budget)  # mistakes are told before anything starts
-            rounds.check_alone(Path("params.yaml").read_text(), agent)
-        with claim.workspace(agent):
-            return _run(agent, place, args.budget)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("--machine", metavar="KIND", help="an entry of `machines` in params.yaml, such as gpu16")
+    parser.add_argument(
+        "--gate",
+        action="store_true",
+        default=None,
+        help="let the agent of a branch of its own become champion; that of this folder always may",
+    )
+    return parser.parse_args(argv)
 
 
-def check_folder() -> None:
-    """Raises UserError where no pipeline can run; writes nothing."""
-    if not Path("dvc.yaml").exists():
-        raise UserError("there is no dvc.yaml here: run this in the repository's top folder")
-    if not Path(".git").exists():
-        raise UserError("this folder is no git repository: clone it, or run `git init` first")
-    if not Path(".dvc/config").exists():
-        raise UserError("this folder is no DVC project: restore it with `git checkout .dvc`, or run `dvc init`")
+def _same(args: argparse.Namespace) -> list[str]:
+    """The options of this command, but for its seeds."""
+    given = {"--place": args.place, "--budget": args.budget, "--machine": args.machine}
+    return [
+        *(word for pair in given.items() if pair[1] is not None for word in pair),
+        *(["--gate"] if args.gate else []),
+    ]
 
 
 def _check_params() -> None:
@@ -120,34 +136,34 @@ def _check_pools() -> None:
 
 
 def _list() -> int:
-    for agent in graph.agents():
-        stages = graph.plan(agent)
-        waiting = [stage.address for stage in stages if stage.outlook != "unchanged"]
+    for agent, stages in graph.waiting().items():
+        waiting = [address for address, is_waiting in stages.items() if is_waiting]
         print(f"{agent}:", f"to do: {', '.join(waiting)}" if waiting else f"all {len(stages)} stages up to date")
     return 0
 
 
-def _run(agent: str, place: str, length: str | None) -> int:
-    began = time.time()  # a budget counts the planning too
+def _run(agent: str, place: str, variant: Variant, gated: bool | None) -> int:
+    begin = start.Start(listen=guard.listen)  # a budget counts the planning too
+    if not variant:
+        with claim.workspace(agent):
+            return _pipeline(begin, Server(), agent, place, variant, gated)
+    claim.watch_over()  # the server, which belongs to this folder, starts before the variant's is entered
     server = Server()
+    with variants.inside(agent, variant):
+        return _pipeline(begin, server, agent, place, variant, gated)
+
+
+def _pipeline(begin: start.Start, server: Server, agent: str, place: str, variant: Variant, gated: bool | None) -> int:
     stages = graph.plan(agent, remote=place == "pools")
-    width = max(len(stage.address) for stage in stages)
-    print(f"The pipeline of {agent}:")
-    for stage in stages:
-        print(f"  {stage.address:{width}}  {OUTLOOK[stage.outlook]}")
-    sys.stdout.flush()
-    expected = {}
-    if any(stage.outlook == "to run" for stage in stages):
-        waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
-        expected = _estimate(agent, waiting, length)
+    expected = _announce(agent, stages, variant)
     import httpx
 
     from flows import flow  # Prefect takes seconds to import, and makes its folder
 
-    flow.at_start, flow.began = listen, began
     server.wait()
     try:
-        state = flow.pipeline(agent, place, length, return_state=True)
+        with start.given(begin):
+            state = flow.pipeline(agent, place, variant.seed, variant.budget, variant.machine, gated, return_state=True)
     except httpx.TransportError as error:  # after a minute of further tries
         address = os.environ["PREFECT_API_URL"]
         print(
@@ -159,16 +175,37 @@ def _run(agent: str, place: str, length: str | None) -> int:
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         return 1
-    for address, result in state.result()["stages"].items():
-        whole = not (length and address == f"evolve@{agent}")  # the estimate is for all generations
-        known = whole and result["verdict"] == "Completed" and address in expected
-        told = f"   estimate {expected[address]:.0f} s" if known else ""
-        print(f"  {address:{width}}  {result['verdict']:10}{result['seconds']:>8.0f} s{told}")
-    if length:
-        print(f"{(time.time() - began) / 60:.0f} min of {length} are used")
-    print(state.result()["gate"])
-    print(f"{agent}: " + ", ".join(f"{key} {value}" for key, value in flow.metrics(agent).items()))
+    _tell(begin, agent, variant, state.result(), expected)
     return 0
+
+
+def _announce(agent: str, stages: list[graph.Stage], variant: Variant) -> dict[str, float]:
+    """Prints what will be done; returns how many seconds of it are expected, by address."""
+    width = max(len(stage.address) for stage in stages)
+    print(f"The pipeline of {agent}{f' with {variant.text}, on {variant.branch(agent)}' if variant else ''}:")
+    for stage in stages:
+        print(f"  {stage.address:{width}}  {OUTLOOK[stage.outlook]}")
+    sys.stdout.flush()
+    if not any(stage.outlook == "to run" for stage in stages):
+        return {}
+    waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
+    return _estimate(agent, waiting, variant.budget)
+
+
+def _tell(begin: start.Start, agent: str, variant: Variant, result: dict, expected: dict[str, float]) -> None:
+    """Prints what was done; the last line names the run and its score."""
+    from flows import flow
+
+    width = max(map(len, result["stages"]))
+    for address, stage in result["stages"].items():
+        whole = not (variant.budget and address == f"evolve@{agent}")  # the estimate is for all generations
+        known = whole and stage["verdict"] == "Completed" and address in expected
+        told = f"   estimate {expected[address]:.0f} s" if known else ""
+        print(f"  {address:{width}}  {stage['verdict']:10}{stage['seconds']:>8.0f} s{told}")
+    if variant.budget:
+        print(f"{(time.time() - begin.began) / 60:.0f} min of {variant.budget} are used")
+    print(result["gate"])
+    print(f"{result.get('run', agent)}: {', '.join(f'{key} {value}' for key, value in flow.metrics(agent).items())}")
 
 
 def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, float]:
@@ -196,39 +233,6 @@ def _begun(waiting: list[str]) -> bool:
     scratch = [path.parent.name for path in (workspace.SCRATCH / "work").glob("*/out")]  # gone once it is published
     names = [re.escape(address.replace("@", "-")) for address in waiting]
     return any(re.fullmatch(rf"{name}-[0-9a-f]+", folder) for name in names for folder in scratch)
-
-
-def listen() -> None:
-    """Lets Ctrl-C and SIGTERM end the run."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-def stop(number: int, *_) -> None:
-    """Ctrl-C or SIGTERM: ends what the run started, says so in one sentence, and leaves."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: None)  # not SIG_IGN, which a child would inherit
-    logging.disable()  # what is ended now will be reported as failed
-    if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
-        from prefect.runtime import flow_run
-
-        # A server that outlives us should know; a moment is enough, and no answer is no reason to stay.
-        thread = threading.Thread(target=_cancelled, args=(flow_run.id,), daemon=True)
-        thread.start()
-        thread.join(timeout=3)
-    if os.environ.get(watchdog.VARIABLE) == watchdog.ticket():
-        guard.sweep(watchdog.ticket())
-    print("\nStopped; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
-    os._exit(128 + number)  # not SystemExit: Prefect would report a crash to a server that is gone
-
-
-def _cancelled(run_id: str | None) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.states import Cancelled
-
-    if run_id:
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run_id, Cancelled(message="Stopped by a signal"), force=True)
 
 
 if __name__ == "__main__":

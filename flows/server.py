@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from flows import up
+from flows import services
 from wm.core.errors import UserError
 
 PATIENCE = 120
@@ -27,7 +27,7 @@ class Server:
     def __init__(self) -> None:
         self.process = None
         if not os.environ.get("PREFECT_API_URL"):
-            for name, address in up.addresses().items():
+            for name, address in services.addresses().items():
                 os.environ.setdefault(name, address)
         if os.environ.get("PREFECT_API_URL"):
             return

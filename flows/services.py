@@ -21,12 +21,15 @@ from typing import Any
 
 from filelock import Timeout
 
-from flows import guard
+from flows import SCRATCH, guard
 from wm.core import files, watchdog
 from wm.core.errors import UserError
 from wm.core.locks import lock
 
 VARIABLE = "WM_UP"
+FOLDER = SCRATCH / "up"
+SERVERS = ("prefect", "mlflow")
+"""The services with addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,20 @@ class Services:
             return {"id": uuid.uuid4().hex, "services": {}}
         except ValueError as error:
             raise UserError(f"{self._state} is damaged ({error}): end the services by hand and delete it") from None
+
+
+def addresses() -> dict[str, str]:
+    """What the environment of a pipeline needs to use the servers that are up in this folder; empty if none are."""
+    up = Services(FOLDER)
+    recorded = up.recorded()
+    found = of_ports({name: recorded[name]["port"] for name in SERVERS if up.alive(name)})
+    return found if "PREFECT_API_URL" in found else {}
+
+
+def of_ports(ports: dict[str, int]) -> dict[str, str]:
+    """The same for servers at these ports of the loopback address, by name."""
+    variables = {"prefect": ("PREFECT_API_URL", "/api"), "mlflow": ("MLFLOW_TRACKING_URI", "")}
+    return {variables[name][0]: f"http://127.0.0.1:{port}{variables[name][1]}" for name, port in ports.items()}
 
 
 def _is_free(port: int) -> bool:

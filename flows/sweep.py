@@ -43,12 +43,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     claim.watch_over()  # a sweep that is killed takes its run along
     for command in (*(["flows.pipeline", name] for name in names), ["wm", "sweep", model]):
-        if code := _run(command):
+        if code := run(command):
             return code
     return 0
 
 
-def _run(command: list[str]) -> int:
+def run(command: list[str]) -> int:
     """The exit code of `python -m` this; SIGTERM is passed on to it."""
     child = subprocess.Popen([sys.executable, "-m", *command])
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())

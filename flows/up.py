@@ -12,12 +12,9 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from flows import SCRATCH
-from flows.services import Service, Services
+from flows.services import FOLDER, SERVERS, Service, Services, of_ports
 from wm.core.errors import UserError
 
-FOLDER = SCRATCH / "up"
-SERVERS = ("prefect", "mlflow")
 POOLS = ("cpu-pool", "gpu-pool")
 """As `meta` in dvc.yaml and prefect.yaml name them: a worker each, under the same name."""
 PATIENCE = 180.0
@@ -153,23 +150,10 @@ def status() -> int:
     return 0 if all(alive.values()) else 3
 
 
-def addresses() -> dict[str, str]:
-    """What the environment of a pipeline needs to use the servers that are up in this folder; empty if none are."""
-    up = Services(FOLDER)
-    recorded = up.recorded()
-    found = _addresses({name: recorded[name]["port"] for name in SERVERS if up.alive(name)})
-    return found if "PREFECT_API_URL" in found else {}
-
-
-def _addresses(ports: dict[str, int]) -> dict[str, str]:
-    variables = {"prefect": ("PREFECT_API_URL", "/api"), "mlflow": ("MLFLOW_TRACKING_URI", "")}
-    return {variables[name][0]: f"http://127.0.0.1:{port}{variables[name][1]}" for name, port in ports.items()}
-
-
 def _environment(ports: dict[str, int]) -> dict[str, str]:
     """For this process, before it imports Prefect, and so for all services."""
     return {
-        **_addresses(ports),
+        **of_ports(ports),
         "PREFECT_HOME": str((FOLDER / "prefect").absolute()),  # not the caller's: profiles, database, logs
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }

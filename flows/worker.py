@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from flows import graph
-from flows.pipeline import check_folder
 from wm.core.errors import UserError
 
 EPILOG = """\
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("pool", metavar="POOL", help="a work pool that dvc.yaml names")
     pool = parser.parse_args(argv).pool
     try:
-        check_folder()
+        graph.check_folder()
         if pool not in (known := graph.pools()):
             raise UserError(f"dvc.yaml has no stage for the pool {pool!r}: choose one of {', '.join(known)}")
         if not os.environ.get("PREFECT_API_URL"):

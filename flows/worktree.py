@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import SCRATCH, graph
-from flows.checkout import git
+from wm.core import git
 from wm.core.locks import lock
 
-KEPT = ("params.yaml", "dvc.lock", "metrics")
-"""What a commit of a round holds: its numbers, the hashes of all that it made, its scores."""
+RESULTS = ("dvc.lock", "metrics")
+KEPT = ("params.yaml", *RESULTS)
+"""What a commit of a run holds: its numbers, the hashes of all that it made, its scores."""
 
 
 @contextlib.contextmanager
 def inside(branch: str) -> Iterator[Path]:
     """The branch's worktree, made where there is none yet, as the current folder.
 
-    A new branch starts at the commit that is checked out here, with what dvc.lock knows here.
+    A new branch starts at the commit that is checked out here, with what dvc.lock and metrics/ know here.
 
     Raises:
         UserError: git refuses, e.g. because the branch is checked out in another folder.
@@ -30,7 +31,7 @@ def inside(branch: str) -> Iterator[Path]:
     SCRATCH.mkdir(exist_ok=True)
     with lock((SCRATCH / "worktrees.lock").absolute()):
         if not _settings(folder).exists():  # written last
-            _make(folder, branch)
+            _make(top, folder, branch)
     os.chdir(folder)
     try:
         yield folder
@@ -38,49 +39,80 @@ def inside(branch: str) -> Iterator[Path]:
         os.chdir(top)
 
 
-def _make(folder: Path, branch: str) -> None:
+def _make(top: Path, folder: Path, branch: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # half-made
-    git("worktree", "prune")
-    new = not git("branch", "--list", branch).strip()
-    git("worktree", "add", "--force", *(["-b", branch, str(folder)] if new else [str(folder), branch]))
-    if not (folder / "dvc.lock").exists() and Path("dvc.lock").exists():
-        shutil.copy("dvc.lock", folder / "dvc.lock")
+    git.write(top, "worktree", "prune")
+    new = git.find(top, f"refs/heads/{branch}") is None
+    git.write(top, "worktree", "add", "--force", *(["-b", branch, str(folder)] if new else [str(folder), branch]))
+    if new:
+        if Path("dvc.lock").exists():
+            shutil.copy("dvc.lock", folder / "dvc.lock")
+        if Path("metrics").exists():
+            shutil.copytree("metrics", folder / "metrics", dirs_exist_ok=True)
     _share(folder)
 
 
 def _share(folder: Path) -> None:
-    """The cache and the remotes of the current folder's DVC project, for the one in `folder`."""
+    """The cache and the remotes of the current folder's DVC project, for the one in `folder`.
+
+    What both have is there once: its files are links into the cache, unless the project's settings say otherwise.
+    """
     from dvc.config import Config
 
     with graph.project() as repo:
         mine, cache = repo.config.load_one("local"), Path(repo.cache.legacy.path).absolute()
+        kind = repo.config["cache"].get("type") or ["reflink", "hardlink", "copy"]
     settings = _settings(folder)
     with Config(str(settings.parent)).edit("local") as theirs:
         theirs.update(mine)
-        theirs.setdefault("cache", {})["dir"] = str(cache)
+        theirs.setdefault("cache", {}).update({"dir": str(cache), "type": ",".join(kind)})
 
 
 def _settings(folder: Path) -> Path:
     return folder / ".dvc" / "config.local"
 
 
+def follow(commit: str) -> None:
+    """Brings the code of the current branch to a commit; its numbers, hashes and scores stay, and no commit is lost."""
+    here = Path.cwd()
+    _unlock(here)
+    if _count(here, f"HEAD..{commit}") == 0:
+        return
+    target = commit
+    if _count(here, f"{commit}..HEAD"):
+        message = f"The code of {commit[:12]}"
+        parents = ("-p", "HEAD", "-p", commit)
+        target = git.write(
+            here, *git.author(here), "commit-tree", f"{commit}^{{tree}}", *parents, "-m", message
+        ).strip()
+    kept = {path: path.read_bytes() for path in _kept_files()}
+    git.write(here, "reset", "--hard", "--quiet", target)
+    for path, data in kept.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+
+def _count(here: Path, commits: str) -> int:
+    return int(git.read(here, "rev-list", "--count", commits))
+
+
+def _kept_files() -> list[Path]:
+    roots = [Path(name) for name in KEPT]
+    return [path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()]
+
+
 def committed(path: str) -> str:
-    """The text of a file in the last commit of the current branch."""
-    return git("show", f"HEAD:{path}")
+    """The text of a file in the last commit of the current branch; empty if it has none."""
+    return (git.content(Path.cwd(), "HEAD", path) or b"").decode()
 
 
 def commit(message: str) -> str:
-    """Commits what a round is (KEPT) to the current branch and returns the commit; where nothing changed, the last."""
-    Path(git("rev-parse", "--git-path", "index.lock").strip()).unlink(missing_ok=True)  # of a commit that was killed
-    kept = [path for path in KEPT if Path(path).exists()]
-    git("add", "--force", "--", *kept)
-    if git("diff", "--cached", "--name-only", "--", *kept).strip():
-        git(*_author(), "commit", "--quiet", "--message", message, "--", *kept)
-    return git("rev-parse", "HEAD").strip()
+    """Commits what a run is (KEPT) to the current branch and returns the commit; where nothing changed, the last."""
+    here = Path.cwd()
+    _unlock(here)
+    return git.commit(here, message, [path for path in KEPT if Path(path).exists()])
 
 
-def _author() -> list[str]:
-    """A name for commits on a machine that nobody has given one."""
-    if git("config", "--get", "--default", "", "user.email").strip():
-        return []
-    return ["-c", "user.name=world-models", "-c", "user.email=world-models@localhost"]
+def _unlock(here: Path) -> None:
+    """A git that was killed leaves its lock; nobody else works in this folder."""
+    Path(here, git.read(here, "rev-parse", "--git-path", "index.lock").strip()).unlink(missing_ok=True)

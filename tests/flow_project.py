@@ -26,6 +26,10 @@ experiments:
     evolve: {seconds: 0, number: 1, generations: 5}
     evaluate: {seconds: 0, number: 1}
     gate: {number: 1}
+machines:
+  big:
+    train_vae: {number: 7}
+    gate: {number: 1}
 models:
   tiny: {experiment: tiny, after: zero, actor: zero, seed: 1}
 agents:
@@ -50,10 +54,13 @@ elif stage == "estimate":
     if sys.argv[-2:] == ["--budget", "2s"]:
         sys.exit("error: 2 s is too short: the first look would take longer")
 elif stage == "ui":
-    from wm import tracking
+    from wm.records import tracking
     tracking.ui(int(sys.argv[3]))
 else:
-    numbers = params["experiments"]["tiny"][stage]
+    section = "agents" if stage in ("evolve", "evaluate", "gate") else "models"
+    entry = params[section][name]
+    experiment = params["experiments"][entry["experiment"]]
+    numbers = experiment[stage]
     if numbers["number"] == 13:
         sys.exit("error: thirteen")
     if stage == "gate":
@@ -61,7 +68,7 @@ else:
             print("error: nobody answers", file=sys.stderr)
             sys.exit(2)
         agent = json.loads(Path("runs", name, "evolve/out.json").read_text())
-        if agent != ["evolve", name, params["experiments"]["tiny"]["evolve"]["number"]]:
+        if agent != ["evolve", name, experiment["evolve"]["number"], entry["seed"]]:
             sys.exit("error: this is another agent")
         decision = {"decision": "promoted", "why": "it is better", "model": "tiny-agent"}
         Path(".wm/gate", name, "decision.json").write_text(json.dumps(decision))
@@ -70,18 +77,22 @@ else:
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     print("working", flush=True)
     if stage == "evolve" and os.environ.get("WM_DEADLINE") and numbers["generations"] > 2:
-        from wm.budget import OutOfTime
-        sys.exit(f"error: {OutOfTime(2, numbers['generations'], 1.0)}")
+        from wm.search.budget import OutOfTime
+        Path(f".wm/work/evolve-{name}-0123").mkdir(parents=True, exist_ok=True)
+        ended = OutOfTime(2, numbers["generations"], 1.0)
+        ended.write(Path(f".wm/work/evolve-{name}-0123"))
+        print(f"error: {ended}")
+        sys.exit(ended.code)
     for _ in range(10 * numbers["seconds"]):
         if Path(".wm/hurry").exists():
             break
         time.sleep(0.1)
     out = Path("runs", name, stage)
     out.mkdir(parents=True)
-    (out / "out.json").write_text(json.dumps([stage, name, numbers["number"]]))
+    (out / "out.json").write_text(json.dumps([stage, name, numbers["number"], entry["seed"]]))
     if stage == "evaluate":
         Path("metrics").mkdir(exist_ok=True)
-        Path("metrics", f"{name}.json").write_text(json.dumps({"score": {"mean": 1.5}}))
+        Path("metrics", f"{name}.json").write_text(json.dumps({"score": {"mean": 0.5 + entry["seed"]}}))
 """
 
 PACKAGE = """\

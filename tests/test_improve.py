@@ -32,7 +32,7 @@ def test_rounds_are_added_one_by_one_and_each_commit_brings_its_hashes_back(proj
     project.set("evolve", folder, number=1)
     code, output = project.run("flows.improve", "tiny")
     assert code == 0, output
-    assert re.search("tiny-r2: score.mean 1.5; commit [0-9a-f]{12} on improve/tiny", output)
+    assert re.search("tiny-r2: score.mean 1.5; commit [0-9a-f]{12}; its name is improve/tiny:tiny-r2", output)
     assert "collect@tiny' - Finished in state Cached" in output  # it went on
     code, output = project.run("flows.improve", "tiny")
     assert code == 0, output

@@ -1,113 +1,71 @@
-"""The next round of an agent in params.yaml."""
+"""The next round of an agent, and numbers that a branch keeps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-from flows import rounds
+from flows import numbers, rounds
 from wm import params
 from wm.core.errors import UserError
 
-TEXT = (Path(__file__).parent.parent / "params.yaml").read_text()
+FILE = Path(__file__).parent.parent / "params.yaml"
+EVERYTHING = params.load(FILE)
 
 
-def added(before: str, after: str) -> list[str]:
-    """The lines of `after` that are new; all others have to be there, in their order."""
-    rest = iter(before.splitlines())
-    following, new = next(rest), []
-    for line in after.splitlines():
-        if line == following:
-            following = next(rest, None)
-        else:
-            new.append(line)
-    assert following is None, f"{following!r} is gone"
-    return new
-
-
-@pytest.mark.parametrize("agent", params.load(Path(__file__).parent.parent / "params.yaml").agents)
-def test_a_round_is_two_lines_and_all_others_stay_as_they_are(agent, tmp_path):
-    name, text = rounds.add(TEXT, agent)
-    assert name == f"{agent}-r2" and rounds.last(TEXT, agent) == agent
-    assert len(added(TEXT, text)) == 2
-    (tmp_path / "params.yaml").write_text(text)
-    everything = params.load(tmp_path / "params.yaml")
-    before, model, entry = everything.agents[agent], everything.models[name], everything.agents[name]
-    assert (model.after, model.actor, entry.after, entry.model) == (before.model, agent, agent, name)
-    assert (model.experiment, entry.experiment, entry.tau) == (
-        everything.models[before.model].experiment,
-        before.experiment,
-        before.tau,
-    )
-
-
-def test_rounds_follow_one_another_and_the_champion_may_collect():
-    text = TEXT
-    for _ in range(10):
-        _, text = rounds.add(text, "smoke")
-    name, text = rounds.add(text, "smoke", actor="smoke-r3")
-    assert name == rounds.last(text, "smoke") == "smoke-r12"  # by number, not by letters
-    assert added(TEXT, text)[10] == "  smoke-r12: {experiment: smoke, after: smoke-r11, actor: smoke-r3, seed: 0}"
-    assert rounds.last(text, "car_racing") == "car_racing"
-
-
-COMMENTED = """\
-models:   # rounds
-  a: {experiment: x, after: zero, actor: zero}   # the first
-
-agents:
-  # ours
-  a:
-    experiment: x
-    model: a
-    after: zero   # nobody
-
-  # theirs
-  b: {experiment: x, model: a, after: zero}
-"""
-
-
-def test_comments_and_blank_lines_stay_where_they_are():
-    _, text = rounds.add(COMMENTED, "a")
-    assert (
-        text
-        == """\
-models:   # rounds
-  a: {experiment: x, after: zero, actor: zero}   # the first
-  a-r2: {experiment: x, after: a, actor: a}
-
-agents:
-  # ours
-  a:
-    experiment: x
-    model: a
-    after: zero   # nobody
-  a-r2:
-    experiment: x
-    model: a-r2
-    after: a
-
-  # theirs
-  b: {experiment: x, model: a, after: zero}
-"""
-    )
-
-
-def test_a_search_is_shortened_and_all_else_stays_as_it_is():
-    text = rounds.shorten(TEXT, "car_racing", 3)
-    lines = [pair for pair in zip(TEXT.splitlines(), text.splitlines(), strict=True) if pair[0] != pair[1]]
-    assert len(lines) == 1 and "generations: 3," in lines[0][1]
-    assert YAML(typ="safe").load(text)["experiments"]["car_racing"]["evolve"]["generations"] == 3
-
-
-def test_a_budget_may_not_shorten_what_the_agent_builds_on_nor_what_is_made(tmp_path, monkeypatch):
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """What params.yaml says; the current folder is an empty one."""
     monkeypatch.chdir(tmp_path)
-    for agent in ("car_racing", "car_racing-1", "take_cover", "dreamer-1"):
-        rounds.check_alone(TEXT, agent)
-    with pytest.raises(UserError, match="the search of dreamer-1, dreamer-2 too: give dreamer-3 an experiment of its"):
-        rounds.check_alone(TEXT, "dreamer-3")
-    Path("runs/car_racing_seed2/evolve").mkdir(parents=True)
-    with pytest.raises(UserError, match="the search of car_racing_seed2 too"):
-        rounds.check_alone(TEXT, "car_racing")
+    return numbers.parse(FILE.read_text())
+
+
+def test_numbers_are_written_as_they_were_read(file):
+    numbers.write(file, "What these are.")
+    assert numbers.read() == file and params.load() == EVERYTHING
+    assert numbers.FILE.read_text().startswith("# What these are.\nexperiments:\n") or "worlds:" in FILE.read_text()
+    assert list(numbers.read()["agents"]) == list(EVERYTHING.agents)
+
+
+@pytest.mark.parametrize("text", ["a: [", None])
+def test_a_file_that_is_none_is_one_sentence(file, text):
+    if text:
+        numbers.FILE.write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        numbers.read()
+
+
+@pytest.mark.parametrize("agent", EVERYTHING.agents)
+def test_a_round_is_two_entries_and_all_others_stay_as_they_are(agent, file):
+    name = rounds.add(file, agent)
+    before = numbers.parse(FILE.read_text())
+    assert name == f"{agent}-r2" and rounds.last(before, agent) == agent
+    numbers.write(file, "A round.")
+    everything = params.load()
+    last, model, entry = everything.agents[agent], everything.models[name], everything.agents[name]
+    assert (model.after, model.actor, entry.after, entry.model) == (last.model, agent, agent, name)
+    assert (model.experiment, entry.experiment, entry.tau) == (
+        everything.models[last.model].experiment,
+        last.experiment,
+        last.tau,
+    )
+    del file["models"][name], file["agents"][name]
+    assert file == before
+
+
+def test_rounds_follow_one_another_and_the_champion_may_collect(file):
+    for _ in range(10):
+        rounds.add(file, "smoke")
+    name = rounds.add(file, "smoke", actor="smoke-r3")
+    assert name == rounds.last(file, "smoke") == "smoke-r12"  # by number, not by letters
+    assert file["models"][name] == file["models"]["smoke"] | {"after": "smoke-r11", "actor": "smoke-r3"}
+    assert rounds.last(file, "car_racing") == "car_racing"
+
+
+def test_a_chain_is_all_that_an_agent_comes_from(file):
+    assert numbers.chain(file, "smoke") == [("agents", "smoke"), ("models", "smoke")]
+    found = numbers.chain(file, "car_racing")
+    assert {"car_racing", "car_racing-1", "car_racing-2", "car_racing-3"} == {n for s, n in found if s == "agents"}
+    assert {"car_racing", "car_racing-1"} == {n for s, n in found if s == "models"}
+    assert len(found) == 6

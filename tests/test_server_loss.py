@@ -136,5 +136,5 @@ def test_prefect_killed_during_a_stage_is_one_sentence_and_no_stage_is_lost(tmp_
     code, output = project.run("dvc", "status", "evaluate@tiny")
     assert code == 0 and "up to date" in output  # the stages after it went on
     for stage in STAGES:
-        assert json.loads((project.folder / f"runs/tiny/{stage}/out.json").read_text()) == [stage, "tiny", 1]
+        assert json.loads((project.folder / f"runs/tiny/{stage}/out.json").read_text()) == [stage, "tiny", 1, 1]
     assert not project.processes()

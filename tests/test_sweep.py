@@ -105,7 +105,7 @@ RUN = """
 import sys
 from flows import claim, sweep
 claim.watch_over()
-sys.exit(sweep._run(["timeit", "-n1", "-r1", "print('sleeps', flush=True); __import__('time').sleep(60)"]))
+sys.exit(sweep.run(["timeit", "-n1", "-r1", "print('sleeps', flush=True); __import__('time').sleep(60)"]))
 """
 
 

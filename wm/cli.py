@@ -31,7 +31,7 @@ them all in order. NAME is an entry of `models` (collect to train_mdn) or `agent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; 0 is success, 1 damaged data, 2 a mistake that one sentence explains, 128 + n a signal n."""
+    """Runs a command; 0 is success, 128 + n a signal n, else the `code` of a UserError, whose sentence is printed."""
     surroundings.prepare("DASK_", "MLFLOW_")
     args = _parser().parse_args(argv)
     failures.hear_signals()

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from wm.core.errors import DamagedData, UserError
+from wm.core.errors import UserError
 
 DATABASES = ("sqlite3", "sqlalchemy", "alembic", "_sqlite3")
 _NO_SPACE = "free some space"
@@ -48,7 +48,7 @@ _REFUSED = (errno.EACCES, errno.EPERM)
 
 
 def tell(error: BaseException, goes_on: str = "") -> int:
-    """Prints an error's sentence on stderr; returns the exit code: 1 for damaged data, 2 for the rest.
+    """Prints an error's sentence on stderr; returns the exit code: a UserError's own, 2 for the rest.
 
     Args:
         goes_on: what becomes of the work that was done, to end the sentence with.
@@ -61,7 +61,7 @@ def tell(error: BaseException, goes_on: str = "") -> int:
         return 1
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, DamagedData) else 2
+        return error.code
     if (text := sentence(error)) is None:
         raise error
     print(f"error: {text}{goes_on}", file=sys.stderr)

@@ -19,6 +19,7 @@ from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace
 from wm.play import cluster
 from wm.records import tracking
+from wm.search.budget import OutOfTime
 from wm.stages import STAGES
 
 RUNS = Path("runs")
@@ -104,7 +105,11 @@ def run_stage(stage: str, name: str) -> None:
         whole = files.checksum(before)
         if (summary := workspace.finished(whole)) is None:
             more = {"metrics": workspace.metrics} if stage == "evaluate" else {}
-            summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
+            try:
+                summary = function(todo.config, **todo.arguments, **todo.inputs, **more, workspace=workspace)
+            except OutOfTime as ended:
+                ended.write(workspace.folder)
+                raise
         try:
             _check_unchanged(todo, before)
             workspace.publish(todo.output, summary, METRICS / f"{name}.json" if stage == "evaluate" else None)

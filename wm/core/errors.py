@@ -2,8 +2,12 @@
 
 
 class UserError(Exception):
-    """One sentence that names the thing, the value and what to do; the command line prints it and exits with 2."""
+    """One sentence that names the thing, the value and what to do; the command line prints it and exits with `code`."""
+
+    code = 2
 
 
 class DamagedData(UserError):
-    """A file on disk is not what its checksum says; named before any work starts. Exit code 1."""
+    """A file on disk is not what its checksum says; named before any work starts."""
+
+    code = 1

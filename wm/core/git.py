@@ -128,10 +128,20 @@ def commit(root: Path, message: str, paths: list[str]) -> str:
     """
     write(root, "add", "--force", "--", *paths)
     if read(root, "diff", "--cached", "--name-only", "--", *paths).strip():
-        author = ["-c", "user.name=world-models", "-c", "user.email=world-models@localhost"]
-        nobody = not read(root, "config", "--get", "--default", "", "user.email").strip()
-        write(root, *(author if nobody else ()), "commit", "--quiet", "--message", message, "--", *paths)
+        write(root, *author(root), "commit", "--quiet", "--message", message, "--", *paths)
     return read(root, "rev-parse", "HEAD").strip()
+
+
+def author(root: Path) -> tuple[str, ...]:
+    """Options that name an author for commits on a machine whose git has none."""
+    if read(root, "config", "--get", "--default", "", "user.email").strip():
+        return ()
+    return ("-c", "user.name=world-models", "-c", "user.email=world-models@localhost")
+
+
+def branch(root: Path) -> str:
+    """The branch that is checked out in a folder; empty if none is."""
+    return read(root, "branch", "--show-current").strip()
 
 
 def _object(root: Path, name: str, how: str) -> bytes:

@@ -1,37 +1,41 @@
-"""A limit on time: a search that has one ends at a look at the selection episodes, and says where."""
+"""A limit on time: a search that has one ends at a look at the selection episodes, and leaves a value that says so."""
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
+from wm.core import files
 from wm.core.errors import UserError
 
 VARIABLE = "WM_DEADLINE"
 """Environment variable with the time, in seconds since 1970, by which `evolve` has to end."""
+ENDED = "ended.json"
+"""In the scratch folder of a search that ran out of time: {"generation", "planned", "score"}."""
 UNITS = {"h": 3600, "m": 60, "min": 60, "s": 1}
-_ENDED = re.compile(r"the time is over after generation (\d+) of \d+")
 
 
 class OutOfTime(UserError):
-    """The next look would come too late; a checkpoint has all until here."""
+    """The next look would come too late; a checkpoint has all until here. Exit code 3."""
+
+    code = 3
 
     def __init__(self, done: int, planned: int, score: float):
         super().__init__(
             f"the time is over after generation {done} of {planned}, with a selection score of {score:.1f}: set "
             f"`generations` of evolve to {done}, and the same command keeps the best so far, or go on without a budget"
         )
+        self.done, self.planned, self.score = done, planned, score
+
+    def write(self, folder: Path) -> None:
+        """Leaves what it says in a search's scratch folder."""
+        files.write_json(folder / ENDED, {"generation": self.done, "planned": self.planned, "score": self.score})
 
 
 def deadline() -> float:
     """When a search has to end, in seconds since 1970; infinity where nobody said."""
     return float(os.environ.get(VARIABLE) or "inf")
-
-
-def ended(log: str) -> int | None:
-    """The generation after which a search ran out of time, from what it printed; None if it did not."""
-    found = _ENDED.search(log)
-    return int(found[1]) if found else None
 
 
 def seconds(text: str) -> float:

@@ -1,0 +1,68 @@
+"""params.yaml as plain data: what it says, what an agent builds on, and how a branch of its own keeps it.
+
+A branch holds whole numbers, written plainly: merge keys are resolved, and comments stay in the file of a person.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from wm.core import files
+from wm.core.errors import UserError
+
+FILE = Path("params.yaml")
+ZERO = "zero"
+
+
+def read() -> dict[str, Any]:
+    """The current folder's numbers.
+
+    Raises:
+        UserError: the file is not here, or not YAML.
+    """
+    try:
+        return parse(FILE.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no {FILE} here: run this in the repository's top folder") from None
+    except YAMLError as error:
+        raise UserError(f"{FILE} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Whole numbers: merge keys are resolved."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def write(numbers: dict[str, Any], about: str) -> None:
+    """Makes these the current folder's numbers; an entry is a line where it fits.
+
+    Args:
+        about: what they are, for the first line.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 120
+    stream = io.StringIO()
+    yaml.dump(numbers, stream)
+    files.write_bytes(FILE, f"# {about}\n{stream.getvalue()}".encode())
+
+
+def chain(numbers: dict[str, Any], agent: str) -> list[tuple[str, str]]:
+    """The entries that an agent comes from, its own the first: [("agents", "smoke"), ("models", "smoke")]."""
+    keys = {"agents": {"model": "models", "after": "agents"}, "models": {"after": "models", "actor": "agents"}}
+    found = [("agents", agent)]
+    for section, name in found:  # grows
+        entry = numbers[section][name]
+        behind = [(other, entry[key]) for key, other in keys[section].items() if entry.get(key, ZERO) != ZERO]
+        found += [one for one in dict.fromkeys(behind) if one not in found]
+    return found
+
+
+def search(numbers: dict[str, Any], agent: str) -> dict[str, Any]:
+    """The numbers of an agent's search, to be read or changed."""
+    return numbers["experiments"][numbers["agents"][agent]["experiment"]]["evolve"]

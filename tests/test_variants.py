@@ -1,0 +1,205 @@
+"""A seed, a budget, a machine: a run on a branch of its own, whose commit brings its hashes back anywhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows import numbers, seeds
+from flows.variants import Variant
+from tests.flow_project import STAGES, Project, finish
+from tests.test_flow import read_until, verdicts
+from wm.core.errors import UserError
+
+PARAMS = numbers.parse((Path(__file__).parent.parent / "params.yaml").read_text())
+
+
+@pytest.fixture
+def project(tmp_path, server):
+    return Project(tmp_path / "project", PREFECT_API_URL=server)
+
+
+def params_of(project: Project, branch: str) -> dict:
+    return YAML(typ="safe").load(project.git("show", f"{branch}:params.yaml"))
+
+
+def last(output: str) -> str:
+    return output.splitlines()[-1]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_a_seed_replaces_those_of_all_that_the_agent_comes_from_and_no_other():
+    before = copy.deepcopy(PARAMS)
+    found = Variant(seed=7).of(PARAMS, "car_racing")
+    mine = set(numbers.chain(PARAMS, "car_racing"))
+    for section in ("models", "agents"):
+        for name, entry in found[section].items():
+            assert entry["seed"] == (7 if (section, name) in mine else PARAMS[section][name]["seed"])
+    assert before == PARAMS and found["experiments"] == PARAMS["experiments"]
+
+
+def test_a_machine_changes_the_experiments_in_use_and_no_other():
+    params = {**PARAMS, "machines": {"m": {"encode": {"batch": 5}, "evolve": {"slots": 3}}}}
+    found = Variant(machine="m").of(params, "car_racing")
+    used = {PARAMS[section][name]["experiment"] for section, name in numbers.chain(PARAMS, "car_racing")}
+    for name, stages in found["experiments"].items():
+        wanted = copy.deepcopy(PARAMS["experiments"][name])
+        for stage, numbers_ in params["machines"]["m"].items():
+            if name in used and stage in wanted:
+                wanted[stage].update(numbers_)
+        assert stages == wanted
+    with pytest.raises(UserError, match=r"there is no machine 'cray' in `machines` of params\.yaml: expected one of m"):
+        Variant(machine="cray").of(params, "smoke")
+
+
+def test_a_budget_shortens_no_search_that_the_agent_builds_on():
+    params = copy.deepcopy(PARAMS)
+    params["agents"]["second"] = params["agents"]["smoke"] | {"after": "smoke"}
+    found = Variant(budget="1h").of(params, "second")
+    numbers.search(found, "second")["generations"] = 1
+    assert numbers.search(found, "smoke") == numbers.search(params, "smoke")
+    assert found["agents"]["second"]["experiment"].endswith("smoke")  # whose runs MLflow keeps apart
+    assert Variant(budget="1h").of(params, "smoke") == params
+
+
+def test_names():
+    assert not Variant() and Variant(seed=0)
+    assert Variant(seed=1, budget="1h 30m", machine="gpu16").branch("smoke") == "run/smoke-seed1-gpu16-1h30m"
+    assert seeds.parse("0, 2,1") == [0, 2, 1]
+    for text in ("", "1,1", "01,1", "a", "-1", "1,"):
+        with pytest.raises(UserError, match="expected numbers that differ"):
+            seeds.parse(text)
+
+
+def test_the_interval_is_students():
+    low, high = seeds.t_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-6)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_seed_is_a_branch_whose_commit_brings_its_hashes_back(project, tmp_path):
+    before = project.git("rev-parse", "HEAD"), (project.folder / "params.yaml").read_text()
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0 and last(output) == "run/tiny-seed4:tiny: score.mean 4.5", output
+    assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
+    assert "gate: skipped: a run on a branch of its own, which nobody asked to make champion (--gate)" in output
+    assert (project.git("rev-parse", "HEAD"), (project.folder / "params.yaml").read_text()) == before
+    assert not (project.folder / "dvc.lock").exists() and not (project.folder / "runs/tiny").exists()
+    assert project.git("status", "--porcelain") == ""
+    params = params_of(project, "run/tiny-seed4")
+    assert params["models"]["tiny"]["seed"] == params["agents"]["tiny"]["seed"] == 4
+    message = project.git("log", "-1", "--format=%B", "run/tiny-seed4")
+    assert message.strip() == "tiny with seed4: score.mean 4.5\n\n`dvc repro evaluate@tiny` brings it back."
+
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
+    assert project.git("log", "-1", "--format=%B", "run/tiny-seed4") == message
+
+    other = project.clone(tmp_path / "other")  # which has no cache and no remote
+    other.git("checkout", "-q", "origin/run/tiny-seed4")
+    code, output = other.run("dvc", "repro", "evaluate@tiny")
+    assert code == 0 and output.count("Running stage") == 6, output
+    assert other.git("status", "--porcelain") == "", "the hashes are others"
+
+
+def test_what_a_variant_shares_is_cached_and_takes_no_room(project):
+    assert project.pipeline()[0] == 0
+    code, output = project.run("flows.pipeline", "tiny", "--machine", "big")
+    assert code == 0 and last(output) == "run/tiny-big:tiny: score.mean 1.5", output
+    assert verdicts(output) == {"collect": "Cached"} | dict.fromkeys(STAGES[1:], "Completed")
+    assert params_of(project, "run/tiny-big")["experiments"]["tiny"]["train_vae"] == {"seconds": 0, "number": 7}
+    folder = project.folder / ".wm/run/tiny-big/runs/tiny"
+    assert all((folder / stage / "out.json").stat().st_nlink == 2 for stage in STAGES)
+    assert json.loads((project.folder / "runs/tiny/train_vae/out.json").read_text()) == ["train_vae", "tiny", 1, 1]
+
+
+def test_a_search_that_is_out_of_time_is_evaluated_and_its_branch_says_how_long_it_was(project):
+    before = (project.folder / "params.yaml").read_text()
+    code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
+    assert code == 0 and last(output) == "run/tiny-1h:tiny: score.mean 1.5", output
+    assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
+    assert "the time is over after generation 2 of 5" in output and "this run's params.yaml says that now" in output
+    assert (project.folder / "params.yaml").read_text() == before and project.git("status", "--porcelain") == ""
+    assert numbers.search(params_of(project, "run/tiny-1h"), "tiny")["generations"] == 2
+    code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
+
+    project.set("evolve", number=2)  # the same budget for another search: all generations again
+    code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
+    assert code == 0 and "the time is over after generation 2 of 5" in output
+    assert verdicts(output) == dict.fromkeys(STAGES[:4], "Cached") | dict.fromkeys(STAGES[4:], "Completed")
+
+
+def test_a_killed_variant_goes_on_where_it_was(project):
+    project.set("train_vae", seconds=300)
+    run = project.start("flows.pipeline", "tiny", "--seed", "4")
+    read_until(run, "Task run 'train_vae@tiny' - working")
+    run.kill()
+    finish(run)
+    (project.folder / ".wm/run/tiny-seed4/.wm/hurry").touch()
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0 and verdicts(output) == {"collect": "Cached"} | dict.fromkeys(STAGES[1:], "Completed"), output
+
+    shutil.rmtree(project.folder / ".wm/run")  # the branch has all that the worktree had
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached"), output
+
+
+def test_new_code_is_committed_first_and_then_followed(project):
+    assert project.run("flows.pipeline", "tiny", "--seed", "4")[0] == 0
+    first = project.git("rev-parse", "run/tiny-seed4").strip()
+    program = project.folder / "wm/__main__.py"
+    program.write_text(program.read_text() + "# changed\n")
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 2 and "error: wm/__main__.py is not as in the last commit" in last(output)
+    project.git("commit", "-qam", "changed")
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Completed"), output
+    assert project.git("show", "run/tiny-seed4:wm/__main__.py").endswith("# changed\n")
+    assert project.git("merge-base", first, "run/tiny-seed4").strip() == first  # nothing is lost
+
+
+def test_seeds_are_runs_one_after_another_and_a_table(project):
+    code, output = project.run("flows.pipeline", "tiny", "--seeds", "1,2,3")
+    assert code == 0, output
+    low, high = seeds.t_interval([1.5, 2.5, 3.5])
+    assert last(output) == f"mean over 3 seeds: 2.5, 95% t interval {low:.1f} to {high:.1f}"
+    assert re.findall(r"^ +(\d)  run/tiny-seed\1:tiny +(\S+)", output, re.MULTILINE) == [
+        ("1", "1.5"),
+        ("2", "2.5"),
+        ("3", "3.5"),
+    ]
+
+
+def test_the_gate_hears_of_a_variant_only_if_asked(project):
+    project.env |= {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0 and "nobody asked" in output
+    project.set("evolve", number=3)
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4", "--gate")
+    assert code == 0 and "gate: promoted: it is better" in output, output
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--seed", "-1"], "error: the seed is -1: expected 0 or more"),
+        (["--machine", "cray"], "error: there is no machine 'cray' in `machines` of params.yaml: expected one of big"),
+        (["--seeds", "1,a"], "error: the seeds are '1,a': expected numbers that differ, such as 0,1,2"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path, options, sentence):
+    project = Project(tmp_path / "project")
+    code, output = project.run("flows.pipeline", "tiny", *options)
+    assert code == 2 and output == f"{sentence}\n"
+    assert not (project.folder / ".wm").exists() and "run/" not in project.git("branch", "--list")
