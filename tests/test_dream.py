@@ -9,9 +9,9 @@ import torch
 from wm.core import weights
 from wm.core.errors import DamagedData
 from wm.dream import engine
-from wm.dream.engine import Dream, DreamNoise, draw
-from wm.dream.step import Room
-from wm.models.controller import Layout
+from wm.dream.engine import Dream, DreamNoise, DreamRules, draw
+from wm.dream.step import DreamBatch
+from wm.models.controller import ControllerSpec, Layout
 from wm.models.mdnrnn import MDNRNN, MDNConfig
 
 Z, H, STEPS = 6, 20, 40
@@ -43,7 +43,9 @@ def make(
     reward: str = "head",
     done_bias: float = -0.8,
     mixtures: int = 5,
-    **options,
+    tau: float = 1.1,
+    max_steps: int = STEPS,
+    threads: int = 1,
 ) -> tuple[Dream, MDNRNN]:
     torch.manual_seed(seed)
     mdnrnn = MDNRNN(MDNConfig(hidden=H, mixtures=mixtures, reward_head=reward == "head"), Z, actions, restart)
@@ -53,26 +55,26 @@ def make(
     mdnrnn.eval().requires_grad_(False)
     layout = Layout(inputs=sum(INPUTS[name] for name in inputs), actions=actions, bias=bias, hidden=hidden)
     starts = torch.randn(9, Z), torch.randn(9, Z) - 2
-    options = {"tau": 1.1, "max_steps": STEPS, **options}
-    return Dream(mdnrnn, starts, Squashing(), layout, inputs, reward=reward, **options), mdnrnn
+    rules = DreamRules(tau, max_steps, reward)
+    return Dream(mdnrnn, starts, Squashing(), ControllerSpec(inputs, layout), rules, threads=threads), mdnrnn
 
 
 def candidates(dream: Dream, count: int, scale: float = 0.5) -> np.ndarray:
-    return np.random.default_rng(3).normal(0, scale, (count, dream.layout.size)).astype(np.float32)
+    return np.random.default_rng(3).normal(0, scale, (count, dream.spec.layout.size)).astype(np.float32)
 
 
 def plain(dream: Dream, mdnrnn: MDNRNN, params: np.ndarray, seed: int) -> tuple[float, int]:
     """One episode of one candidate, line by line as the paper's pseudo-code."""
     noise = DreamNoise(seed, Z)
     z, (h, c), score = noise.start(dream.mu, dream.logvar)[None], mdnrnn.initial_state(1), 0.0
-    for step in range(dream.max_steps):
+    for step in range(dream.rules.max_steps):
         states = {"z": z, "h": h, "c": c}
-        features = torch.cat([states[name] for name in dream.inputs], dim=1).numpy()
-        act = torch.from_numpy(dream.world.squash(dream.layout.apply(params[None], features)))
+        features = torch.cat([states[name] for name in dream.spec.inputs], dim=1).numpy()
+        act = torch.from_numpy(dream.world.squash(dream.spec.layout.apply(params[None], features)))
         h, c = mdnrnn.step(z, act, (h, c), torch.tensor([float(step == 0)]))
         mixture, reward, done = mdnrnn.heads(h)
         uniform, eps = torch.from_numpy(noise.block(step // engine.NOISE_STEPS)[step % engine.NOISE_STEPS])
-        z = draw(mixture, dream.tau, uniform[None], eps[None])
+        z = draw(mixture, dream.rules.tau, uniform[None], eps[None])
         score += 1.0 if dream.reward == "survival" else float(reward)
         if done > 0:
             break
@@ -148,8 +150,8 @@ def test_noise_is_a_function_of_seed_and_step():
 
 def steps_of(dream: Dream, monkeypatch, params, seeds) -> tuple[list[int], np.ndarray]:
     """Widths of the batches that were stepped, one an executed step, and the lengths."""
-    widths, step = [], Room.step
-    monkeypatch.setattr(Room, "step", lambda room: (widths.append(room.width), step(room))[1])
+    widths, step = [], DreamBatch.step
+    monkeypatch.setattr(DreamBatch, "step", lambda batch: (widths.append(batch.width), step(batch))[1])
     return widths, dream.scores(params, seeds)[1]
 
 
@@ -174,15 +176,8 @@ def test_the_step_that_ends_counts():
 
 def test_without_a_done_head_only_the_limit_ends():
     mdnrnn = MDNRNN(MDNConfig(hidden=H, reward_head=False, done_head=False), Z, 2, False)
-    dream = Dream(
-        mdnrnn,
-        (torch.zeros(1, Z),) * 2,
-        Squashing(),
-        Layout(inputs=Z + H, actions=2),
-        ("z", "h"),
-        tau=1.0,
-        max_steps=20,
-    )
+    spec, rules = ControllerSpec(("z", "h"), Layout(inputs=Z + H, actions=2)), DreamRules(tau=1.0, max_steps=20)
+    dream = Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), spec, rules)
     assert (dream.scores(candidates(dream, 2), [1])[1] == 20).all()
 
 
@@ -206,17 +201,17 @@ def test_next_z_has_the_moments_of_the_mixture_at_tau(tau):
     mdnrnn.mixture.weight.zero_()  # the mixture is its bias, whatever z was
     torch.nn.init.normal_(mdnrnn.mixture.bias, 0, 0.7)
     starts = dream.mu, dream.logvar
-    dream = Dream(mdnrnn, starts, Squashing(), dream.layout, dream.inputs, tau=tau, max_steps=1)
+    dream = Dream(mdnrnn, starts, Squashing(), dream.spec, DreamRules(tau, max_steps=1))
     rows = 4096
-    room = Room(dream, rows, rows)
-    room.begin(np.tile(candidates(dream, 1), (rows, 1)), np.arange(rows), torch.zeros(rows, Z))
-    room.bring(np.stack([DreamNoise(seed, Z).block(0) for seed in range(rows)], axis=-1))
-    room.step()
+    batch = DreamBatch(dream.weights, dream.spec, dream.world.squash, rows, rows)
+    batch.begin(np.tile(candidates(dream, 1), (rows, 1)), np.arange(rows), torch.zeros(rows, Z))
+    batch.load_noise(np.stack([DreamNoise(seed, Z).block(0) for seed in range(rows)], axis=-1))
+    batch.step()
     logit, mu, log_sigma = mdnrnn.mixture.bias.double().view(3, 5, Z)
     weight = torch.softmax(logit / tau, 0)
     mean = (weight * mu).sum(0)
     variance = (weight * (tau * (2 * log_sigma).exp() + mu.square())).sum(0) - mean.square()
-    z = room.z.double()
+    z = batch.z.double()
     assert ((z.mean(1) - mean).abs() < 5 * (variance / rows).sqrt()).all()
     assert ((z.var(1) / variance - 1).abs() < 0.25).all()
 
@@ -240,10 +235,12 @@ def test_a_cold_dream_is_calmer():
     ],
 )
 def test_impossible_arguments_are_named(options, words):
-    options = {"inputs": ("z", "h"), "tau": 1.0, "max_steps": 5, **options}
+    threads, inputs = options.pop("threads", 1), options.pop("inputs", ("z", "h"))
+    spec = ControllerSpec(inputs, Layout(inputs=Z + H, actions=2))
+    rules = DreamRules(**{"tau": 1.0, "max_steps": 5, **options})
     mdnrnn = MDNRNN(MDNConfig(hidden=H), Z, 2, False)
     with pytest.raises(ValueError, match=words):
-        Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), Layout(inputs=Z + H, actions=2), **options)
+        Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), spec, rules, threads=threads)
 
 
 def test_controllers_of_another_size_are_refused():
@@ -268,15 +265,9 @@ def test_a_row_has_the_same_bits_in_every_width(hidden, monkeypatch):
     """At the sizes of the paper, where matrix products take other paths than at the size of these tests."""
     torch.manual_seed(0)
     mdnrnn = MDNRNN(MDNConfig(hidden=hidden), 32, 3, False)
-    dream = Dream(
-        mdnrnn,
-        (torch.randn(4, 32), torch.zeros(4, 32)),
-        Squashing(),
-        Layout(inputs=32 + hidden, actions=3),
-        ("z", "h"),
-        tau=1.0,
-        max_steps=6,
-    )
+    starts = torch.randn(4, 32), torch.zeros(4, 32)
+    spec = ControllerSpec(("z", "h"), Layout(inputs=32 + hidden, actions=3))
+    dream = Dream(mdnrnn, starts, Squashing(), spec, DreamRules(tau=1.0, max_steps=6))
     params = candidates(dream, 16)
     scores = []
     for chunk in (256, 96, 32):
@@ -288,18 +279,9 @@ def test_a_row_has_the_same_bits_in_every_width(hidden, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_captured_step_agrees_with_the_plain_one():
     dream, mdnrnn = make()
+    starts, rules = (dream.mu, dream.logvar), DreamRules(tau=1.1, max_steps=STEPS)
     dreams = [
-        Dream(
-            mdnrnn.to(device),
-            (dream.mu, dream.logvar),
-            OnTensors(),
-            dream.layout,
-            dream.inputs,
-            tau=1.1,
-            max_steps=STEPS,
-            device=device,
-        )
-        for device in ("cpu", "cuda")
+        Dream(mdnrnn.to(device), starts, OnTensors(), dream.spec, rules, device=device) for device in ("cpu", "cuda")
     ]
     params = candidates(dream, 40)
     (expected, lengths), (scores, captured) = (one.scores(params, range(16)) for one in dreams)

@@ -50,20 +50,21 @@ def test_a_map_that_is_linear_in_what_c_sees_is_found(tmp_path, memory):
     rng = np.random.default_rng(1)
     weights, bias = rng.standard_normal((A, Z + H)), rng.standard_normal(A)
     write(tmp_path, memory, weights, bias)
-    layout = agents.layout(tiny_world.Tiny(), memory, ("z", "h"))
-    found = imitate(tmp_path, "me", memory, ("z", "h"), layout)
+    spec = agents.controller_spec(tiny_world.Tiny(), memory, ("z", "h"))
+    found = imitate(tmp_path, "me", memory, spec)
     mu, act = rng.standard_normal((30, Z)), rng.uniform(-1, 1, (30, A)).astype(np.float32)
     seen = features(memory, mu, act).astype(np.float32)
     expected = seen @ weights.T + bias
-    outputs = layout.apply(np.repeat(found[None], 30, 0), seen)
+    outputs = spec.layout.apply(np.repeat(found[None], 30, 0), seen)
     assert found.dtype == np.float32
     assert np.abs(outputs - expected).mean() < 0.02 * np.abs(expected - expected.mean(0)).mean()
 
 
 def test_who_drove_in_no_episode_cannot_be_imitated_nor_can_a_hidden_layer_imitate(tmp_path, memory):
     write(tmp_path, memory, np.ones((A, Z + H)), np.ones(A))
-    assert imitate(tmp_path, "nobody", memory, ("z", "h"), agents.layout(tiny_world.Tiny(), memory, ("z", "h"))) is None
-    assert imitate(tmp_path, "me", memory, ("z",), agents.layout(tiny_world.Tiny(), memory, ("z",), 3)) is None
+    linear, deep = (agents.controller_spec(tiny_world.Tiny(), memory, ("z",), hidden) for hidden in (0, 3))
+    assert imitate(tmp_path, "nobody", memory, linear) is None
+    assert imitate(tmp_path, "me", memory, deep) is None
 
 
 def test_the_average_is_over_what_c_would_read_in_the_newest_episodes(tmp_path, memory, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -27,16 +26,16 @@ from wm.cli import main
 from wm.core import files, seeds, weights
 from wm.core.episodes import EpisodeSet
 from wm.core.journal import read
-from wm.models.controller import Layout, load_controller
+from wm.models.controller import load_controller
 from wm.models.mdnrnn import load_mdnrnn, save_mdnrnn
-from wm.play.agent import AgentFiles
-from wm.play.agent import layout as layout_of
+from wm.play.agent import AgentFiles, controller_spec
+from wm.search import loop
 from wm.search.cmaes import CMAES
-from wm.search.contenders import Contender, Contenders
+from wm.search.contenders import Contenders
 from wm.search.fitness import Scorer
 from wm.search.imitation import average, newest
-from wm.stages import evolve
-from wm.stages.evolve import EvolveConfig
+from wm.search.start import inherited
+from wm.stages.evolve import BLAS_THREADS
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(tiny_world.__file__)
@@ -228,15 +227,15 @@ def test_a_search_that_is_out_of_time_has_the_bits_of_a_shorter_one(copy, capsys
 
 
 @pytest.mark.parametrize("spare, last", [(-0.5, 2), (0, 4), (10.5, 4), (11, None)])
-def test_a_search_that_goes_on_just_before_a_look_expects_the_next_when_it_comes(
+def test_a_search_that_goes_on_just_before_a_rescoring_expects_the_next_when_it_comes(
     copy, capsys, monkeypatch, spare, last
 ):
-    """By this clock a generation takes 1 s, and a look, two controllers with two episodes each, 10 s.
+    """By this clock a generation takes 1 s, and a rescoring, two controllers with two episodes each, 10 s.
 
-    What is to come after the second generation is two and a look, after the fourth one and a look.
+    What is to come after the second generation is two and a rescoring, after the fourth one and a rescoring.
     """
     now, interrupted = [0.0], []
-    played, looked = Scorer.fitness, Scorer.looks
+    played, rescored = Scorer.fitness, Scorer.rescore
 
     def fitness(self, *words):
         now[0] += 1
@@ -245,13 +244,13 @@ def test_a_search_that_goes_on_just_before_a_look_expects_the_next_when_it_comes
             raise KeyboardInterrupt
         return played(self, *words)
 
-    def looks(self, *words):
+    def rescore(self, *words):
         now[0] += 10
-        return looked(self, *words)
+        return rescored(self, *words)
 
     monkeypatch.setattr(Scorer, "fitness", fitness)
-    monkeypatch.setattr(Scorer, "looks", looks)
-    monkeypatch.setattr(evolve, "time", SimpleNamespace(time=lambda: now[0], perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Scorer, "rescore", rescore)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(time=lambda: now[0], perf_counter=lambda: now[0]))
     shutil.rmtree(copy / ".wm", ignore_errors=True)
     assert main(["evolve", "tiny"]) == 130
     now[0] = 0.0
@@ -441,7 +440,7 @@ def test_an_untrained_memory_is_one_number_away(copy):
     assert vae[0] == vae[1]
 
 
-def test_a_dream_is_looked_at_beside_the_world_and_may_choose_alone(copy, capsys):
+def test_controllers_of_a_dream_are_rescored_in_the_world_too_and_the_dream_may_choose_alone(copy, capsys):
     change(("evolve: {", "evolve: {dream: true, select: dream, "), ("final_episodes: 3", "final_episodes: 0"))
     assert main(["evolve", "tiny"]) == 0
     lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
@@ -454,43 +453,6 @@ def test_a_dream_is_looked_at_beside_the_world_and_may_choose_alone(copy, capsys
     assert np.isfinite(summary["virtual_score"]) and summary["virtual_std"] >= 0
 
 
-def test_a_controller_that_exploits_the_dream_is_an_alarm(capsys):
-    """The dream's score rises while the world's falls, each by more than a look's standard error."""
-
-    class Looks:
-        selection, config = (1, 2), SimpleNamespace(dream_decides=True)
-
-        def __init__(self, world, dream):
-            self.found = {"world": np.array([world, world]), "dream": np.array([dream, dream])}
-
-        def looks(self, params):
-            return self.found
-
-        def chosen(self, looks):
-            return looks["dream"]
-
-    def look(world, dream, before):
-        contenders = Contenders([Contender(np.zeros(3), -np.inf, 0, "start")])
-        return evolve._rescore(Looks(world, dream), np.zeros((2, 3)), 1, contenders, before)
-
-    first = look([100.0, 120.0], [100.0, 110.0], {}) | {"step": 1}
-    assert first["gap_alarm"] == 0 and first["dream_reality_gap"] == -5
-    assert look([90.0, 70.0], [90.0, 100.0], first)["gap_alarm"] == 0, "both fell"
-    assert look([100.0, 115.0], [200.0, 210.0], first)["gap_alarm"] == 0, "the world's fell within its error"
-    assert look([50.0, 60.0], [200.0, 210.0], first)["gap_alarm"] == 1
-    assert "alarm: since generation 1 " in capsys.readouterr().out
-
-
-def test_an_alarm_compares_with_the_look_at_which_the_world_went_best(tmp_path):
-    """A slow fall, each step of it within the error, would never be one otherwise."""
-    lines = [{"step": 2, "rescored": 5.0}, {"step": 4, "rescored": 9.0}, {"step": 6, "rescored": 7.0}]
-    lines = [{"step": 0, "rescored": None}, {"step": 1}, *lines]
-    path = tmp_path / "metrics.jsonl"
-    assert evolve._best_look(SimpleNamespace(journal=SimpleNamespace(path=path))) == {}
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert evolve._best_look(SimpleNamespace(journal=SimpleNamespace(path=path)))["step"] == 4
-
-
 def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):
     scores = files.read_json(line / "runs/tiny/evaluate/scores.json")
     assert scores["seeds"] == seeds.episodes(999, seeds.Purpose.TEST, count=3), "they depend on the experiment's seed"
@@ -499,20 +461,6 @@ def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):
     assert scores["min"] <= scores["ci95_low"] <= scores["mean"] <= scores["ci95_high"] <= scores["max"]
     metrics = files.read_json(line / "metrics/tiny.json")["score"]
     assert metrics["mean"] == round(scores["mean"], 4) and metrics["episodes"] == 3
-
-
-def test_no_purpose_shares_an_episode_with_another():
-    drawn = [
-        set(seeds.episodes(seed, purpose, *key, count=500))
-        for purpose in seeds.Purpose
-        for seed in (0, 1)
-        for key in ((), (1,))
-    ]
-    for purpose in range(len(seeds.Purpose)):
-        mine = set().union(*drawn[4 * purpose : 4 * purpose + 4])
-        others = set().union(*(part for index, part in enumerate(drawn) if index // 4 != purpose))
-        assert not mine & others
-    assert all(len(part) == 500 and max(part) < 2**31 for part in drawn)
 
 
 def test_the_kept_controller_is_the_best_of_those_that_selection_episodes_saw_best(line):
@@ -560,22 +508,9 @@ def test_an_episode_that_went_worst_is_played_again(copy, monkeypatch):
     assert len(generations) == 6 and len(set(last.values())) > 3
 
 
-def test_the_final_selection_keeps_the_best_on_its_episodes_and_its_score_there(capsys):
-    field = [Contender(np.full(3, number), 9.0 - number, number, "mean") for number in range(4)]
-
-    class Final:
-        def deciding(self, params, numbers):
-            assert params[:, 0].tolist() == [0, 1, 2, 3] and numbers == [7, 8]
-            return np.array([[1.0, 2.0], [np.nan, 90.0], [5.0, 4.0], [4.0, 4.0]])
-
-    kept = evolve._final(Final(), field, [7, 8])
-    assert (kept.generation, kept.score) == (2, 4.5) and kept.params is field[2].params
-    assert "mean of generation 2 scores 4.5" in capsys.readouterr().out
-
-
 def test_a_final_selection_in_which_nobody_has_a_score_publishes_nothing(copy, monkeypatch, capsys):
-    real = Scorer.deciding
-    monkeypatch.setattr(Scorer, "deciding", lambda *words: np.full_like(real(*words), np.nan))
+    real = Scorer.final
+    monkeypatch.setattr(Scorer, "final", lambda *words: np.full_like(real(*words), np.nan))
     shutil.rmtree(copy / "runs/tiny/evolve")
     assert main(["evolve", "tiny"]) == 2
     assert "no controller has a finite score" in capsys.readouterr().err
@@ -594,15 +529,15 @@ def test_candidates_scatter_about_the_start_where_c_reads_its_average_or_nothing
     scorer, candidates, _ = played[0]
     offset = average(copy / "runs/tiny/encode", load_mdnrnn(copy / "runs/tiny/train_mdn"), ("z", "h"))
     assert np.abs(offset).max() > 0.05
-    moved = scorer.layout.shift(candidates, offset if centre == "true" else np.zeros_like(offset))
+    moved = scorer.world.spec.layout.shift(candidates, offset if centre == "true" else np.zeros_like(offset))
     assert np.allclose(moved, asked[0], atol=1e-5)
 
 
 def test_a_dream_that_decides_alone_plays_the_final_selection_in_the_dream(copy, monkeypatch):
     change(("evolve: {", "evolve: {dream: true, select: dream, "))
     found = []
-    real = Scorer.deciding
-    monkeypatch.setattr(Scorer, "deciding", lambda self, *words: found.append((self, words)) or real(self, *words))
+    real = Scorer.final
+    monkeypatch.setattr(Scorer, "final", lambda self, *words: found.append((self, words)) or real(self, *words))
     assert main(["evolve", "tiny"]) == 0
     scorer, (params, numbers) = found[0]
     best = float(scorer.dream.scores(params, numbers)[0].mean(1).max())
@@ -658,22 +593,6 @@ def test_more_directions_than_the_controller_reads_numbers_publish_nothing(copy,
     assert not (copy / "runs/tiny/evolve").exists()
 
 
-def test_a_controller_that_reads_more_starts_as_the_one_that_read_less():
-    memory = SimpleNamespace(z_size=2, config=SimpleNamespace(hidden=3))
-    rng = np.random.default_rng(0)
-    earlier, layout = Layout(inputs=5, actions=2), Layout(inputs=8, actions=2)
-    params = rng.standard_normal(earlier.size).astype(np.float32)
-    z, h, c = (rng.standard_normal((1, size)).astype(np.float32) for size in (2, 3, 3))
-    found = evolve._for_inputs(params, earlier, ["z", "h"], layout, ("z", "c", "h"), memory)
-    now = layout.apply(found[None], np.concatenate([z, c, h], axis=1))
-    assert np.allclose(now, earlier.apply(params[None], np.concatenate([z, h], axis=1)), atol=1e-6)
-    less = evolve._for_inputs(params, earlier, ["z", "h"], Layout(inputs=2, actions=2), ("z",), memory)
-    assert not less.any(), "without h it would be another controller"
-    deep, deeper = (Layout(inputs=size, actions=2, hidden=4) for size in (5, 8))
-    params = rng.standard_normal(deep.size).astype(np.float32)
-    assert not evolve._for_inputs(params, deep, ["z", "h"], deeper, ("z", "c", "h"), memory).any()
-
-
 @pytest.mark.parametrize(
     "inputs, said, same",
     [
@@ -682,18 +601,17 @@ def test_a_controller_that_reads_more_starts_as_the_one_that_read_less():
     ],
 )
 def test_the_search_goes_on_where_c_reads_more_and_starts_anew_where_it_reads_something_else(
-    copy, monkeypatch, capsys, inputs, said, same
+    copy, capsys, inputs, said, same
 ):
     before, _, about = load_controller(copy / "runs/tiny/evolve")
     assert about["inputs"] == ["z", "h"] and before.any()
     memory = load_mdnrnn(copy / "runs/tiny/evolve")
-    config = EvolveConfig(population=4, generations=1, inputs=inputs.strip("[]").split(", "))
-    wider = layout_of(tiny_world.Tiny(), memory, tuple(config.inputs))
+    wider = controller_spec(tiny_world.Tiny(), memory, inputs.strip("[]").split(", "))
     agent = copy / "runs/tiny/evolve"
-    start, turn = evolve._start(config, agent, agent, copy / "runs/tiny/encode", memory, tuple(config.inputs), wider)
-    assert said in capsys.readouterr().out and turn == about["round"] + 1
-    assert start.size == wider.size
-    assert np.isclose(np.abs(start).sum(), np.abs(before).sum()) if same else not start.any()
+    start = inherited(agent, agent, copy / "runs/tiny/encode", memory, wider)
+    assert said in capsys.readouterr().out and start.round_index == about["round"] + 1
+    assert start.params.size == wider.layout.size
+    assert np.isclose(np.abs(start.params).sum(), np.abs(before).sum()) if same else not start.params.any()
 
 
 def test_the_optimisers_linear_algebra_has_the_same_number_of_threads_anywhere(copy, monkeypatch):
@@ -704,7 +622,7 @@ def test_the_optimisers_linear_algebra_has_the_same_number_of_threads_anywhere(c
     with threadpool_limits(1, "blas"):
         assert blas_threads() == {1}
         assert main(["evolve", "tiny"]) == 0
-    assert seen and all(threads == {evolve.BLAS_THREADS} for threads in seen)
+    assert seen and all(threads == {BLAS_THREADS} for threads in seen)
 
 
 def blas_threads() -> set[int]:

@@ -185,7 +185,16 @@ def sample(mixture: Mixture, tau: float, generator: torch.Generator | None = Non
 class HeadsLoss(torch.autograd.Function):
     """All heads and their losses from the LSTM's h, with the gradients in closed form.
 
-    Masked mean of -log p(z) per dimension, plus the reward's weighted mean squared error, plus the end's cross-entropy.
+    With m = 1 where there is a next frame z' of the same episode, else 0, sums over batch and time, and z' sampled from
+    V's posterior of that frame:
+
+        L = 1/(Z max(1, sum m)) sum m sum_Z -log sum_K pi_k N(z'; mu_k, sigma_k^2)      paper, A.2; Bishop 1994, (23)
+          + w_r/(B T) sum (r^ - r)^2                                                    w_r: config.reward_weight
+          - 1/(B T) sum [w_d d log s(l) + (1 - d) log(1 - s(l))]                        w_d: config.done_weight
+
+    where pi = softmax(logits), r^ is the reward head's output, l the done head's logit, s the logistic function, and
+    d = 1 where the episode ended for good. A head that M lacks has no term.
+
     All is done a slice of (batch, time) pairs that fits the cache at a time, forward and back: the mixtures of a whole
     window, several times as large as all else, never exist. With responsibilities r (Bishop 1994, equations 35 to 37),
     d/dlogit = pi - r, d/dmu = r (mu - z) / sigma^2, d/dlog_sigma = r (1 - ((z - mu) / sigma)^2).
