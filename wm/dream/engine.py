@@ -5,7 +5,7 @@ acts on what it reads, M takes z and the action to the next state, and the next 
 temperature tau.
 
 What a row of the batch goes through is a function of (M, its controller, its episode's seed) alone: the noise
-of a step belongs to the episode's seed, so all candidates of a generation meet the same luck, and a CPU works
+of a step belongs to the episode's seed, so all candidates of a generation have the same noise, and a CPU works
 on chunks whose width is a multiple of `WIDTH`, each on one thread, so that neither threads nor neighbours
 change a bit.
 
@@ -42,7 +42,7 @@ from wm.models.mdnrnn import MDNRNN, Mixture
 from wm.worlds.base import World
 
 CHECK_STEPS = 16
-"""Steps between looks at who is still alive: a look waits for the device."""
+"""Steps between two counts of the living: to count them waits for the device."""
 WIDTH = 32
 """Batches on a CPU are multiples of this, filled up with dead rows: whole vector registers."""
 CHUNK = 256

@@ -1,6 +1,6 @@
 """Which controllers a search may keep, and which training episodes it should come back to.
 
-The best of many noisy looks is a lucky one, so a search remembers the best few and plays them off at its end. Both
+The best of many noisy scores is a lucky one, so a search remembers the best few and plays them off at its end. Both
 memories go through a checkpoint as arrays and JSON. Shapes: K contenders, N parameters, P candidates, E episodes.
 """
 
@@ -21,7 +21,7 @@ class Contender:
 
     Attributes:
         params: [N] float32.
-        score: mean over the selection episodes, or over those of the final selection; -inf before the first look.
+        score: mean over the selection episodes, or over those of the final selection; -inf before the first.
         generation: after which it was found; 0 for what the search started from.
         source: "start", "mean" of the distribution, "best" candidate, or "average" of the means.
     """
