@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from torch import Tensor, nn
 
 from wm.models.mdnrnn import HeadsLoss, MDNConfig, Mixture, sample, split_mixture
-from wm.pictures import figures
+from wm.pictures import style
 
 MIXTURES, HIDDEN, NOISE = 16, 48, 0.1
 
@@ -51,6 +53,46 @@ def fit(x: Tensor, y: Tensor, steps: int, seed: int) -> tuple[Callable[[Tensor],
     return lambda points: split_mixture(mixture(points), MIXTURES, 1), plain
 
 
+def picture(
+    path: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    grid: np.ndarray,
+    plain: np.ndarray,
+    pi: np.ndarray,
+    mu: np.ndarray,
+    samples: tuple[np.ndarray, np.ndarray],
+    title: str = "A sinusoid turned on its side: one x, several y",
+) -> None:
+    """Why M answers with a mixture: a plain regression beside a mixture density network (paper, A.2).
+
+    Args:
+        x, y: [N] data.
+        grid: [G] where the networks were asked.
+        plain: [G] the plain regression's answer.
+        pi, mu: [G, K] the mixture's weights and means.
+        samples: (x, y) drawn from the mixture, [S] each.
+    """
+    with style.styled():
+        figure, axes = style.subplots(3, title, size=(11, 3.9), share=True)
+        for ax in axes[:2]:
+            ax.plot(x, y, ".", color=style.GREY, alpha=0.5, markersize=3.5, markeredgewidth=0, label="data")
+        axes[0].plot(grid, plain, color=style.RED, linewidth=2.4, label="prediction")
+        style.finish(axes[0], "Plain regression: the average", "x", "linear", legend=True)
+        for k in range(mu.shape[1]):
+            colour = style.CYCLE[k % len(style.CYCLE)]
+            faded = [(*to_rgb(colour), float(weight)) for weight in pi[:, k].clip(0, 1)]
+            axes[1].scatter(grid, mu[:, k], c=faded, s=9, linewidths=0)
+        style.finish(axes[1], "Mixture: means, by weight", "x", "linear", legend=False)
+        axes[2].plot(*samples, ".", color=style.GREEN, alpha=0.5, markersize=3.5, markeredgewidth=0)
+        style.finish(axes[2], "Mixture: samples", "x", "linear", legend=False)
+        axes[0].set_ylabel("y")
+        spread = 0.15 * float(np.ptp(y))
+        axes[0].set_ylim(float(y.min()) - spread, float(y.max()) + spread)
+        axes[0].set_xlim(float(grid.min()), float(grid.max()))
+        style.save(figure, path)
+
+
 def main() -> None:
     """Fits both and draws them side by side."""
     parser = argparse.ArgumentParser(description="A mixture density network beside plain regression.")
@@ -64,7 +106,7 @@ def main() -> None:
         at_grid, answer = mixture(grid), plain(grid)
         drawn = sample(mixture(x), 1.0, torch.Generator().manual_seed(2))
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    figures.mdn_regression(
+    picture(
         options.picture,
         x[:, 0].numpy(),
         y[:, 0].numpy(),

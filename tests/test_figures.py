@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wm.pictures import figures, videos
+from examples import mixture_density
+from wm.pictures import figures, mosaics, videos
 
 rng = np.random.default_rng(0)
 FRAMES = rng.integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
@@ -27,14 +28,14 @@ X = rng.normal(size=300)
 GRID = np.linspace(-2, 2, 50)
 
 PICTURES = {
-    "contact_sheet": lambda path: figures.contact_sheet(FRAMES, path, columns=6, title="frames"),
-    "reconstructions": lambda path: figures.reconstructions(FRAMES, FRAMES[::-1], path),
-    "traversal": lambda path: figures.traversal(FRAMES.reshape(4, 5, 64, 64, 3), path, "abcd", range(5)),
-    "strip": lambda path: figures.strip(FRAMES, FRAMES[:15], path, every=3, fps=50),
+    "contact_sheet": lambda path: mosaics.contact_sheet(FRAMES, path, columns=6, title="frames"),
+    "reconstructions": lambda path: mosaics.reconstructions(FRAMES, FRAMES[::-1], path),
+    "traversal": lambda path: mosaics.traversal(FRAMES.reshape(4, 5, 64, 64, 3), path, "abcd", range(5)),
+    "strip": lambda path: mosaics.strip(FRAMES, FRAMES[:15], path, every=3, fps=50),
     "curves": lambda path: figures.curves(LINES, path, {"Loss": ["train/loss", "held_out/loss"]}, logy=["Loss"]),
     "evolution": lambda path: figures.evolution(LINES, path, reference=("solved", 900)),
     "scores": lambda path: figures.scores([3.0, 5.0, 9.0], path, references={"paper": 906}, interval=(3, 9)),
-    "mdn_regression": lambda path: figures.mdn_regression(
+    "mixture": lambda path: mixture_density.picture(
         path, X, X**2, GRID, GRID, np.full((50, 3), 1 / 3), np.stack([GRID] * 3, 1), (X, X)
     ),
 }
@@ -56,7 +57,7 @@ def test_a_picture_has_the_same_bytes_every_time(name, tmp_path):
 
 
 def test_frames_keep_their_pixels(tmp_path):
-    figures.contact_sheet(FRAMES[:1], tmp_path / "one.png")
+    mosaics.contact_sheet(FRAMES[:1], tmp_path / "one.png")
     with Image.open(tmp_path / "one.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     np.testing.assert_array_equal(pixels[14 : 14 + 128 : 2, 14 : 14 + 128 : 2], FRAMES[0])
@@ -76,7 +77,7 @@ def test_series_leaves_out_what_is_not_a_number():
 
 def test_wrong_frames_are_named():
     with pytest.raises(ValueError, match=r"\(2, 64, 64\)"):
-        figures.contact_sheet(np.zeros((2, 64, 64), np.uint8), "x.png")
+        mosaics.contact_sheet(np.zeros((2, 64, 64), np.uint8), "x.png")
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (97, 131, 3), (400, 600, 3)])

@@ -21,7 +21,7 @@ from wm.core.journal import Journal
 from wm.models.controller import save_controller
 from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.models.vae import VAE, VAEConfig, save_vae
-from wm.pictures import figures
+from wm.pictures import mosaics
 from wm.play import agent, rollout
 from wm.records import earlier, lineage, provenance, run_notes, spool, tracking
 
@@ -70,7 +70,7 @@ def work(root, stage="train_vae", steps=3):
         metrics = {"train/loss": 10.0 - step, "held_out/loss": float("nan")}
         journal.log(step, metrics, {"steps_per_second": 90.0})
     files.write_json(output / "summary.json", {"held_out/loss": 4.25})
-    figures.contact_sheet(FRAMES, output / "figures" / "episodes.png")
+    mosaics.contact_sheet(FRAMES, output / "figures" / "episodes.png")
     return output
 
 

@@ -34,10 +34,7 @@ PRESS = {"car_racing": [1.0, 1.0, 0.8]}
 OWN = {"what": "World Models, the page and the agent’s weights", "licence": "© its authors, MIT licence"}
 RUNTIME = {"what": "ONNX Runtime Web", "licence": "© Microsoft Corporation, MIT licence"}
 PICTURES = {
-    "car_racing": {
-        "what": "Pictures of CarRacing",
-        "licence": "Gymnasium, © Farama Foundation and OpenAI, MIT licence",
-    },
+    "car_racing": {"what": "Pictures of CarRacing", "licence": "Gymnasium, © Farama Foundation and OpenAI, MIT licence"},
     "take_cover": {
         "what": "Pictures of Doom’s Take Cover",
         "licence": "Freedoom, © contributors to the Freedoom project, BSD 3-clause licence; the scenario is ViZDoom’s, "

@@ -13,7 +13,7 @@ from wm.core import episodes, seeds, weights
 from wm.core.errors import UserError
 from wm.core.journal import bar
 from wm.core.workspace import Workspace
-from wm.pictures import decoration, figures
+from wm.pictures import decoration, mosaics
 from wm.play import agent as agents
 from wm.play import jobs as playing
 from wm.play.cluster import Cluster, ClusterConfig
@@ -122,7 +122,7 @@ def _report(workspace: Workspace, carried: int) -> dict[str, float]:
         obs = data.read(int(index), ["obs"])["obs"]
         rows.append(obs[np.linspace(0, len(obs) - 1, 8).round().astype(int)])
     with decoration("a sheet of frames"):
-        figures.contact_sheet(
+        mosaics.contact_sheet(
             np.concatenate(rows),
             workspace.out / "figures" / "episodes.png",
             title="Episodes, a row each, from start to end",

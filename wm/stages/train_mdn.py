@@ -21,7 +21,7 @@ from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.models.vae import load_vae
-from wm.pictures import decoration, figures, videos
+from wm.pictures import decoration, figures, mosaics, videos
 from wm.stages.training import TrainConfig, fit
 
 POSTERIOR = ("mu", "logvar")
@@ -225,7 +225,7 @@ def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, worksp
     episode = data.read(longer[0])
     latents = dream_beside_reality(model, episode, WARM_UP, FILM_STEPS, seed)
     real, dream = (eyes.decode(z).numpy() for z in latents)
-    figures.strip(real[:STRIP_STEPS], dream[:STRIP_STEPS], folder / "dream_strip.png", every=4, fps=fps)
+    mosaics.strip(real[:STRIP_STEPS], dream[:STRIP_STEPS], folder / "dream_strip.png", every=4, fps=fps)
     caption = "the world, and M's dream of it"
     videos.video(np.concatenate([real, dream], axis=2), workspace.out / "videos" / "dream.mp4", fps, caption)
 

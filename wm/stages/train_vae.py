@@ -15,7 +15,7 @@ from wm.core.checkpoints import Tensors
 from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
 from wm.models.vae import VAE, VAEConfig, load_vae, save_vae
-from wm.pictures import decoration, figures
+from wm.pictures import decoration, figures, mosaics
 from wm.stages.training import TrainConfig, fit
 
 HELD_OUT_FRAMES = 512
@@ -156,7 +156,7 @@ def _pictures(model: VAE, data: EpisodeSet, workspace: Workspace) -> None:
         figures.curves(lines, folder / "curves.png", panels, title="V")
     frames = held_out_frames(data, 16)
     mu, logvar = model.encode(torch.from_numpy(frames).to(device))
-    figures.reconstructions(frames, model.decode(mu).cpu().numpy(), folder / "reconstructions.png")
+    mosaics.reconstructions(frames, model.decode(mu).cpu().numpy(), folder / "reconstructions.png")
     spread = (mu.square().mean(0) - (logvar.exp()).mean(0)).argsort(descending=True)[:8].tolist()
     values = np.linspace(-2.5, 2.5, 9)
     decoded = []
@@ -164,4 +164,4 @@ def _pictures(model: VAE, data: EpisodeSet, workspace: Workspace) -> None:
         z = mu[:1].repeat(len(values), 1)
         z[:, dimension] = torch.from_numpy(values).to(z)
         decoded.append(model.decode(z).cpu().numpy())
-    figures.traversal(np.stack(decoded), folder / "traversal.png", [f"z{d}" for d in spread], list(values))
+    mosaics.traversal(np.stack(decoded), folder / "traversal.png", [f"z{d}" for d in spread], list(values))

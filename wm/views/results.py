@@ -19,7 +19,7 @@ import numpy as np
 from wm import params, worlds
 from wm.core import files, journal
 from wm.core.errors import DamagedData, UserError
-from wm.pictures import figures
+from wm.pictures import style
 from wm.records import earlier, lineage
 from wm.records.history import ZERO
 from wm.records.lineage import Lineage, Made
@@ -289,20 +289,20 @@ def picture(record: dict[str, Any], path: Path) -> None:
         unit, seconds = ("hours", 3600) if curve[-1]["seconds"] > 7200 else ("minutes", 60)
         axes_of[f"{unit} of training"] = [point["seconds"] / seconds for point in curve]
     agents = list(dict.fromkeys(point["agent"] for point in curve))
-    with figures.styled():
-        figure, axes = figures.subplots(len(axes_of), "", size=(4.9 * len(axes_of) + 1.2, 4.2))
+    with style.styled():
+        figure, axes = style.subplots(len(axes_of), "", size=(4.9 * len(axes_of) + 1.2, 4.2))
         for ax, (label, xs) in zip(axes, axes_of.items(), strict=True):
             for number, agent in enumerate(agents):
                 own = [(x, point[key]) for x, point in zip(xs, curve, strict=True) if point["agent"] == agent]
-                colour = figures.CYCLE[number % len(figures.CYCLE)]
+                colour = style.CYCLE[number % len(style.CYCLE)]
                 ax.plot(*zip(*own, strict=True), color=colour, marker="o", markersize=4, label=f"evolve of {agent}")
             errors = [[score["mean"] - score["ci95_low"]], [score["ci95_high"] - score["mean"]]]
             test = f"test, {score['episodes']} episodes, 95% interval"
-            ax.errorbar(xs[-1], score["mean"], errors, fmt="D", color=figures.INK, markersize=5, capsize=3, label=test)
+            ax.errorbar(xs[-1], score["mean"], errors, fmt="D", color=style.INK, markersize=5, capsize=3, label=test)
             for row in paper.SCORES.get(world, ())[:1]:
-                figures.reference_line(ax, f"{row.method}, paper", row.mean, figures.GREY)
-            figures.reference_line(ax, "solved", worlds.get(world).spec.solved, figures.INK)
-            figures.finish(ax, title, label, "linear", legend=False)
+                style.reference_line(ax, f"{row.method}, paper", row.mean, style.GREY)
+            style.reference_line(ax, "solved", worlds.get(world).spec.solved, style.INK)
+            style.finish(ax, title, label, "linear", legend=False)
             ax.set_xlim(left=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figures.save(figure, path)
+        style.save(figure, path)
