@@ -15,6 +15,8 @@ from conftest import STAGES, make_project
 from wm import params
 from wm.cli import main
 from wm.core import files, weights
+from wm.gym.dream import DreamEnv
+from wm.models.vae import load_vae, save_vae
 from wm.records import dvcfiles, earlier, history, lineage, provenance
 from wm.release import pretrained
 
@@ -140,6 +142,34 @@ def test_what_made_a_second_round_begins_with_the_first(scored):
         kind, name = stage["address"].split("@")
         assert stage["output"] == dvcfiles.md5(f"runs/{name}/{kind}")
         assert stage["summary"] == files.read_json(Path(f"runs/{name}/{kind}/summary.json"))
+
+
+def test_v_and_m_that_two_agents_share_lie_there_once(scored, capsys):
+    shutil.copytree("runs/tiny", "runs/tiny-2")
+    for name in ("tiny", "tiny-2"):
+        assert main(["keep", name, "--commit", "HEAD"]) == 0
+    own = {"controller.json", "controller.safetensors", "made.json", "scores.json"}
+    assert set(os.listdir("pretrained/tiny-2")) == own and len(os.listdir("pretrained/tiny")) == len(own) + 6
+    shutil.rmtree("runs/tiny-2")
+    whole = pretrained.folder("tiny-2")
+    for kind in AGENT:
+        assert weights.load(whole, kind)[0] == weights.load(Path("pretrained/tiny"), kind)[0]
+    assert main(["evaluate", "tiny-2", "--pretrained"]) == 0
+    assert DreamEnv(model="pretrained/tiny-2").reset(seed=0)[0].any()
+
+    vae = load_vae(Path("runs/tiny/evolve"))
+    vae.encoder[0].bias.data += 1  # another V: the second agent would silently become another one
+    save_vae(vae, "tiny", Path("runs/tiny/evolve"))
+    capsys.readouterr()
+    assert main(["keep", "tiny", "--commit", "HEAD"]) == 2
+    assert "pretrained/tiny-2 has V and M of pretrained/tiny, and tiny has others now" in capsys.readouterr().err
+    for end in ("json", "safetensors"):
+        shutil.copy(f"runs/tiny/evolve/vae.{end}", "pretrained/tiny")
+    assert main(["watch", "tiny-2", "--pretrained", "--steps", "3", "--out", "w.mp4"]) == 1
+    assert capsys.readouterr().err == (
+        "error: pretrained/tiny/vae.safetensors is not the one that pretrained/tiny-2 was scored with: "
+        "`git checkout pretrained/tiny` brings it back\n"
+    )
 
 
 def test_the_commit_is_the_one_that_made_it_not_the_one_checked_out(scored, monkeypatch):

@@ -264,8 +264,11 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
 
 
 def _at(model: Path, stage: str) -> Path:
-    """Where a stage's files lie: runs/NAME has a folder a stage, pretrained/NAME has all in one."""
-    return model / stage if (model / stage).is_dir() else model
+    """Where a stage's files lie: runs/NAME has a folder a stage, pretrained/NAME has all in one, or names another."""
+    if (model / stage).is_dir():
+        return model / stage
+    made = files.read_record(model / "made.json") if (model / "made.json").exists() else {}
+    return model.parent / made["models"]["from"] if "models" in made else model
 
 
 class DreamWorld(World):

@@ -1,17 +1,19 @@
 """Agents that come with the repository: V, M, C and their scores, with what made them.
 
 `pretrained/NAME/` holds the agent as `evolve` writes it, the first frames that dreams start from, `scores.json` as
-`evaluate` writes it, and `made.json`: what made it (`_record`).
+`evaluate` writes it, and `made.json`: what made it (`_record`). V, M and the first frames lie there once: an agent that
+has those of an earlier one lies without them, and its made.json says whose they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import inspect
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,10 @@ from wm.stages import STAGES
 from wm.stages.evaluate import EvaluateConfig, evaluate
 
 FOLDER = Path("pretrained")
-AGENT = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.CONTROLLER_KIND)
+WHOLE = Path(".wm", "pretrained")
+"""Where an agent is put together whose V and M lie with another."""
+MODELS = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.STARTS_KIND)
+"""What agents of one model share."""
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless")
 """What every score is computed with; gymnasium pins the physics and the drawing of its worlds."""
 PACKAGES_OF = {"take_cover": ("vizdoom",)}
@@ -39,7 +44,7 @@ PACKAGES_OF = {"take_cover": ("vizdoom",)}
 
 
 def folder(name: str) -> Path:
-    """Where the pretrained agent `name` lies.
+    """Where the whole pretrained agent `name` lies, as `whole` gives it.
 
     Raises:
         UserError: there is none of this name.
@@ -47,21 +52,49 @@ def folder(name: str) -> Path:
     """
     for place in (FOLDER / name, _beside(name, "old")):  # the second where `keep` was killed between its two renames
         if (place / "made.json").exists():
-            return _whole(place)
+            return whole(place)
     known = sorted(path.parent.name for path in FOLDER.glob("[!.]*/made.json"))
     raise UserError(f"no pretrained agent {name!r} comes with this repository: there is {', '.join(known) or 'none'}")
 
 
-def _whole(agent: Path) -> Path:
-    """The same folder, all of whose files have been read."""
+def whole(place: Path) -> Path:
+    """A folder with all files of the agent that was kept in `place`, each of which has been read.
+
+    That is `place`, or, where its V and M lie with another agent, a copy of both in `WHOLE`.
+
+    Raises:
+        DamagedData: one of its files is missing, not whole, or not the one that the agent was scored with.
+    """
+    with _kept_by_git(place):
+        models = files.read_record(place / "made.json").get("models")
+        files.read_json(place / "scores.json")
+        for kind in (weights.CONTROLLER_KIND, *(() if models else MODELS)):
+            weights.load(place, kind)
+    if models is None:
+        return place
+    source, target = place.parent / models["from"], WHOLE / place.name
+    with _kept_by_git(source):
+        for kind in MODELS:
+            if weights.load(source, kind)[0]["sha256"] != models[kind]:
+                raise DamagedData(f"{source / kind}.safetensors is not the one that {place} was scored with: …")
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (*place.iterdir(), *_files(source, MODELS)):
+        files.write_bytes(target / path.name, path.read_bytes())
+    return target
+
+
+@contextlib.contextmanager
+def _kept_by_git(folder: Path) -> Iterator[None]:
+    """Damage found inside the block is told with the command that mends it."""
     try:
-        files.read_record(agent / "made.json"), files.read_json(agent / "scores.json")
-        for kind in (*AGENT, weights.STARTS_KIND):
-            weights.load(agent, kind)
+        yield
     except DamagedData as error:
         damage = str(error).partition(":")[0]  # what follows is for runs/, which DVC keeps
-        raise DamagedData(f"{damage}: `git checkout {agent}` brings it back") from None
-    return agent
+        raise DamagedData(f"{damage}: `git checkout {folder}` brings it back") from None
+
+
+def _files(folder: Path, kinds: Iterable[str]) -> list[Path]:
+    return [folder / f"{kind}.{end}" for kind in kinds for end in ("safetensors", "json")]
 
 
 # ---------------------------------------------------------------- keeping one
@@ -76,8 +109,8 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     Args:
         commit: a commit-ish of the repository that made the agent; None for what its lineage says.
     Raises:
-        UserError: there is no such agent, it has no score, git does not know `commit`, or without it the lineage has
-            no commit or doubts.
+        UserError: there is no such agent, it has no score, git does not know `commit`, without it the lineage has no
+            commit or doubts, or agents that are kept here have another V or M of this one.
         DamagedData: a model is not whole, or a stage behind the score has no summary here.
     """
     tau = everything.entry("agents", name).tau
@@ -87,9 +120,14 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     made = _record(behind, _commit(behind, commit), tau)
     evolve = _step(behind, "evolve")
     starts = next(Path(path) for path in evolve.step.inputs if path.endswith("/train_mdn"))
-    sources = {**dict.fromkeys(AGENT, Path(evolve.step.folder)), weights.STARTS_KIND: starts}
-    for kind, source in sources.items():
-        weights.load(source, kind)  # whole, or an error before anything is written
+    agent = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.CONTROLLER_KIND)
+    sources = {**dict.fromkeys(agent, Path(evolve.step.folder)), weights.STARTS_KIND: starts}
+    # whole, or an error before anything is written
+    digests = {kind: weights.load(source, kind)[0]["sha256"] for kind, source in sources.items()}
+    models = {kind: digests[kind] for kind in MODELS}
+    if holder := _holder(name, models):
+        made["models"] = {"from": holder, **models}
+        sources = {weights.CONTROLLER_KIND: sources[weights.CONTROLLER_KIND]}
 
     target, new, old = FOLDER / name, _beside(name, "new"), _beside(name, "old")
     if old.exists() and not target.exists():  # an earlier call was killed between its two renames
@@ -97,9 +135,8 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     for left_behind in (new, old):
         shutil.rmtree(left_behind, ignore_errors=True)
     new.mkdir(parents=True)
-    for kind, source in sources.items():
-        for end in ("safetensors", "json"):
-            shutil.copyfile(source / f"{kind}.{end}", new / f"{kind}.{end}")
+    for path in (path for kind, source in sources.items() for path in _files(source, [kind])):
+        shutil.copyfile(path, new / path.name)
     shutil.copyfile(RUNS / name / "evaluate" / "scores.json", new / "scores.json")
     files.write_record(new / "made.json", made)
     if target.exists():
@@ -107,6 +144,30 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _holder(name: str, models: Mapping[str, str]) -> str:
+    """The kept agent with which these V and M lie already; empty if they are to lie with agent `name`.
+
+    Args:
+        models: kind -> sha256.
+    """
+    records = {path.parent.name: path for path in sorted(FOLDER.glob("[!.]*/made.json")) if path.parent.name != name}
+    holder = ""
+    for other, path in records.items():
+        with _kept_by_git(path.parent):
+            shared = files.read_record(path).get("models")
+            if shared and shared["from"] == name:
+                if {"from": name, **models} != shared:
+                    raise UserError(
+                        f"{path.parent} has V and M of {FOLDER / name}, and {name} has others now: "
+                        f"delete {path.parent}, and keep {other} again after {name}"
+                    )
+                return ""
+            own = {} if shared else {kind: files.read_record(path.parent / f"{kind}.json")["sha256"] for kind in MODELS}
+        if own == models:
+            holder = holder or other
+    return holder
 
 
 def _beside(name: str, part: str) -> Path:
@@ -136,7 +197,8 @@ def _record(behind: Lineage, commit: str, tau: float) -> dict[str, Any]:
         {"name", "world", "commit", "command" (that makes it again), "tau", "experiment": {"evaluate": numbers},
         "stages": of every round, the first first, {"address", "commit" (empty if unknown), "numbers" (as params.yaml
         had them; the rest are the commit's defaults), "output" (DVC's md5), "summary"},
-        "processor": that scored it, as MLflow says, else this one, "packages": {name: version} installed here}
+        "processor": that scored it, as MLflow says, else this one, "packages": {name: version} installed here};
+        where V and M lie with another agent, `keep` adds "models": {"from": its name, kind: sha256}
     """
     evaluation, name = _step(behind, "evaluate"), behind.name
     world = files.read_json(Path(evaluation.step.folder, "scores.json"))["world"]
