@@ -12,13 +12,17 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
+from wm.stages import STAGES
+
 ROOT = Path(__file__).parents[1]
-STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+STAGES = tuple(STAGES)
 
 PARAMS = """\
+worlds:
+  none:
+    own: none:None
 experiments:
   tiny:
-    world: none
     collect: {seconds: 0, number: 1}
     train_vae: {seconds: 0, number: 1}
     encode: {seconds: 0, number: 1}
@@ -31,9 +35,9 @@ machines:
     train_vae: {number: 7}
     gate: {number: 1}
 models:
-  tiny: {experiment: tiny, after: zero, actor: zero, seed: 1}
+  tiny: {experiment: tiny, world: none, code: wm, after: zero, actor: zero, seed: 1}
 agents:
-  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0, seed: 1}
+  tiny: {experiment: tiny, world: none, code: wm, model: tiny, after: zero, tau: 1.0, seed: 1}
 """
 
 PROGRAM = """\

@@ -19,15 +19,16 @@ ROOT = Path(__file__).parent.parent
 LENGTHS = [8, 21, 30] * 10
 
 
+ENTRY = "experiment: take_cover_smoke, world: take_cover, code: wm/worlds/take_cover, after: zero, actor: zero, seed: 0"
+
+
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """runs/walk: a model made by hand, and episodes that end where it says, but for those of 8 steps: these are too
     short for M to see the end coming."""
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(
-        text.replace("models:", "models:\n  walk: {experiment: take_cover_smoke, after: zero, actor: zero, seed: 0}", 1)
-    )
+    (tmp_path / "params.yaml").write_text(text.replace("models:", f"models:\n  walk: {{{ENTRY}}}", 1))
     folder = dream_model.write_model(tmp_path / "runs" / "walk")
     columns = episodes.latent_columns(dream_model.Z, 1)
     shard = episodes.Shard(columns, level=0)

@@ -196,7 +196,7 @@ def test_where_git_alone_has_a_score_it_is_of_its_world_and_drawing(commits, cap
     assert main(["why", "HEAD~1:tiny", "tiny"]) == 0
     said = capsys.readouterr().out
     assert "not paired: the episodes' own scores are not here" in said and "weights" not in said
-    replace("dvc.lock", "experiments.tiny.world: tiny", "experiments.tiny.world: other")
+    replace("dvc.lock", "worlds.tiny:", "worlds.other:")
     assert main(["why", "HEAD:tiny", "tiny"]) == 2
     assert "A is scored on tiny and B on other: there is nothing to compare" in capsys.readouterr().err
 

@@ -21,10 +21,9 @@ from wm.views import paper, table
 
 DREAM = """\
   tiny_dream:
-    world: tiny
     evolve: {population: 4, generations: 3, episodes: 3, dream: true, select: dream, rescore_every: 3,
-             rescore_episodes: 2, slots: 2, workers: 1}
-    evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, workers: 1, videos: false}
+             rescore_episodes: 2, slots: 2}
+    evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, videos: false}
 models:
 """
 SECONDS = {"collect": 10, "train_vae": 20, "encode": 5, "train_mdn": 15, "evolve": 30, "evaluate": 8}
@@ -35,10 +34,13 @@ def line(tmp_path_factory) -> Path:
     """A project in which `tiny` (from two seeds), its second round, and one that learns in its dream are scored."""
     folder = make_project(tmp_path_factory.mktemp("line"))
     experiments, rest = tiny_world.PARAMS.split("models:\n")
-    model = "  tiny_seed4: {experiment: tiny, after: zero, actor: zero, seed: 4}\n"
+    entry = "experiment: tiny, world: tiny, code: tiny_world.py"
+    model = f"  tiny_seed4: {{{entry}, after: zero, actor: zero, seed: 4}}\n"
     text = f"{experiments}{DREAM}{model}{rest}"
-    text += "  tiny_seed4: {experiment: tiny, model: tiny_seed4, after: zero, tau: 1.0, seed: 4}\n"
-    text += "  tiny_dream: {experiment: tiny_dream, model: tiny, after: zero, tau: 1.0, seed: 3}\n"
+    text += f"  tiny_seed4: {{{entry}, model: tiny_seed4, after: zero, tau: 1.0, seed: 4}}\n"
+    text += (
+        f"  tiny_dream: {{{entry.replace('tiny,', 'tiny_dream,', 1)}, model: tiny, after: zero, tau: 1.0, seed: 3}}\n"
+    )
     (folder / "params.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WM_TRACKING", "off")
@@ -104,15 +106,6 @@ def test_what_no_run_recorded_is_empty(copy):
     assert "| evolve@tiny |  | 1 | 40 |" in page() and "an abacus, 3 cores |" in page()
 
 
-def test_cores_are_no_more_than_the_machine_has(copy):
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("workers: 1}\n    train_vae", "workers: 64}\n    train_vae"))
-    for machine, cores in (("an abacus, 3 cores", 3), ("an abacus", 64), ("a cluster, 96 cores", 64)):
-        assert main(["results", "tiny", "--machine", machine]) == 0
-        collect, *others = expectation.read("tiny")["stages"]
-        assert collect["cores"] == cores and {stage["cores"] for stage in others} == {1}
-
-
 def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_come_from(copy, capsys):
     names = ["tiny", "tiny-2", "tiny_dream"]
     assert main(["results", *names]) == 0
@@ -152,7 +145,7 @@ def test_agents_that_differ_in_their_seed_alone_are_one_recipe(copy, capsys):
     assert capsys.readouterr().out.strip().splitlines()[-1] == said
     assert "seeds" not in table.table(["tiny", "tiny-2"])
     text = Path("params.yaml").read_text()
-    again = text[text.index("  tiny:") : text.index("  tiny_dream:")].replace("  tiny:", "  again:")
+    again = text[text.index("  tiny:\n    collect") : text.index("  tiny_dream:")].replace("  tiny:", "  again:")
     text = text.replace("models:\n", again.replace("batch: 16", "batch: 8") + "models:\n")
     Path("params.yaml").write_text(text.replace("tiny_seed4: {experiment: tiny,", "tiny_seed4: {experiment: again,"))
     assert "seeds" not in table.table(names[:2])
@@ -311,15 +304,38 @@ def test_sweeps_stand_under_their_world(copy, capsys):
     assert "results/tony_tau is of a model that params.yaml does not have: delete it" in capsys.readouterr().err
 
 
+def started(client, experiment: str, stage: str, machine: str):
+    """A run of a stage of `tiny`, as its sender leaves it."""
+    about = {"stage": stage, "name": "tiny", "output": provenance.digest(Path("runs/tiny", stage)), "machine": machine}
+    tags = {f"wm.{key}": value for key, value in about.items()} | {"mlflow.source.git.commit": "c" * 40}
+    return client.create_run(experiment, start_time=1000, tags=tags)
+
+
+def test_cores_are_the_runs_workers_and_no_more_than_its_machine_has(copy, monkeypatch):
+    monkeypatch.delenv("WM_TRACKING")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = tracking.connect(copy)
+    experiment = client.create_experiment("tiny")
+    for stage, machine in (
+        ("collect", "an abacus, 3 cores"),
+        ("evolve", "an abacus"),
+        ("evaluate", "a cluster, 96 cores"),
+    ):
+        run = started(client, experiment, stage, machine)
+        client.log_param(run.info.run_id, "workers", 64)
+        client.set_terminated(run.info.run_id, "FINISHED", 2000)
+    assert main(["results", "tiny"]) == 0
+    cores = {stage["address"].partition("@")[0]: stage["cores"] for stage in expectation.read("tiny")["stages"]}
+    assert cores == {"collect": 3, "train_vae": 1, "encode": 1, "train_mdn": 1, "evolve": 64, "evaluate": 64}
+
+
 def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, monkeypatch):
     monkeypatch.delenv("WM_TRACKING")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     client = tracking.connect(copy)
     experiment = client.create_experiment("tiny")
     for stage, seconds in SECONDS.items():
-        about = {"stage": stage, "name": "tiny", "output": provenance.digest(Path("runs/tiny", stage)), "machine": "M"}
-        tags = {f"wm.{key}": value for key, value in about.items()} | {"mlflow.source.git.commit": "c" * 40}
-        run = client.create_run(experiment, start_time=1000, tags=tags)
+        run = started(client, experiment, stage, "M")
         for generation in range(1, 6) if stage == "evolve" else ():
             client.log_metric(run.info.run_id, "seconds", 1.0 + generation, step=generation)
         client.set_terminated(run.info.run_id, "FINISHED", 1000 + 1000 * seconds)

@@ -148,14 +148,17 @@ def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
     """Another folder, umask, TMPDIR, time zone and hash seed, and workers instead of one process."""
     folder, scratch = make_project(tmp_path / "a much longer path" / "b"), tmp_path / "scratch"
     scratch.mkdir()
-    text = (folder / "params.yaml").read_text()
-    assert text.count("workers: 1") == 4
-    (folder / "params.yaml").write_text(text.replace("workers: 1", "workers: 2"))
     process = start(
         folder,
         *" -- ".join(f"{stage} tiny" for stage in STAGES).split(),
         umask=0o077,
-        env={"TMPDIR": str(scratch), "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"},
+        env={
+            "WM_WORKERS": "2",
+            "TMPDIR": str(scratch),
+            "TZ": "Asia/Tokyo",
+            "PYTHONHASHSEED": "7",
+            "OMP_NUM_THREADS": "2",
+        },
     )
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -262,8 +265,8 @@ def test_a_search_that_goes_on_just_before_a_rescoring_expects_the_next_when_it_
 
 def test_ctrl_c_is_one_sentence_and_leaves_no_worker(copy):
     """SIGINT goes to the whole group, workers too, as from a terminal."""
-    change(("workers: 1", "workers: 2"), ("generations: 5", "generations: 5000"))
-    process = start(copy, "evolve", "tiny")
+    change(("generations: 5", "generations: 5000"))
+    process = start(copy, "evolve", "tiny", env={"WM_WORKERS": "2"})
     while not list((copy / ".wm" / "work").glob("evolve-tiny-*/checkpoints/latest")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)

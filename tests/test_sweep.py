@@ -21,17 +21,15 @@ from wm.records import tracking
 from wm.views import sweep
 
 ROOT = Path(__file__).parent.parent
-VARIANTS = "".join(
-    f"  tiny-tau{tau}: {{experiment: dreaming, model: tiny, after: zero, tau: {tau / 100}, seed: 3}}\n"
-    for tau in (130, 10, 115)
-)
+ENTRY = "experiment: dreaming, world: tiny, code: tiny_world.py, model: tiny, after: zero, seed: 3"
+VARIANTS = "".join(f"  tiny-tau{tau}: {{{ENTRY}, tau: {tau / 100}}}\n" for tau in (130, 10, 115))
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     folder = make_project(tmp_path)
     text = tiny_world.PARAMS
-    first = text.index("  tiny:\n")
+    first = text.index("  tiny:\n    collect")
     section = text[first : text.index("models:")]
     dreaming = section.replace("  tiny:", "  dreaming:").replace("evolve: {", "evolve: {dream: true, ")
     text = text.replace("models:\n", dreaming + "models:\n", 1) + VARIANTS

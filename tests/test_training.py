@@ -17,12 +17,13 @@ from wm.core.seeds import Purpose, generator
 from wm.core.workspace import Workspace
 from wm.models.mdnrnn import MDNRNN, MDNConfig
 from wm.models.vae import VAE, VAEConfig, save_vae
+from wm.stages import training
 from wm.stages.train_mdn import MDNTask, Streams, TrainMDNConfig
 from wm.stages.train_vae import TrainVAEConfig, VAETask, train_vae
 from wm.stages.training import TrainConfig, fit, learning_rate
 
 LENGTHS = [9, 4, 12, 7, 3, 10, 8, 5, 11, 6, 9, 4]
-EVERY = dict(report_every=3, held_out_every=4, checkpoint_every=2, threads=1)
+EVERY = dict(report_every=3, held_out_every=4, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +107,35 @@ def test_latents_that_there_is_no_room_for_are_read_again(tmp_path, latents):
 
 
 @pytest.mark.parametrize("make, data", [(vae_task, "frames"), (mdn_task, "latents")])
-def test_resumed_is_the_same_to_the_bit(tmp_path, request, make, data):
+def test_resumed_is_the_same_to_the_bit(tmp_path, request, monkeypatch, make, data):
     """Killed twice: between two checkpoints that fall between two reports, and right after one."""
     data = request.getfixturevalue(data)
+    monkeypatch.setattr(training, "CHECKPOINTS", 5)  # after every second of nine steps
     expected = run(make(data), tmp_path / "whole")
     for step in (6, 3):  # batches of this process: killed before step 6; then, going on after step 4, before step 7
         with pytest.raises(KeyboardInterrupt):
             run(stop_at(make(data), step), tmp_path / "killed")
     assert Checkpoints(tmp_path / "killed" / "checkpoints").load()[1]["step"] == 6
     assert run(make(data), tmp_path / "killed") == expected
+
+
+@pytest.mark.parametrize("make, data", [(vae_task, "frames"), (mdn_task, "latents")])
+def test_how_often_a_checkpoint_is_written_decides_no_bit(tmp_path, request, monkeypatch, make, data):
+    data, saved, save = request.getfixturevalue(data), [], Checkpoints.save
+
+    def remember(self, step, *words):
+        saved.append(step)
+        save(self, step, *words)
+
+    monkeypatch.setattr(Checkpoints, "save", remember)
+    found = []
+    for parts, seconds, expected in ((1, 1e9, []), (3, 1e9, [3, 6]), (1, -1.0, [*range(1, 9)])):
+        monkeypatch.setattr(training, "CHECKPOINTS", parts)
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
+        found.append(run(make(data), tmp_path / str(len(found))))
+        assert saved == expected
+        saved.clear()
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("make, data", [(vae_task, "frames"), (mdn_task, "latents")])
@@ -142,7 +163,7 @@ def test_looking_at_held_out_episodes_does_not_change_training(tmp_path, latents
 
 
 def test_m_learns_a_sequence_that_counts(tmp_path, latents):
-    task = mdn_task(latents, 300, learning_rate=2e-2, report_every=20, held_out_every=300, checkpoint_every=1000)
+    task = mdn_task(latents, 300, learning_rate=2e-2, report_every=20, held_out_every=300)
     run(task, tmp_path)
     curve = [line["train/nll"] for line in read(tmp_path / "metrics.jsonl")]
     assert curve[-1] < curve[0] - 1.0
@@ -150,7 +171,7 @@ def test_m_learns_a_sequence_that_counts(tmp_path, latents):
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_batch(tmp_path):
     data = write_latents(tmp_path, bad=4)
-    task = mdn_task(data, 50, checkpoint_every=1)
+    task = mdn_task(data, 10)
     seen, original = [], task.step
 
     def remember():
