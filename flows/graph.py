@@ -15,6 +15,7 @@ from wm.core.errors import UserError
 
 TARGET = "evaluate"
 """The stage that ends a pipeline: an agent is an instance of it."""
+TRIALS = "trials/dvc.yaml"
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,8 @@ def _needed(repo, agent: str) -> list:
 
     target = f"{TARGET}@{agent}"
     stages = {stage.addressing: stage for stage in repo.index.stages}
+    if f"{TRIALS}:{target}" in stages:
+        raise UserError(f"{agent} is a trial, which no flow runs: run `dvc repro {TRIALS}:{target}`")
     if target not in stages:
         known = ", ".join(address.partition("@")[2] for address in stages if address.startswith(f"{TARGET}@"))
         raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {known}, or add a line to `agents`")

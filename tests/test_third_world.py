@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
+
+import tiny_world
 
 from wm import worlds
+from wm.core.episodes import EpisodeSet
 from wm.worlds.contract import check_world
+
+ROOT = Path(__file__).parent.parent
 
 THIRD = '''
 import gymnasium
@@ -65,3 +73,19 @@ def test_a_third_world_is_one_file_and_one_line(tmp_path, monkeypatch):
     finally:
         worlds.get.cache_clear()
         sys.modules.pop("third_world", None)
+
+
+def test_a_world_is_an_entry_of_params_yaml_and_workers_know_it_too(project):
+    """Nothing else is written: the stage's processes and those that play learn it from there."""
+    Path("mine").mkdir()
+    Path("mine/third.py").write_text(THIRD)
+    text = tiny_world.PARAMS.replace("tiny_world:Tiny", "mine/third:Third").replace("code: tiny_world.py", "code: mine")
+    Path("params.yaml").write_text(
+        text.replace("tiny:\n    own", "third:\n    own").replace("world: tiny", "world: third")
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WM_WORKERS": "2"}
+    words = [sys.executable, "-m", "wm", "collect", "tiny"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    data = EpisodeSet(project / "runs/tiny/collect")
+    assert data.world == "third" and len(data) == 12
