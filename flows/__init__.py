@@ -3,13 +3,26 @@
 import os
 from pathlib import Path
 
+from wm import surroundings
+
 SCRATCH = Path(".wm")
 """What a run leaves on this machine only: logs, locks, checkpoints, Prefect's local database."""
 
-# Before Prefect or DVC is imported anywhere: nobody is told what runs here.
-os.environ.setdefault("PREFECT_HOME", str((SCRATCH / "prefect").absolute()))
-# Where a script calls the flow, Prefect starts a server itself, and gives it 20 seconds to make its database.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+DEFAULTS = {
+    "PREFECT_HOME": str((SCRATCH / "prefect").absolute()),
+    # Where a script calls the flow, Prefect starts a server itself, and gives it 20 seconds to make its database.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "true",
+}
+os.environ.update({**DEFAULTS, **os.environ})  # before Prefect or DVC is imported anywhere
+
+
+def prepare() -> None:
+    """Makes the surroundings of a command plain; every command calls it first, before anything imports Prefect."""
+    for name, value in DEFAULTS.items():
+        if os.environ.get(name) == value:  # ours, which is not to be named among settings that are taken away
+            del os.environ[name]
+    surroundings.prepare("DASK_", "MLFLOW_", "PREFECT_")
+    os.environ.update({**DEFAULTS, **os.environ})

@@ -24,6 +24,7 @@ from pydantic import Field
 from flows import claim, gate, graph, numbers, pages, remote, rounds, start, variants, worktree
 from flows.repro import Verdict, repro
 from flows.variants import Variant
+from wm import failures
 from wm.core import files, workspace
 from wm.core.errors import UserError
 from wm.records import history, run_notes, tracking
@@ -167,8 +168,16 @@ def pipeline(
             if variant and state.is_completed():
                 return _committed(agent, variant, state)
             return state
-    except UserError as error:
-        return Failed(message=str(error))
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> State[Any]:
+    """A mistake of a user, or a refusal of the machine, is a sentence; another error is raised."""
+    text = str(error) if isinstance(error, UserError) else failures.sentence(error)
+    if text is None:
+        raise error
+    return Failed(message=text)
 
 
 def _committed(agent: str, variant: Variant, state: State[dict[str, Any]]) -> State[dict[str, Any]]:
@@ -254,8 +263,8 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
         graph.check(agent)
         with worktree.inside(f"improve/{agent}"), claim.workspace(f"improve {agent}"):
             return _round(agent, actor)
-    except UserError as error:
-        return Failed(message=str(error))
+    except Exception as error:
+        return _failed(error)
 
 
 def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from flows import claim, graph, guard, start
+from flows import claim, graph, guard, prepare, start
 from flows.server import Server
-from wm.core.errors import UserError
+from wm import failures
 
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml. A round is one line more in `models` and one in `agents`, NAME-r2, NAME-r3,
@@ -32,6 +32,7 @@ Ctrl-C, by SIGTERM
 
 def main(argv: list[str] | None = None) -> int:
     """Adds a round of one agent; returns the exit code."""
+    prepare()
     parser = argparse.ArgumentParser(
         prog="python -m flows.improve",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -52,9 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         server.wait()
         with start.given(start.Start(listen=guard.listen)):
             state = flow.improve(args.agent, args.actor, return_state=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failures.tell(error)
     print(state.message if state.is_completed() else f"error: {state.message}", file=sys.stderr)
     return 0 if state.is_completed() else 1
 

@@ -12,9 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from flows import claim, graph, guard, numbers, seeds, start, variants
+from flows import claim, graph, guard, numbers, prepare, seeds, start, variants
 from flows.server import Server
 from flows.variants import Variant
+from wm import failures
 from wm.core import workspace
 from wm.core.errors import UserError
 
@@ -60,6 +61,7 @@ OUTLOOK = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the pipeline for one agent; returns the exit code."""
+    prepare()
     args = _arguments(argv)
     agent, place = args.agent, args.place
     variant = Variant(seed=args.seed, budget=args.budget, machine=args.machine)
@@ -76,9 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.seeds is not None:
             return seeds.run(agent, variant, seeds.parse(args.seeds), _same(args))
         return _run(agent, place, variant, args.gate)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
+    except Exception as error:
+        return failures.tell(error)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 
-from flows import claim
-from wm.core.errors import UserError
+from flows import claim, prepare
+from wm import failures
 
 EPILOG = """\
 Runs the pipeline of every agent in params.yaml whose `model` is MODEL and whose experiment has `dream: true` (they
@@ -25,6 +25,7 @@ PATIENCE_S = 10
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the agents one after another, then the table; the first failure's exit code ends it."""
+    prepare()
     parser = argparse.ArgumentParser(
         prog="python -m flows.sweep",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,9 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         names = sweep.agents(params.load(), model)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failures.tell(error)
     claim.watch_over()  # a sweep that is killed takes its run along
     for command in (*(["flows.pipeline", name] for name in names), ["wm", "sweep", model]):
         if code := run(command):

@@ -12,7 +12,9 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
+from flows import prepare
 from flows.services import FOLDER, SERVERS, Service, Services, of_ports
+from wm import failures
 from wm.core.errors import UserError
 
 POOLS = ("cpu-pool", "gpu-pool")
@@ -35,6 +37,7 @@ exit codes: 0 done; 2 a mistake that one sentence explains; 3 not everything is 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit code."""
+    prepare()
     parser = argparse.ArgumentParser(
         prog="python -m flows.up",
         description="Start and stop what schedules need: Prefect, MLflow, workers.",
@@ -58,9 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         with Services(FOLDER).alone():
             ports = dict(zip(SERVERS, (args.prefect_port, args.mlflow_port), strict=True))
             return start(ports) if args.command == "start" else stop()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failures.tell(error)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

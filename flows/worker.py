@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from flows import graph
+from flows import graph, prepare
+from wm import failures
 from wm.core.errors import UserError
 
 EPILOG = """\
@@ -34,6 +35,7 @@ Ctrl-C ends the worker and the stage that it runs. exit codes: 2 a mistake that 
 
 def main(argv: list[str] | None = None) -> int:
     """Becomes a worker; returns only where there is a mistake."""
+    prepare()
     parser = argparse.ArgumentParser(
         prog="python -m flows.worker",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,9 +52,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError("a worker needs the Prefect server that has the work pools: set PREFECT_API_URL to it")
         graph.check_remote()
         register(pool)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return failures.tell(error)
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect would, but for the folder above
     words = ["-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
     os.execv(sys.executable, [sys.executable, *words])
