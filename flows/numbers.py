@@ -33,8 +33,14 @@ def read() -> dict[str, Any]:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Whole numbers: merge keys are resolved."""
-    return YAML(typ="safe", pure=True).load(text)
+    """Whole numbers: merge keys are resolved, and what was said once for several entries is each one's own."""
+    return _apart(YAML(typ="safe").load(text))
+
+
+def _apart(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _apart(branch) for key, branch in tree.items()}
+    return [_apart(branch) for branch in tree] if isinstance(tree, list) else tree
 
 
 def write(numbers: dict[str, Any], about: str) -> None:
@@ -43,7 +49,7 @@ def write(numbers: dict[str, Any], about: str) -> None:
     Args:
         about: what they are, for the first line.
     """
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe")
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 120

@@ -233,7 +233,7 @@ def test_a_rerun_ends_what_a_dead_run_left(project):
         ("tiny", "typo: 1\n", "error: params.yaml: unknown key 'typo'"),
         (
             "short",
-            "  short: {experiment: none, model: tiny, after: zero, seed: 1}\n",
+            "  short: {experiment: none, world: none, code: wm/__main__.py, model: tiny, after: zero, seed: 1}\n",
             "error: params.yaml has no agents.short.tau, which evolve@short reads",
         ),
     ],

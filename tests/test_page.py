@@ -6,10 +6,7 @@ are skipped in a sentence.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,9 @@ from wm.play import agent as agents
 
 onnxscript = pytest.importorskip("onnxscript", reason="the page needs onnxscript: pip install -e '.[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the page needs onnxruntime: pip install -e '.[export]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by playwright: pip install playwright")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="a browser is driven by playwright: pip install playwright"
+)
 
 from wm.release import demo, export, page  # noqa: E402
 
