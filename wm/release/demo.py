@@ -22,7 +22,7 @@ from PIL import Image
 from wm.core import files, seeds
 from wm.dream.engine import load_starts
 from wm.play import agent as agents
-from wm.play.agent import Agent, EpisodeNoise
+from wm.play.agent import Agent, PosteriorNoise
 from wm.release import export, onnx_models, page
 from wm.release.export import RUNS, Place
 from wm.worlds.base import FRAME_SHAPE
@@ -99,7 +99,7 @@ def record(agent: Agent, params: np.ndarray, sampled: bool) -> tuple[dict[str, A
         one picture, row by row.
     """
     (seed,) = seeds.episodes(0, seeds.Purpose.TEST, count=1)
-    world, noise = agent.world, EpisodeNoise(seed, agent.mdnrnn.z_size)
+    world, noise = agent.world, PosteriorNoise(seed, agent.mdnrnn.z_size)
     env = world.make(world.spec.drawings[-1])
     frame, _ = env.reset(seed=seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)

@@ -21,7 +21,7 @@ from wm.gym.dream import Dreams
 from wm.models.mdnrnn import sample
 from wm.pictures import videos
 from wm.play import agent as agents
-from wm.play.agent import Agent, EpisodeNoise
+from wm.play.agent import Agent, PosteriorNoise
 
 PANEL = 256
 """Pixels of a panel's side."""
@@ -94,7 +94,7 @@ def _episode(
     agent: Agent, params: np.ndarray, sampled: bool, seed: int, steps: int, tau: float, score: list[float]
 ) -> Iterator[np.ndarray]:
     env = worlds.get(agent.world.spec.name).make(agent.world.spec.drawings[-1])
-    noise, generator = EpisodeNoise(seed, agent.mdnrnn.z_size), torch.Generator().manual_seed(seed)
+    noise, generator = PosteriorNoise(seed, agent.mdnrnn.z_size), torch.Generator().manual_seed(seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
     obs, _ = env.reset(seed=seed)
     dreamed = state = None
