@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm.dream.engine import NOISE_STEPS, EpisodeNoise, load_starts
+from wm.dream.engine import NOISE_STEPS, DreamNoise, load_starts
 from wm.gym.dream import Dreams
 from wm.models.vae import load_vae
 from wm.play import agent as agents
@@ -97,19 +97,19 @@ def opened(browser, dream_page):
 
 
 def dreamed() -> dict[str, np.ndarray]:
-    """200 steps of the dream in Python, C driving, and the luck that they had."""
+    """200 steps of the dream in Python, C driving, and the noise that they had."""
     agent, params, _ = agents.load(AGENT)
     dreams = Dreams(AGENT, TAU, 1, "features", None, STEPS, None)
     dreams.begin(0, SEED)
-    luck = EpisodeNoise(SEED, agent.mdnrnn.z_size)
-    blocks = np.concatenate([luck.block(index) for index in range(-(-STEPS // NOISE_STEPS))])[:STEPS]
-    start = luck.start(*load_starts(AGENT)).numpy()
+    noise = DreamNoise(SEED, agent.mdnrnn.z_size)
+    blocks = np.concatenate([noise.block(index) for index in range(-(-STEPS // NOISE_STEPS))])[:STEPS]
+    start = noise.start(*load_starts(AGENT)).numpy()
     zs, rews = [], []
     for _ in range(STEPS):
         act = agent.act(params[None], dreams.z.numpy(), dreams.h.numpy(), dreams.c.numpy())
         rew, _, _ = dreams.step(act)
         zs.append(dreams.z[0].numpy().copy()), rews.append(rew[0])
-    return {"start": start, "luck": blocks, "z": np.array(zs), "rew": np.array(rews)}
+    return {"start": start, "noise": blocks, "z": np.array(zs), "rew": np.array(rews)}
 
 
 def test_with_the_same_luck_page_and_python_dream_the_same(opened):
@@ -117,8 +117,8 @@ def test_with_the_same_luck_page_and_python_dream_the_same(opened):
     given = {
         "z": expected["start"].tolist(),
         "tau": TAU,
-        "uniform": expected["luck"][:, 0].ravel().tolist(),
-        "normal": expected["luck"][:, 1].ravel().tolist(),
+        "uniform": expected["noise"][:, 0].ravel().tolist(),
+        "normal": expected["noise"][:, 1].ravel().tolist(),
         "frames": list(PICTURES),
     }
     found = opened.evaluate("given => worldModels.replay(given)", given)
@@ -130,3 +130,152 @@ def test_with_the_same_luck_page_and_python_dream_the_same(opened):
         pictures = load_vae(AGENT).decode(torch.from_numpy(before)).numpy().reshape(len(PICTURES), -1)
     assert np.abs(np.array(found["frames"]) - pictures).max() <= 2
     assert pictures.std() > 10, "pictures, not one colour"
+
+
+def number(tab, place: str) -> float:
+    return float(tab.inner_text(place))
+
+
+def driver(tab) -> str:
+    return tab.get_attribute("[data-driver][aria-pressed=true]", "data-driver")
+
+
+def picture(tab, place: str = "#dream") -> str:
+    return tab.eval_on_selector(place, "canvas => canvas.toDataURL()")
+
+
+def settled(tab) -> None:
+    """Everything that was asked of the player has happened."""
+    tab.evaluate("() => worldModels.player.do(() => undefined)")
+
+
+def test_a_person_drives_takes_over_gives_back_pauses_steps_and_starts_again(opened):
+    tab = opened
+    assert driver(tab) == "C"
+    tab.keyboard.down("ArrowLeft")
+    tab.wait_for_timeout(400)
+    assert driver(tab) == "you" and tab.evaluate("() => worldModels.player.act[0]") < -0.9
+    tab.keyboard.up("ArrowLeft")
+    tab.keyboard.press("c")
+    assert driver(tab) == "C"
+    tab.click("[data-driver=you]")
+    assert driver(tab) == "you"
+    tab.click("[data-driver=C]")
+    box = tab.locator(".pedal", has_text="gas").bounding_box()
+    tab.mouse.move(box["x"] + 5, box["y"] + 5)
+    tab.mouse.down()
+    tab.wait_for_timeout(400)
+    assert driver(tab) == "you" and tab.evaluate("() => worldModels.player.act[1]") > 0.9
+    tab.mouse.up()
+
+    tab.keyboard.press("p")
+    settled(tab)
+    stood = number(tab, "#steps")
+    tab.wait_for_timeout(200)
+    assert number(tab, "#steps") == stood > 0 and tab.inner_text("#pause") == "Go on"
+    tab.click("#step")
+    settled(tab)
+    tab.keyboard.press(".")
+    settled(tab)
+    assert number(tab, "#steps") == stood + 2
+    tab.click("#again")
+    settled(tab)
+    assert number(tab, "#steps") == 0
+    tab.click("[data-speed='0.25']")
+    tab.click("#pause")
+    tab.wait_for_timeout(600)
+    assert 2 <= number(tab, "#steps") <= 20, "a quarter of 50 steps a second"
+    tab.click("[data-speed='1']")
+    assert tab.get_attribute("[data-speed='1']", "aria-pressed") == "true"
+
+
+def test_temperature_first_frames_and_z_change_the_dream(opened):
+    tab = opened
+    tab.focus("#tau")
+    tab.keyboard.press("Home")
+    assert tab.inner_text("#tau-value") == "0.10" and tab.evaluate("() => worldModels.player.tau") == 0.1
+    tab.keyboard.press("End")
+    assert tab.inner_text("#tau-value") == "3.00" and tab.evaluate("() => worldModels.player.tau") == 3
+    tab.keyboard.press("[")
+    assert tab.inner_text("#tau-value") == "2.95"
+    tab.click("#later")
+    tab.wait_for_selector("[aria-label='Begin at first frame 8']")
+    tab.click("[aria-label='Begin at first frame 8']")
+    settled(tab)
+    assert tab.input_value("#start") == "8" and tab.evaluate("() => worldModels.player.start") == 7
+    tab.fill("#start", "300")
+    tab.keyboard.press("Enter")
+    settled(tab)
+    assert tab.evaluate("() => worldModels.player.start") == 299
+    tab.click("#anywhere")
+    tab.keyboard.press("n")
+    tab.keyboard.press("p")
+    settled(tab)
+    tab.click("#latents summary")
+    assert tab.locator("#sliders input").count() == 32
+    before = picture(tab)
+    tab.locator("#sliders input").first.focus()
+    tab.keyboard.press("End")
+    settled(tab)
+    assert picture(tab) != before and max(tab.evaluate("() => [...worldModels.player.dream.z]")) == 4
+    assert tab.evaluate("() => worldModels.player.paused")
+
+
+def test_m_dreams_on_from_a_moment_of_the_recording(opened):
+    tab = opened
+    tab.focus("#scrub")
+    for _ in range(3):
+        tab.keyboard.press("PageUp")
+    settled(tab)
+    at = int(tab.input_value("#scrub"))
+    assert 0 < at < 60 and tab.get_attribute("[data-driver=recording]", "disabled") is not None
+    real, kept = picture(tab, "#real"), picture(tab, "#kept")
+    tab.evaluate("() => worldModels.player.paused = true")
+    tab.click("#dream-on")
+    settled(tab)
+    assert number(tab, "#steps") == at
+    assert picture(tab) == kept != real, "the dream begins as V keeps the recorded frame"
+    h = tab.evaluate("() => [...worldModels.player.dream.h]")
+    assert np.abs(h).max() > 0.01, "M has been told what came before"
+    tab.click("[data-driver=recording]")
+    tab.click("#step")
+    settled(tab)
+    assert driver(tab) == "recording" and int(tab.input_value("#scrub")) == at + 1
+    assert picture(tab, "#real") != real, "the world goes on beside the dream"
+    for place in ("#reward-value", "#end-value", "#surprise-value"):
+        assert tab.inner_text(place)[-1] in "0123456789%"
+    tab.click("#recording-play")
+    tab.wait_for_timeout(300)
+    assert int(tab.input_value("#scrub")) > at + 1 and driver(tab) == "C"
+
+
+def test_the_keyboard_reaches_everything_and_axe_finds_nothing_serious(opened):
+    tab = opened
+    for summary in tab.locator("summary").all():
+        summary.click()
+    reached = set()
+    for _ in range(120):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("() => document.activeElement.id || document.activeElement.outerHTML.slice(0, 60)"))
+    wanted = "theme pause step again tau scrub dream-on recording-play earlier start later anywhere".split()
+    assert set(wanted) <= reached
+    assert sum("data-driver" in one for one in reached) >= 2 and sum("data-speed" in one for one in reached) == 3
+    axe = Path(page.SOURCES, "node_modules", "axe-core", "axe.min.js").read_text()
+    tab.evaluate(axe + "; undefined")
+    for scheme in ("dark", "light"):
+        tab.emulate_media(color_scheme=scheme)
+        tab.wait_for_timeout(300)
+        found = tab.evaluate("() => axe.run()")
+        assert len(found["passes"]) > 20
+        assert [(one["id"], one["impact"], [n["html"][:80] for n in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_nothing_is_wider_than_a_phone_and_fingers_drive(browser, dream_page):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    tab = context.new_page()
+    tab.goto(dream_page.as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    tab.tap(".pedal >> nth=1")
+    assert driver(tab) == "you"
+    context.close()

@@ -1,10 +1,10 @@
-// For tests and consoles, as `window.worldModels`: dreams without the page's own luck or pictures.
+// For tests and consoles, as `window.worldModels`: dreams without the page's own noise or pictures.
 import type { Agent } from "./container.ts";
 import { Dream, isOver } from "./dream.ts";
 import type { Models } from "./models.ts";
-import { Random, draw, mean, type Luck } from "./sampling.ts";
+import { Random, draw, mean, type Noise } from "./sampling.ts";
 
-/** What another program dreamed: its start and its luck, flat arrays. */
+/** What another program dreamed: its start and its noise, flat arrays. */
 export interface Replay {
   z: number[];
   tau: number;
@@ -14,7 +14,7 @@ export interface Replay {
   frames: number[];
 }
 
-/** Dreams again with recorded luck, C driving; every z [steps, Z], action, reward, end and the pictures asked for. */
+/** Dreams again with recorded noise, C driving; every z [steps, Z], action, reward, end and the pictures asked for. */
 export async function replay(models: Models, given: Replay) {
   const size = models.about.sizes.z;
   const dream = new Dream(models, Float32Array.from(given.z));
@@ -22,10 +22,10 @@ export async function replay(models: Models, given: Replay) {
   const frames: number[][] = [];
   for (let step = 0; step < given.uniform.length / size; step++) {
     const part = (array: number[]) => Float32Array.from(array.slice(step * size, (step + 1) * size));
-    const luck: Luck = { uniform: part(given.uniform), normal: part(given.normal), end: Float32Array.of(1) };
+    const noise: Noise = { uniform: part(given.uniform), normal: part(given.normal), end: Float32Array.of(1) };
     if (given.frames.includes(step)) frames.push([...(await models.decode(dream.z))]);
     const act = await dream.act();
-    const moment = await dream.step(act, given.tau, luck);
+    const moment = await dream.step(act, given.tau, noise);
     out.z.push(...dream.z);
     out.act.push(...act);
     out.reward.push(moment.reward);
@@ -40,7 +40,7 @@ export async function measure(models: Models, starts: Float32Array, steps: numbe
   let dream = new Dream(models, starts.subarray(0, size));
   for (let step = 0; step < steps; step++) {
     const began = performance.now();
-    await dream.step(await dream.act(), models.about.dream.tau, random.luck(1, size));
+    await dream.step(await dream.act(), models.about.dream.tau, random.noise(1, size));
     await models.decode(dream.z);
     times.push(performance.now() - began);
     if (dream.over) dream = new Dream(models, starts.subarray(0, size));
@@ -48,7 +48,7 @@ export async function measure(models: Models, starts: Float32Array, steps: numbe
   return times;
 }
 
-/** Scores and lengths of `count` dreams side by side, C driving, with luck from `seed`; no pictures. */
+/** Scores and lengths of `count` dreams side by side, C driving, with noise from `seed`; no pictures. */
 export async function survey(models: Models, agent: Agent, count: number, tau: number, seed: number) {
   const { about } = models, { sizes } = about, random = new Random(seed);
   const mu = agent.floats("starts.mu"), logvar = agent.floats("starts.logvar");
@@ -66,15 +66,15 @@ export async function survey(models: Models, agent: Agent, count: number, tau: n
   for (let step = 0; step < about.dream.max_steps && alive.some(Boolean); step++) {
     const act = await models.act(seen, h, c);
     const m = await models.remember(z, act, h, c, new Float32Array(count).fill(step === 0 ? 1 : 0));
-    const luck = random.luck(count, sizes.z);
-    z = draw(m, sizes.mixtures, sizes.z, tau, luck) as Float32Array<ArrayBuffer>;
+    const noise = random.noise(count, sizes.z);
+    z = draw(m, sizes.mixtures, sizes.z, tau, noise) as Float32Array<ArrayBuffer>;
     seen = about.dream.controller_z === "mean" ? mean(m, sizes.mixtures, sizes.z, tau) : z;
     [h, c] = [m.h, m.c];
     for (let b = 0; b < count; b++) {
       if (!alive[b]) continue;
       scores[b]! += about.dream.reward === "survival" ? 1 : (m.reward?.[b] ?? 0);
       lengths[b]!++;
-      alive[b] = !isOver(about, m.done?.[b], luck.end[b]!);
+      alive[b] = !isOver(about, m.done?.[b], noise.end[b]!);
     }
   }
   return { scores, lengths };

@@ -1,7 +1,7 @@
 // One dream: M steps, the next z is drawn, the heads say what it paid and whether it is over.
 import type { About } from "./container.ts";
 import type { Expectation, Models } from "./models.ts";
-import { type Luck, draw, mean, surprise } from "./sampling.ts";
+import { type Noise, draw, mean, surprise } from "./sampling.ts";
 
 /** What M expected of a step. */
 export interface Moment {
@@ -17,10 +17,10 @@ export function endProbability(about: About, logit: number): number {
 }
 
 /** Whether the episode is over, by the rule that the agent's description names. */
-export function isOver(about: About, logit: number | undefined, luck: number): boolean {
+export function isOver(about: About, logit: number | undefined, noise: number): boolean {
   const { end } = about.dream;
   if (end.rule === "none" || logit === undefined) return false;
-  return end.rule === "threshold" ? logit > end.logit : luck < endProbability(about, logit);
+  return end.rule === "threshold" ? logit > end.logit : noise < endProbability(about, logit);
 }
 
 export class Dream {
@@ -52,19 +52,19 @@ export class Dream {
   }
 
   /** Dreams one step with an action [A]. */
-  async step(act: Float32Array, tau: number, luck: Luck): Promise<Moment> {
+  async step(act: Float32Array, tau: number, noise: Noise): Promise<Moment> {
     const { about } = this.models;
     const { mixtures, z } = about.sizes;
     const restart = Float32Array.of(this.steps === 0 ? 1 : 0);
     const m: Expectation = await this.models.remember(this.z, act, this.h, this.c, restart);
     this.h = m.h;
     this.c = m.c;
-    this.z = draw(m, mixtures, z, tau, luck);
+    this.z = draw(m, mixtures, z, tau, noise);
     this.seen = about.dream.controller_z === "mean" ? mean(m, mixtures, z, tau) : this.z;
     this.steps++;
     const reward = about.dream.reward === "survival" ? 1 : (m.reward?.[0] ?? 0);
     this.score += reward;
-    if (isOver(about, m.done?.[0], luck.end[0]!)) this.over = "end";
+    if (isOver(about, m.done?.[0], noise.end[0]!)) this.over = "end";
     else if (this.steps >= about.dream.max_steps) this.over = "time";
     return {
       reward,

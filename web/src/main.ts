@@ -99,6 +99,7 @@ function warm(player: Player, tau: number): void {
 function shortcuts(player: Player, starts: Starts): void {
   const keys: Record<string, () => unknown> = {
     " ": () => pause(player),
+    p: () => pause(player),
     ".": () => player.oneStep(),
     r: () => player.again(),
     n: () => starts.anywhere(),

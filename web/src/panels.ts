@@ -145,7 +145,7 @@ export function tell(agent: Agent, controls: Controls, ready: number): void {
   );
   const keys: [string, string][] = [
     ...controls.pedals.filter((pedal) => pedal.key).map((pedal): [string, string] => [pedal.arrow, pedal.label]),
-    ["Space", "pause, go on"], [".", "one step"], ["R", "again from the same beginning"], ["N", "from any first frame"],
+    ["P", "pause, go on (or Space)"], [".", "one step"], ["R", "again from the same beginning"], ["N", "from any first frame"],
     ["C", "let C act, or act yourself"], ["[ ]", "colder, warmer"], ["M", "let M dream on from this moment of the recording"],
   ];
   byId("keys").replaceChildren(

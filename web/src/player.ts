@@ -103,7 +103,7 @@ export class Player {
     });
   }
 
-  /** The same beginning once more, with other luck. */
+  /** The same beginning once more, with other random numbers. */
   again(): Promise<void> {
     return this.start < 0 ? this.dreamOn(this.began) : this.begin(this.start);
   }
@@ -178,7 +178,7 @@ export class Player {
     if (this.driver === "you") this.act = this.controls.act();
     else if (this.driver === "recording") this.act = this.recording!.act(this.dream.steps);
     else this.act = await this.dream.act();
-    const moment = await this.dream.step(this.act, this.tau, this.random.luck(1, sizes.z));
+    const moment = await this.dream.step(this.act, this.tau, this.random.noise(1, sizes.z));
     this.moments.push(moment);
     if (this.moments.length > KEPT) this.moments.shift();
     if (this.linked && this.recording) this.shown = Math.min(this.dream.steps, this.recording.steps - 1);

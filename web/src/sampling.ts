@@ -3,8 +3,8 @@ import type { Expectation } from "./models.ts";
 
 const HALF_LOG_TWO_PI = 0.5 * Math.log(2 * Math.PI);
 
-/** The luck of one step of B dreams: uniform in [0, 1) and normal, each [B, Z]; `end` uniform, [B]. */
-export interface Luck {
+/** The noise of one step of B dreams: uniform in [0, 1) and normal, each [B, Z]; `end` uniform, [B]. */
+export interface Noise {
   uniform: Float32Array;
   normal: Float32Array;
   end: Float32Array;
@@ -20,15 +20,15 @@ function weigh(logPi: Float32Array, first: number, z: number, tau: number, weigh
 }
 
 /** The next z [B, Z]: the component is the first whose cumulative weight reaches `uniform`; sigma is scaled by sqrt(tau). */
-export function draw(m: Expectation, k: number, z: number, tau: number, luck: Luck): Float32Array {
-  const next = new Float32Array(luck.normal.length), weights = new Float64Array(k), spread = Math.sqrt(tau);
+export function draw(m: Expectation, k: number, z: number, tau: number, noise: Noise): Float32Array {
+  const next = new Float32Array(noise.normal.length), weights = new Float64Array(k), spread = Math.sqrt(tau);
   for (let i = 0; i < next.length; i++) {
     const first = Math.floor(i / z) * k * z + (i % z);
     weigh(m.logPi, first, z, tau, weights);
     let component = 0;
-    for (let sum = weights[0]!; component < k - 1 && luck.uniform[i]! > sum; sum += weights[component]!) component++;
+    for (let sum = weights[0]!; component < k - 1 && noise.uniform[i]! > sum; sum += weights[component]!) component++;
     const at = first + component * z;
-    next[i] = m.mu[at]! + Math.exp(m.logSigma[at]!) * spread * luck.normal[i]!;
+    next[i] = m.mu[at]! + Math.exp(m.logSigma[at]!) * spread * noise.normal[i]!;
   }
   return next;
 }
@@ -84,7 +84,7 @@ export class Random {
     return Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());
   }
 
-  luck(dreams: number, z: number): Luck {
+  noise(dreams: number, z: number): Noise {
     return {
       uniform: Float32Array.from({ length: dreams * z }, () => this.uniform()),
       normal: Float32Array.from({ length: dreams * z }, () => this.normal()),

@@ -24,20 +24,24 @@ from wm.dream.engine import load_starts
 from wm.play import agent as agents
 from wm.play.agent import Agent, PosteriorNoise
 from wm.release import export, onnx_models, page
-from wm.release.export import RUNS, Place
+from wm.release.export import Place
+from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
 GRAPHS = ("decoder", "memory", "controller")
-NAMES = {"car_racing": "CarRacing", "take_cover": "Doom’s Take Cover"}
+NAMES = {"car_racing": "CarRacing", "take_cover": "Doom's Take Cover"}
 PRESS = {"car_racing": [1.0, 1.0, 0.8]}
 """World -> how far a key pushes each number of the action, of what is possible: a full brake locks the wheels."""
-OWN = {"what": "World Models, the page and the agent’s weights", "licence": "© its authors, MIT licence"}
+OWN = {"what": "World Models, the page and the agent's weights", "licence": "© its authors, MIT licence"}
 RUNTIME = {"what": "ONNX Runtime Web", "licence": "© Microsoft Corporation, MIT licence"}
 PICTURES = {
-    "car_racing": {"what": "Pictures of CarRacing", "licence": "Gymnasium, © Farama Foundation and OpenAI, MIT licence"},
+    "car_racing": {
+        "what": "Pictures of CarRacing",
+        "licence": "Gymnasium, © Farama Foundation and OpenAI, MIT licence",
+    },
     "take_cover": {
-        "what": "Pictures of Doom’s Take Cover",
-        "licence": "Freedoom, © contributors to the Freedoom project, BSD 3-clause licence; the scenario is ViZDoom’s, "
+        "what": "Pictures of Doom's Take Cover",
+        "licence": "Freedoom, © contributors to the Freedoom project, BSD 3-clause licence; the scenario is ViZDoom's, "
         "© its authors, MIT licence",
     },
 }
@@ -60,7 +64,7 @@ def write(place: Place, out: Path) -> str:
     parts |= {f"{name}.onnx": made[name].data for name in GRAPHS}
     parts |= {"starts.mu": _floats(mu.numpy()), "starts.logvar": _floats(logvar.numpy())}
     name = agent.world.spec.name
-    pictures = {"what": f"Pictures of {name}", "licence": "its makers’; ask them before you publish this page"}
+    pictures = {"what": f"Pictures of {name}", "licence": "its makers'; ask them before you publish this page"}
     header = {
         "about": export.describe(place, agent, about, {name: made[name] for name in GRAPHS}),
         "page": {
@@ -77,7 +81,7 @@ def write(place: Place, out: Path) -> str:
 
 
 def pack(header: dict[str, Any], parts: dict[str, bytes]) -> str:
-    """Text that the page reads (web/src/container.ts): the header's length, the header, the parts, at multiples of 8."""
+    """Text that the page reads (web/src/container.ts): the header's length, the header, the parts at multiples of 8."""
     places, body = {}, bytearray()
     for name, data in parts.items():
         places[name] = {"at": len(body), "bytes": len(data)}

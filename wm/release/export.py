@@ -25,9 +25,9 @@ from wm.play import agent as agents
 from wm.play.agent import Agent
 from wm.release import onnx_models
 from wm.release.onnx_models import OnnxModel
+from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
-RUNS = Path("runs")
 ABOUT = "agent.json"
 FRAMES: dict[str, dict[str, Any]] = {
     "car_racing": {"environment": "CarRacing-v3", "rows": [0, 84], "columns": [0, 96], "resize": "area"},
@@ -64,6 +64,8 @@ def find(name: str) -> Place:
     """
     folder = Path(name)
     if weights.exists(folder, weights.CONTROLLER_KIND):
+        if parameters.FILE.exists():
+            parameters.load()  # its world may be one that only params.yaml knows
         made = files.read_record(folder / "made.json") if (folder / "made.json").exists() else {}
         about = files.read_record(folder / f"{weights.CONTROLLER_KIND}.json")
         return Place(folder.resolve().name, folder, folder, float(made.get("tau") or about.get("tau") or 1.0))

@@ -12,6 +12,7 @@ Shapes: B episodes, Z latent, H hidden, A action, K mixtures.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import warnings
@@ -29,6 +30,8 @@ from wm.models.vae import VAE
 from wm.play.agent import Agent
 
 OPSET = 18
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""onnxscript is what torch's exporter asks for."""
 FRAMES = 16
 """Frames that are compared."""
 STEPS = 16
@@ -155,14 +158,9 @@ def make(agent: Agent, params: np.ndarray, half: tuple[str, ...] = ()) -> dict[s
 
 
 def _packages() -> None:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter asks for it
-    except ImportError as error:
-        raise UserError(
-            f"ONNX needs packages that are not here ({error.name}): pip install 'world-models[export]'"
-        ) from None
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}, not here yet: pip install 'world-models[export]'")
 
 
 def _graphs(agent: Agent, params: np.ndarray) -> Iterator[tuple[str, nn.Module, list[dict[str, Tensor]]]]:
