@@ -23,7 +23,7 @@ from wm.dream.engine import default_reward
 from wm.models.mdnrnn import LOG_SIGMA_FLOOR
 from wm.play import agent as agents
 from wm.play.agent import Agent
-from wm.release import onnx_models
+from wm.release import onnx_models, pretrained
 from wm.release.onnx_models import OnnxModel
 from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
@@ -66,9 +66,11 @@ def find(name: str) -> Place:
     if weights.exists(folder, weights.CONTROLLER_KIND):
         if parameters.FILE.exists():
             parameters.load()  # its world may be one that only params.yaml knows
-        made = files.read_record(folder / "made.json") if (folder / "made.json").exists() else {}
         about = files.read_record(folder / f"{weights.CONTROLLER_KIND}.json")
-        return Place(folder.resolve().name, folder, folder, float(made.get("tau") or about.get("tau") or 1.0))
+        called, tau = folder.resolve().name, about.get("tau")
+        if (folder / "made.json").exists():
+            tau, folder = files.read_record(folder / "made.json")["tau"], pretrained.whole(folder)
+        return Place(called, folder, folder, float(tau or 1.0))
     entry = parameters.load().entry("agents", name)
     folder = RUNS / name / "evolve"
     if not weights.exists(folder, weights.CONTROLLER_KIND):
