@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 import wm
 from wm import worlds
+from wm.core import files
 from wm.core.config import Config
 from wm.core.errors import UserError
 from wm.play.cluster import ClusterConfig
@@ -237,16 +236,13 @@ def load(path: Path | str = FILE) -> Params:
 def _read(path: Path) -> Any:
     """What a file says, read as DVC does."""
     try:
-        return YAML(typ="safe").load(path.read_text())
+        return files.parse_yaml(path.read_text(), str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is not here: run from the repository's top") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): it has to be a file of yours") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{path} is not valid YAML{line}: {problem}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
 
 
 def _checked(content: Any, path: Path) -> Params:

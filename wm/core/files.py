@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wm.core.errors import DamagedData
+from wm.core.errors import DamagedData, UserError
 
 CHECKSUM = "checksum"
 
@@ -147,11 +147,12 @@ def read_json(path: Path) -> Any:
         raise DamagedData(f"{path} is missing: run the stage that writes it, or `dvc checkout`") from None
 
 
-def parse_json(data: bytes | str, name: str) -> Any:
+def parse_json(data: bytes | str, name: str, cure: str = "delete it and run `dvc checkout`") -> Any:
     """What JSON says.
 
     Args:
         name: of the file that it comes from.
+        cure: what brings it back.
     Raises:
         DamagedData: it is not whole.
     """
@@ -160,7 +161,29 @@ def parse_json(data: bytes | str, name: str) -> Any:
     except ValueError as error:
         if has_marks(data):
             raise DamagedData(marked(name)) from None
-        raise DamagedData(f"{name} is not whole JSON ({error}): delete it and run `dvc checkout`") from None
+        raise DamagedData(f"{name} is not whole JSON ({error}): {cure}") from None
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """What YAML says, read as DVC does.
+
+    Args:
+        name: of the file that it comes from.
+    Raises:
+        UserError: it is not valid; names the line.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        if has_marks(text):
+            raise UserError(marked(name)) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{name} is not valid YAML{where}: {problem}") from None
 
 
 def has_marks(data: bytes | str) -> bool:

@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from wm.core.errors import UserError
+from wm.core.files import read_json
+
 EDITORS = re.compile(r"\..*\.sw.|\.#.*|#.*#|.*~|4913|__pycache__", re.DOTALL)
 """Names that .dvcignore leaves out everywhere: caches, and what editors leave beside a file."""
 
@@ -43,12 +46,15 @@ def folder_md5(files: Mapping[str, str]) -> str:
 def cached(folder: str, name: str) -> bytes | None:
     """A file of a folder in DVC's cache."""
     config = configparser.ConfigParser()
-    config.read([".dvc/config", ".dvc/config.local"])
+    try:
+        config.read([".dvc/config", ".dvc/config.local"])
+    except configparser.Error as error:
+        raise UserError(f"DVC's settings in .dvc/ cannot be read ({' '.join(str(error).split())}): mend them") from None
     store = Path(".dvc", config.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
     listing = store / folder[:2] / folder[2:]
     if not listing.is_file():
         return None
-    for entry in json.loads(listing.read_text()):
+    for entry in read_json(listing):
         if entry["relpath"] == name:
             path = store / entry["md5"][:2] / entry["md5"][2:]
             return path.read_bytes() if path.is_file() else None

@@ -7,18 +7,14 @@ DVC's files are read as what they are, YAML and a cache of files by md5; DVC its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from wm import worlds
-from wm.core import git
+from wm.core import files, git
 from wm.core.errors import DamagedData, UserError
 from wm.records import dvcfiles
 from wm.stages import STAGES
@@ -127,12 +123,8 @@ class Snapshot:
         }
 
     def _yaml(self, path: str) -> dict[str, Any]:
-        try:
-            return YAML(typ="safe").load(self.text(path) or "") or {}
-        except YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = (f" at line {mark.line + 1}" if mark else "") + (f" of commit {self.rev}" if self.rev else "")
-            raise UserError(f"{path} is not valid YAML{where}: `git diff {path}` shows what was changed") from None
+        content = files.parse_yaml(self.text(path) or "", self._name(path)) or {}
+        return _mapping(content, self._name(path))
 
     def read(self, step: Step, name: str) -> bytes | None:
         """A file of a step's output: from its folder here, else from DVC's cache; None if neither has it."""
@@ -147,13 +139,12 @@ class Snapshot:
         Raises:
             DamagedData: it is not whole.
         """
-        data = self.read(step, name)
-        try:
-            return json.loads(data) if data else {}
-        except ValueError:
-            raise DamagedData(
-                f"{step.folder}/{name} is not whole JSON: delete it and run `dvc checkout {step.target}`"
-            ) from None
+        cure = f"delete it and run `dvc checkout {step.target}`"
+        return _object(self.read(step, name), f"{step.folder}/{name}", cure)
+
+    def _name(self, path: str) -> str:
+        """Of a file, for who has to look at it."""
+        return f"{path} of commit {self.rev}" if self.rev else path
 
     def scores(self, step: Step) -> dict[str, Any]:
         """What an `evaluate` says: its scores.json, or, where neither runs/ nor DVC's cache has it, what git has of it.
@@ -165,7 +156,9 @@ class Snapshot:
             return {}
         if found := self.json(step, "scores.json"):
             return found
-        found = json.loads(self.text(f"metrics/{step.name}.json") or "{}").get("score", {})
+        metrics = f"metrics/{step.name}.json"
+        cure = f"`git checkout {metrics}` brings it back"
+        found = _object(self.text(metrics), self._name(metrics), cure).get("score", {})
         world, drawing = step.numbers.get("world"), step.numbers.get("drawing")
         if drawing is None and world in worlds.names():
             drawing = worlds.get(world).spec.drawings[-1]
@@ -291,3 +284,14 @@ def _short(key: str) -> str:
     """`experiments.NAME.collect.stall` -> `stall`; `models.NAME.seed` -> `seed`; `agents.NAME.tau` -> `tau`."""
     parts = key.split(".")[2:]
     return ".".join(parts[1:] if parts[0] in STAGES else parts)
+
+
+def _object(data: bytes | str | None, name: str, cure: str) -> dict[str, Any]:
+    """What JSON says, which is a mapping; empty where there is none."""
+    return _mapping(files.parse_json(data, name, cure), name) if data else {}
+
+
+def _mapping(content: Any, name: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise DamagedData(f"{name} has to be a mapping of keys to values: `git diff` shows what was changed")
+    return content
