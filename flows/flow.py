@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -306,7 +305,7 @@ def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tr
 
 def metrics(agent: str) -> dict[str, Any]:
     """The agent's score, as `evaluate` wrote it, with the names that `dvc metrics` has: {"score.mean": 812.3, …}."""
-    return dict(history.flat(json.loads((Path("metrics") / f"{agent}.json").read_text())))
+    return dict(history.flat(files.read_json(Path("metrics") / f"{agent}.json")))
 
 
 def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAMLError
 
+from wm.core import files
 from wm.core.errors import UserError
 
 TARGET = "evaluate"
@@ -149,7 +150,7 @@ def check_out(agent: str) -> list[str]:
 
 def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """The hashes that dvc.lock holds for a stage's outputs: {path: md5}."""
-    stages = YAML(typ="safe").load(lock)["stages"]
+    stages = files.parse_yaml(lock.read_text(), str(lock))["stages"]
     return {out["path"]: out["md5"] for out in stages[address].get("outs", [])}
 
 
@@ -281,4 +282,7 @@ def project() -> Iterator:
         with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
             yield repo
     except (DvcException, YAMLError) as error:
+        for path in map(Path, ("dvc.lock", "dvc.yaml", "params.yaml")):
+            if path.is_file() and files.has_marks(path.read_bytes()):
+                raise UserError(files.marked(str(path))) from None
         raise UserError(" ".join(str(error).split())) from error

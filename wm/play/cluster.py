@@ -130,6 +130,8 @@ class Cluster:
         import dask
         from distributed import Client, LocalCluster
 
+        if not self.address:  # our own cluster is the same on all machines, whatever ~/.config/dask says
+            dask.config.refresh(paths=[], env={})
         dask.config.set(
             {
                 "distributed.scheduler.allowed-failures": MOST_FAILURES,
