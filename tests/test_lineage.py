@@ -137,7 +137,11 @@ def test_keep_records_what_dvc_and_git_do(commits):
 
 
 def test_lineage_of_a_model_ends_at_m_and_of_a_second_round_begins_with_the_first(commits):
-    replace("params.yaml", "  tiny: {experiment: tiny, model: tiny, after: zero, tau: 1.0, seed: 3}\n", "")
+    replace(
+        "params.yaml",
+        "  tiny: {experiment: tiny, world: tiny, code: tiny_world.py, model: tiny, after: zero, tau: 1.0, seed: 3}\n",
+        "",
+    )
     replace("params.yaml", "actor: tiny, seed", "actor: zero, seed")
     replace("params.yaml", "after: tiny, tau", "after: zero, tau")
     Path("dvc.lock").unlink()
