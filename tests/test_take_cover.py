@@ -323,7 +323,7 @@ def test_a_stage_that_is_killed_takes_workers_and_engines_along(death, tmp_path)
     shutil.copytree(ROOT / "runs/zero", tmp_path / "runs/zero")
     stage = subprocess.Popen(
         [sys.executable, "-m", "wm", "collect", "take_cover-1"],
-        env={**ENVIRONMENT, "WM_TRACKING": "off"},
+        env={**ENVIRONMENT, "WM_TRACKING": "off", "WM_WORKERS": "2"},
         cwd=tmp_path,
         start_new_session=True,
         stdout=subprocess.DEVNULL,

@@ -216,7 +216,7 @@ def code_text(made: Made) -> str:
     """The commit, and whether that is all."""
     said = f"commit {made.commit[:12]}" if made.commit else "no commit known"
     if made.step.code:
-        said += f", {len(made.step.code)} files in dvc.lock"
+        said += f", {len(made.step.code)} rooms and files in dvc.lock"
     elif not made.run:
         said += ", not run by DVC, so not in dvc.lock"
     if made.others:
