@@ -224,7 +224,7 @@ def _stages(
             stage.outlook == "unchanged",
             stage.upstream,
             stage.pool if place == "pools" else None,
-            deadline if stage.address == f"evolve@{agent}" else None,
+            deadline if graph.key(stage.address) == f"evolve@{agent}" else None,
             wait_for=[runs[upstream] for upstream in stage.upstream],
         )
     wait(list(runs.values()))

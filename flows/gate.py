@@ -112,7 +112,7 @@ def _outputs(agent: str) -> dict[str, str]:
     for stage in STAGES:
         try:
             found |= graph.outputs(f"{stage}@{agent}")
-        except (FileNotFoundError, KeyError):  # never run yet
+        except KeyError:  # never run yet
             continue
     return found
 

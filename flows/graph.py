@@ -16,7 +16,8 @@ from wm.core.errors import UserError
 
 TARGET = "evaluate"
 """The stage that ends a pipeline: an agent is an instance of it."""
-TRIALS = "trials/dvc.yaml"
+LOCKS = (Path("dvc.lock"), Path("trials/dvc.lock"))
+"""A name stands in one of the two only."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,13 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Without the entry of `models` or `agents`: "train_vae"."""
-        return self.address.partition("@")[0]
+        """Without its file and the entry of `models` or `agents`: "train_vae"."""
+        return key(self.address).partition("@")[0]
+
+
+def key(address: str) -> str:
+    """A stage as its file and its lock know it: trials/dvc.yaml:evolve@ablation -> evolve@ablation."""
+    return address.rpartition(":")[2]
 
 
 def waiting() -> dict[str, dict[str, bool]]:
@@ -148,10 +154,17 @@ def check_out(agent: str) -> list[str]:
         return found
 
 
-def outputs(address: str, lock: Path = Path("dvc.lock")) -> dict[str, str]:
-    """The hashes that dvc.lock holds for a stage's outputs: {path: md5}."""
-    stages = files.parse_yaml(lock.read_text(), str(lock))["stages"]
-    return {out["path"]: out["md5"] for out in stages[address].get("outs", [])}
+def outputs(address: str) -> dict[str, str]:
+    """The hashes that dvc.lock, or that of the trials, holds for a stage's outputs: {path: md5}.
+
+    Raises:
+        KeyError: neither knows the stage.
+    """
+    for lock in filter(Path.exists, LOCKS):
+        stages = files.parse_yaml(lock.read_text(), str(lock))["stages"]
+        if (entry := stages.get(key(address))) is not None:
+            return {out["path"]: out["md5"] for out in entry.get("outs", [])}
+    raise KeyError(address)
 
 
 def upstream(address: str) -> list[str]:
@@ -218,11 +231,9 @@ def _needed(repo, agent: str) -> list:
     import networkx
 
     target = f"{TARGET}@{agent}"
-    stages = {stage.addressing: stage for stage in repo.index.stages}
-    if f"{TRIALS}:{target}" in stages:
-        raise UserError(f"{agent} is a trial, which no flow runs: run `dvc repro {TRIALS}:{target}`")
+    stages = {key(stage.addressing): stage for stage in repo.index.stages}
     if target not in stages:
-        known = ", ".join(address.partition("@")[2] for address in stages if address.startswith(f"{TARGET}@"))
+        known = ", ".join(one.partition("@")[2] for one in stages if one.startswith(f"{TARGET}@"))
         raise UserError(f"there is no agent {agent!r} in params.yaml: choose one of {known}, or add a line to `agents`")
     # The edges of DVC's graph point from a stage to what it reads.
     return list(networkx.dfs_postorder_nodes(repo.index.graph, stages[target]))

@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 
 from wm.core import files
 from wm.core.errors import UserError
@@ -28,13 +28,15 @@ def read() -> dict[str, Any]:
         return parse(FILE.read_text())
     except FileNotFoundError:
         raise UserError(f"there is no {FILE} here: run this in the repository's top folder") from None
-    except YAMLError as error:
-        raise UserError(f"{FILE} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Whole numbers: merge keys are resolved, and what was said once for several entries is each one's own."""
-    return _apart(YAML(typ="safe").load(text))
+    """Whole numbers: merge keys are resolved, and what was said once for several entries is each one's own.
+
+    Raises:
+        UserError: it is not valid YAML; names the line.
+    """
+    return _apart(files.parse_yaml(text, str(FILE)))
 
 
 def _apart(tree: Any) -> Any:

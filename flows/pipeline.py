@@ -189,7 +189,7 @@ def _announce(agent: str, stages: list[graph.Stage], variant: Variant) -> dict[s
     sys.stdout.flush()
     if not any(stage.outlook == "to run" for stage in stages):
         return {}
-    waiting = [stage.address for stage in stages if stage.outlook in ("to run", "depends")]
+    waiting = [graph.key(stage.address) for stage in stages if stage.outlook in ("to run", "depends")]
     return _estimate(agent, waiting, variant.budget)
 
 
@@ -200,8 +200,8 @@ def _tell(begin: start.Start, agent: str, variant: Variant, result: dict, expect
     width = max(map(len, result["stages"]))
     for address, stage in result["stages"].items():
         whole = not (variant.budget and address == f"evolve@{agent}")  # the estimate is for all generations
-        known = whole and stage["verdict"] == "Completed" and address in expected
-        told = f"   estimate {expected[address]:.0f} s" if known else ""
+        known = whole and stage["verdict"] == "Completed" and graph.key(address) in expected
+        told = f"   estimate {expected[graph.key(address)]:.0f} s" if known else ""
         print(f"  {address:{width}}  {stage['verdict']:10}{stage['seconds']:>8.0f} s{told}")
     if variant.budget:
         print(f"{(time.time() - begin.began) / 60:.0f} min of {variant.budget} are used")

@@ -116,7 +116,7 @@ def dvc(words: list[str], log: Path, hear: Callable[[str], Any], variables: dict
 
 def _log(name: str) -> Path:
     LOGS.mkdir(parents=True, exist_ok=True)
-    return LOGS / f"{name}.log"
+    return LOGS / f"{name.rpartition(':')[2]}.log"
 
 
 def environment() -> dict[str, str]:

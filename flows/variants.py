@@ -68,8 +68,10 @@ class Variant:
             UserError: there is no such machine.
         """
         self.check()
+        if self and agent not in params["agents"]:
+            raise UserError(f"{agent} is none of params.yaml's agents, which alone have seeds, budgets and machines")
         found = copy.deepcopy(params)
-        entries = numbers.chain(found, agent)
+        entries = numbers.chain(found, agent) if self else []
         if self.budget is not None:
             _make_own_search(found, agent, [name for section, name in entries if section == "agents"])
         if self.seed is not None:

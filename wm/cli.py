@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 EPILOG = """\
 Stages read runs/… and write runs/NAME/<stage>; `dvc repro evaluate@NAME` or `python -m flows.pipeline NAME` runs
-them all in order. NAME is an entry of `models` (collect to train_mdn) or `agents` (evolve, evaluate) in params.yaml.
+them all in order. NAME is an entry of `models` (collect to train_mdn) or `agents` (evolve, evaluate) in params.yaml;
+a run on a branch of its own, of another seed, budget or machine, is BRANCH:NAME, such as run/smoke-seed1:smoke.
 
   python -m wm params             every key of params.yaml and what it means
   python -m wm estimate smoke     how long each stage will take on this machine
@@ -39,12 +41,30 @@ def main(argv: list[str] | None = None) -> int:
         from wm.core import watchdog
 
         watchdog.start()
-        return args.command(args) or 0
+        with _at_run(args):
+            return args.command(args) or 0
     except KeyboardInterrupt as error:
         print(f"Stopped{_goes_on(args)}.", file=sys.stderr)
         return 128 + getattr(error, "number", signal.SIGINT)
     except Exception as error:
         return failures.tell(error, _goes_on(args))
+
+
+@contextlib.contextmanager
+def _at_run(args: argparse.Namespace) -> Iterator[None]:
+    """A command about BRANCH:NAME works in that branch's folder, and writes where it was called."""
+    if ":" not in getattr(args, "name", "") or args.command is _lineage:  # which reads git
+        yield
+        return
+    from wm.records import branches
+
+    if args.command is _report and args.out is None:
+        args.out = Path(f"{args.name.replace('/', '-').replace(':', '-')}.html")
+    for option in ("out", "seconds"):
+        if path := getattr(args, option, None):
+            setattr(args, option, path.absolute())
+    with branches.inside(args.name) as args.name:
+        yield
 
 
 def _goes_on(args: argparse.Namespace) -> str:

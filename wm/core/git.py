@@ -144,6 +144,26 @@ def branch(root: Path) -> str:
     return read(root, "branch", "--show-current").strip()
 
 
+def worktree(root: Path, name: str) -> Path | None:
+    """The folder where a branch is checked out; None if it is nowhere."""
+    folder = None
+    for line in read(root, "worktree", "list", "--porcelain", "-z").split("\0"):
+        key, _, value = line.partition(" ")
+        if key == "worktree":
+            folder = Path(value)
+        elif key == "branch" and value == f"refs/heads/{name}":
+            return folder
+    return None
+
+
+def is_cut(root: Path, commit: str) -> bool:
+    """Whether a commit is one of a shallow clone's oldest, of which nobody can say what it changed."""
+    if not is_shallow(root):
+        return False
+    listed = Path(root, read(root, "rev-parse", "--git-path", "shallow").strip())
+    return commit in listed.read_text().split()
+
+
 def _object(root: Path, name: str, how: str) -> bytes:
     """What `git cat-file` answers, to whom an object that is not there is no failure."""
     return _run(Path(root), ["cat-file", how], READS, {"GIT_OPTIONAL_LOCKS": "0"}, told=f"{name}\n")

@@ -84,19 +84,24 @@ def _params_at(commit: str) -> dict[str, Any]:
     return Snapshot(commit).params
 
 
-def commit_of(*steps: Step) -> str:
-    """The commit that brought what dvc.lock says about these steps, as one; empty if none has it."""
-    here, found = Snapshot().lock_text, ""
+def commit_of(*steps: Step, rev: str | None = None) -> str:
+    """The commit that brought what dvc.lock says about these steps, as one; empty if none has it, or git's history is
+    cut there, so that an older one may have brought it.
+
+    Args:
+        rev: whose dvc.lock; None for the one here.
+    """
+    here, top, found = Snapshot(rev).lock_text, Path.cwd(), ""
     wanted = [_entry(here, step.address) for step in steps]
     if not all(wanted):
         return ""
-    for commit in _lock_commits():
+    for commit in _lock_commits(full_hash(rev or "HEAD")):
         there = _lock_at(commit)
         if [_entry(there, step.address) for step in steps] == wanted:
             found = commit
         elif found:
             break
-    return found
+    return "" if found and git.is_cut(top, found) else found
 
 
 def _entry(lock: str, address: str) -> str:
@@ -108,8 +113,8 @@ def _entry(lock: str, address: str) -> str:
 
 
 @cache
-def _lock_commits(most: int = 200) -> list[str]:
-    return _log(*LOCKS, most=most)
+def _lock_commits(head: str, most: int = 200) -> list[str]:
+    return _log(*LOCKS, most=most, head=head)
 
 
 @cache
@@ -132,7 +137,9 @@ def last_commit_with(path: str, md5: str, most: int = 50) -> str:
     return next((commit for commit in _log(path, most=most) if code_md5(path, commit) == md5), "")
 
 
-def _log(*paths: str, most: int) -> list[str]:
-    """The newest commits that changed files or folders; empty where nothing is committed."""
+def _log(*paths: str, most: int, head: str = "HEAD") -> list[str]:
+    """The newest commits up to `head` that changed files or folders; empty where nothing is committed."""
     here = Path.cwd()
-    return git.read(here, "log", "--format=%H", f"-{most}", "--", *paths).split() if git.find(here, "HEAD") else []
+    if not git.find(here, head):
+        return []
+    return git.read(here, "log", "--format=%H", f"-{most}", head, "--", *paths).split()

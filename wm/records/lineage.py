@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wm.core import git
 from wm.core.errors import UserError
 from wm.records import earlier, gitfiles, history, provenance, tracking
 from wm.records.history import Snapshot, Step
@@ -71,7 +72,12 @@ class Lineage:
         said = []
         if missing:
             said.append(f"not made yet: {', '.join(missing)}")
-        if not self.commit:
+        if not self.commit and git.is_shallow(Path.cwd()):
+            said.append(
+                "git's history is cut here (`git clone --depth`), so which commit made it is unknown: run "
+                "`git fetch --unshallow`"
+            )
+        elif not self.commit:
             said.append("no commit is known: commit params.yaml and dvc.lock, so that others can make it again")
         elif not gitfiles.known(self.commit):
             said.append(f"git has no commit {self.commit[:12]} here: `git fetch` may bring it")
@@ -96,12 +102,15 @@ class Lineage:
 
 
 def of(model: str) -> Lineage:
-    """The lineage of an entry of `agents` or `models`, or of a registered model (`NAME/3`, `NAME@champion`).
+    """The lineage of an entry of `agents` or `models`, here or at a commit (`BRANCH:NAME`), or of a registered model
+    (`NAME/3`, `NAME@champion`).
 
     Raises:
         UserError: there is no such entry or version.
     """
     text = model.removeprefix("models:/")
+    if ":" in text:
+        return _entry(text)
     for sign in ("/", "@"):
         if sign in text:
             name, _, version = text.partition(sign)
@@ -109,25 +118,27 @@ def of(model: str) -> Lineage:
     return _entry(text)
 
 
-def _entry(name: str) -> Lineage:
-    here = Snapshot()
-    steps = [_made(step, here) for step in here.steps(name)]
+def _entry(text: str) -> Lineage:
+    snapshot, name = history.split(text)
+    steps = [_made(step, snapshot) for step in snapshot.steps(name)]
     last = steps[-1]
-    score = here.scores(last.step) if last.step.stage == "evaluate" else {}
-    commit = gitfiles.commit_of(*(made.step for made in steps)) or last.commit
+    score = snapshot.scores(last.step) if last.step.stage == "evaluate" else {}
+    commit = gitfiles.commit_of(*(made.step for made in steps), rev=snapshot.rev) or last.commit
     if gitfiles.known(commit):
         steps = [replace(made, others=_others(made.step, commit)) for made in steps]
-    return Lineage(title=name, name=name, steps=steps, score=_numbers(score), commit=commit)
+    return Lineage(title=text, name=name, steps=steps, score=_numbers(score), commit=commit)
 
 
-def _made(step: Step, here: Snapshot) -> Made:
+def _made(step: Step, snapshot: Snapshot) -> Made:
     folder = Path(step.folder)
+    if snapshot.rev is not None:  # the folders here are of other runs
+        return Made(step=step, commit=gitfiles.commit_of(step, rev=snapshot.rev))
     run = earlier.run_of(provenance.digest(folder)) if step.output and folder.is_dir() else None
     commit = (run or {}).get("commit")
     if commit and run["dirty"] and step.recorded:  # the run began with changes that a later commit has
         commit = gitfiles.commit_of(step) or commit
     commit = commit or gitfiles.commit_of(step)
-    return Made(step=step, commit=commit, run=run, elsewhere=history.differs(step, here.lock))
+    return Made(step=step, commit=commit, run=run, elsewhere=history.differs(step, snapshot.lock))
 
 
 def _others(step: Step, commit: str) -> tuple[str, ...]:

@@ -77,8 +77,7 @@ def table(names: Sequence[str]) -> str:
     Raises:
         UserError: an agent has no score, or was scored on other episodes or in another drawing than the first.
     """
-    here = history.Snapshot()
-    found = {name: _scored(here, name) for name in names}
+    found = {name: _scored(name) for name in names}
     every = {name: score for name, (score, _) in found.items()}
     first = every[names[0]]
     lines = ["| agent | score | 95% interval | minus the first | 95% interval |", "|---|---|---|---|---|"]
@@ -211,22 +210,30 @@ def _path(name: str) -> Path:
     return RUNS / name / "evaluate" / "scores.json"
 
 
-def _scored(here: history.Snapshot, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score and stages (of `about`) of an agent: of runs/, else as its record in results/ has them.
+def _scored(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Score and stages (of `about`) of an agent: of a commit if it is named BRANCH:NAME, else of runs/, else as its
+    record in results/ has them.
 
     Returns:
         ({"world", "drawing", "seeds" (their digest), "scores", "mean", "std", "ci95_low", "ci95_high", …}, [stages])
     """
+    snapshot, name = history.split(run)
     path = RESULTS / f"{name}.json"
-    if not _path(name).exists() and path.exists() and "test" in (found := read(path)):
-        return {"world": found["world"], **found["score"], **found["test"]}, found["stages"]
-    found = scores(name)
-    return found | {"seeds": digest(found["seeds"])}, _stages(here, name)
+    if snapshot.rev is not None:
+        steps = snapshot.steps(name)
+        found = snapshot.json(steps[-1], "scores.json") if steps[-1].output else {}
+        if not found:
+            raise UserError(f"the score of {run} is not in DVC's cache: `git checkout {snapshot.rev} && dvc pull`")
+    elif not _path(name).exists() and path.exists() and "test" in (record := read(path)):
+        return {"world": record["world"], **record["score"], **record["test"]}, record["stages"]
+    else:
+        found = scores(name)
+    return found | {"seeds": digest(found["seeds"])}, _stages(snapshot, name)
 
 
-def _stages(here: history.Snapshot, name: str) -> list[dict[str, Any]]:
+def _stages(snapshot: history.Snapshot, name: str) -> list[dict[str, Any]]:
     try:
-        return [about(step) for step in here.steps(name)]
+        return [about(step) for step in snapshot.steps(name)]
     except UserError:  # a score whose agent params.yaml no longer has can be compared, but nothing says how it was made
         return []
 
@@ -253,7 +260,8 @@ def _difference(recipe: Recipe, base: Recipe, every: Mapping[str, Mapping[str, A
 
 
 def _evolve(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    (own,) = (stage for stage in record["stages"] if stage["address"] == f"evolve@{record['agent']}")
+    name = record["agent"].rpartition(":")[2]  # of BRANCH:NAME
+    (own,) = (stage for stage in record["stages"] if stage["address"] == f"evolve@{name}")
     return own
 
 
