@@ -58,28 +58,7 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
     head = _caption(caption, width) if caption else np.zeros((0, width, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    command = [
-        _ffmpeg(),
-        "-y",
-        "-loglevel",
-        "error",
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-s",
-        f"{width}x{height + len(head)}",
-        "-r",
-        f"{fps:g}",
-        "-i",
-        "-",
-        "-an",
-        *_BROWSER,
-        *_EXACT,
-        "-f",
-        "mp4",
-        str(temporary),
-    ]
+    command = _command(f"{width}x{height + len(head)}", fps, temporary)
     ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={})  # FFREPORT and others
     count = 0
     try:
@@ -104,6 +83,12 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
         )
     os.replace(temporary, path)
     return count
+
+
+def _command(size: str, fps: float, path: Path) -> list[str]:
+    """ffmpeg from raw frames on its standard input to an mp4."""
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps:g}", "-i", "-", "-an"]
+    return [_ffmpeg(), "-y", "-loglevel", "error", *raw, *_BROWSER, *_EXACT, "-f", "mp4", str(path)]
 
 
 def check() -> None:

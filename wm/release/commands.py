@@ -1,32 +1,44 @@
-"""`wm agent …`: what can be made of a trained agent."""
+"""`wm keep`, `gate`, `promote` and `rollback`, and `wm agent …`: what becomes of a trained agent."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from wm.core.errors import UserError
+from wm.records.commands import add_command
 
 AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e.g. pretrained/car_racing"
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    """Adds the group `agent` to a command line."""
+    """Adds them to a command line."""
+    name = "an entry of `agents` in params.yaml"
+    command = add_command(commands, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
+    command.add_argument("name", metavar="NAME", help=name)
+    command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
+    command = add_command(commands, "gate", "make an agent champion if it drives better than the champion does", _gate)
+    command.add_argument("name", metavar="NAME", help=f"{name}, evaluated")
+    promote = add_command(commands, "promote", "make an agent champion by hand", _promote)
+    rollback = add_command(commands, "rollback", "make the champion what it was before", _rollback)
+    for command in (promote, rollback):
+        command.add_argument("name", metavar="NAME", help=name)
+        command.add_argument("--reason", type=_reason, required=True, help="why; kept in MLflow with date and user")
+    promote.add_argument("--version", type=str, help="of the registered agent; default: the newest of NAME")
+    _add_agent(commands)
+
+
+def _add_agent(commands: argparse._SubParsersAction) -> None:
     text = "what can be made of a trained agent: files for any runtime, a page to dream in"
     group = commands.add_parser("agent", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    command = _add(inside, "export", "write V, M and C as ONNX, with a description, into a folder", _export)
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="to be written")
-    command = _add(inside, "demo", "write one HTML page in which anyone can drive in the agent's dream", _demo)
-    command.add_argument("--out", type=Path, default=Path("dream.html"), help="the page to write; default: dream.html")
-
-
-def _add(commands, name: str, text: str, function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    command.set_defaults(command=function)
-    command.add_argument("agent", metavar="AGENT", help=AGENT)
-    return command
+    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to make")
+    export = add_command(inside, "export", "write V, M and C as ONNX, with a description, into a folder", _export)
+    demo = add_command(inside, "demo", "write one HTML page in which anyone can drive in the agent's dream", _demo)
+    for command in (export, demo):
+        command.add_argument("agent", metavar="AGENT", help=AGENT)
+    export.add_argument("folder", type=Path, metavar="FOLDER", help="to be written")
+    demo.add_argument("--out", type=Path, default=Path("dream.html"), help="the page to write; default: dream.html")
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -42,3 +54,60 @@ def _demo(args: argparse.Namespace) -> None:
         raise UserError(f"--out is {args.out}: expected the name of a file that ends in .html")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(demo.write(export.find(args.agent), args.out))
+
+
+def _keep(args: argparse.Namespace) -> None:
+    from wm import params
+    from wm.release import pretrained
+
+    print(pretrained.keep(params.load(), args.name, args.commit))
+
+
+def _gate(args: argparse.Namespace) -> None:
+    from wm import params
+    from wm.records import tracking
+    from wm.release import gate
+
+    everything = params.load()
+    entry = everything.entry("agents", args.name)
+    if tracking.off():
+        raise UserError("WM_TRACKING is off, and without MLflow there is no champion: unset it")
+    decision = gate.gate(
+        args.name, everything.experiments[entry.experiment].gate, entry.world, entry.experiment, tracking.find_root()
+    )
+    print(f"gate {args.name}: {decision['decision']}: {decision['why']}")
+
+
+def _promote(args: argparse.Namespace) -> None:
+    from wm.records import tracking
+    from wm.release import registry
+
+    model = _registered(args.name)
+    move = registry.by_hand(tracking.find_root(), model, args.name, args.version, args.reason)
+    print(_moved(model, move))
+
+
+def _rollback(args: argparse.Namespace) -> None:
+    from wm.records import tracking
+    from wm.release import registry
+
+    model = _registered(args.name)
+    print(_moved(model, registry.roll_back(tracking.find_root(), model, args.reason)))
+
+
+def _registered(name: str) -> str:
+    from wm import params
+    from wm.records.registered_models import model_name
+
+    entry = params.load().entry("agents", name)
+    return model_name(entry.world, entry.experiment, "agent")
+
+
+def _moved(model: str, move: dict[str, Any]) -> str:
+    return f"{model}: version {move['version']} is champion, before it was version {move['before'] or '(none)'}"
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("say why")
+    return text.strip()

@@ -1,0 +1,70 @@
+"""`wm calibrate`, `sweep`, `table`, `results` and `report`: what people look at."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wm.core.errors import UserError
+from wm.records.commands import add_command
+
+AGENT, MODEL = "an entry of `agents` in params.yaml", "an entry of `models` in params.yaml"
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds them to a command line."""
+    text = "the random policy in M's dream at several temperatures, beside what it did in the world"
+    command = add_command(commands, "calibrate", text, _calibrate)
+    command.add_argument("name", metavar="MODEL", help=MODEL)
+    command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
+    command.add_argument("--episodes", type=int, default=200, help="dreams at each; default: 200")
+    text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
+    command = add_command(commands, "sweep", text, _sweep)
+    command.add_argument("name", metavar="MODEL", help=MODEL)
+    text = "scored agents side by side, each compared with the first in pairs"
+    command = add_command(commands, "table", text, _table)
+    command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
+    text = "write results/: scores beside the paper's, costs, curves, and the command under every number"
+    command = add_command(commands, "results", text, _results)
+    text = "entries of `agents` in params.yaml, evaluated; without one, the page alone, from the records that it has"
+    command.add_argument("names", nargs="*", metavar="NAME", help=text)
+    command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
+    command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
+    text = "one HTML page about an agent, with its pictures and films inside"
+    command = add_command(commands, "report", text, write_report)
+    command.add_argument("name", metavar="NAME", help=AGENT)
+    command.add_argument("--out", type=Path, default=None, help="the page to write; default: NAME.html")
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from wm import params
+    from wm.views import calibration
+
+    if args.episodes < 1:
+        raise UserError(f"--episodes is {args.episodes}: expected 1 or more")
+    print(calibration.report(params.load(), args.name, args.tau or calibration.TAUS, args.episodes))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from wm import params
+    from wm.views import sweep
+
+    print(sweep.report(params.load(), args.name))
+
+
+def _table(args: argparse.Namespace) -> None:
+    from wm.views import table
+
+    print(table.table(args.names))
+
+
+def _results(args: argparse.Namespace) -> None:
+    from wm.views import results, table
+
+    print(results.write(args.names, args.out or table.RESULTS, args.machine))
+
+
+def write_report(args: argparse.Namespace) -> None:
+    from wm.views import report
+
+    print(report.write(args.name, args.out or Path(f"{args.name}.html")))
