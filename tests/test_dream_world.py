@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import gymnasium
@@ -52,6 +54,13 @@ def test_gymnasium_checker(model, observation):
     decoded = load_vae(model / "train_vae").decode(env.unwrapped.dreams.z)
     assert np.array_equal(env.render(), decoded[0].numpy()) and env.render().dtype == np.uint8
     env.close()
+
+
+def test_importing_the_package_imports_nothing_heavy_and_its_gym_registers():
+    heavy = "{'gymnasium', 'matplotlib', 'mlflow', 'numpy', 'torch'}"
+    code = f"import sys, wm; assert not {heavy} & set(sys.modules), 'wm is heavy'\n"
+    code += "import wm.gym, gymnasium; assert 'wm/Dream-v0' in gymnasium.registry and not 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("max_steps", [0, -3])
