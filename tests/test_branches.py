@@ -32,7 +32,7 @@ def test_lineage_of_a_branch_is_its_own_and_not_that_of_the_files_here(branch, c
     said = capsys.readouterr().out
     assert said.startswith(f"{RUN}: ") and "generations 5" in said
     assert said.endswith(f"Make it again:\n  git checkout {branch[0][:12]} && dvc repro evaluate@tiny\n")
-    assert lineage.of("tiny").commit == branch[1]
+    assert lineage.trace("tiny").commit == branch[1]
 
 
 def test_a_table_has_runs_of_branches_beside_those_here(branch, capsys):
@@ -70,8 +70,8 @@ def test_a_clone_whose_history_is_cut_names_no_commit(commits, tmp_path, monkeyp
         run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "later")
         run("git", "clone", "-q", "--depth", depth, f"file://{top}", str(tmp_path / depth))
         monkeypatch.chdir(tmp_path / depth)
-        made = lineage.of("tiny")
+        made = lineage.trace("tiny")
         assert made.commit == "" and any("git's history is cut here" in doubt for doubt in made.doubts)
         monkeypatch.chdir(top)
     gitfiles._lock_commits.cache_clear()  # of the clone
-    assert lineage.of("tiny").commit == commits[1]
+    assert lineage.trace("tiny").commit == commits[1]

@@ -14,7 +14,7 @@ from wm.core import files
 from wm.estimate import expectation, needs
 from wm.records import history
 from wm.run import Plan, plan
-from wm.views.table import about
+from wm.views.table import stage_record
 
 ROOT = Path(__file__).parent.parent
 RECORD = {
@@ -80,7 +80,7 @@ def test_a_record_of_a_run_with_other_numbers_is_named_as_one(project):
         everything = params.load()
         return [plan(everything, *one) for one in needs.stages(everything, "tiny")]
 
-    stages = [about(step) for step in history.Snapshot().steps("tiny")]
+    stages = [stage_record(step) for step in history.Snapshot().steps("tiny")]
     record = {**RECORD, "agent": "tiny", "stages": stages}
     assert expectation.changes(record, plans()) == []
     own = stages[-2]["params"]

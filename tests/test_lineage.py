@@ -103,7 +103,7 @@ def test_lineage_says_what_the_commit_lacks(commits, capsys):
     (before,) = (dep["md5"] for dep in lock()["evolve@tiny"]["deps"] if dep["path"] == "wm/search")
     replace("wm/search/cmaes.py", '"""', '"""Changed. ')
     replace("dvc.lock", before, dvcfiles.md5("wm/search"))
-    made = lineage.of("tiny")
+    made = lineage.trace("tiny")
     assert made.commit == commits[1]
     (changes, elsewhere) = made.doubts
     assert "wm/search/cmaes.py" in changes and "experiments.tiny.evolve.generations 7 (the commit has 6)" in changes
@@ -115,7 +115,7 @@ def test_lineage_says_what_was_made_again_since(commits):
     text, start = Path("dvc.lock").read_text(), Path("dvc.lock").read_text().index("  evolve@tiny:\n")
     Path("dvc.lock").write_text(text[:start] + text[start:].replace(before, f"{'0' * 32}.dir", 1))
     doubt = "it was made from what has been made again since: evolve@tiny read another runs/tiny/train_mdn"
-    assert doubt in lineage.of("tiny").doubts
+    assert doubt in lineage.trace("tiny").doubts
 
 
 def test_keep_records_what_dvc_and_git_do(commits):
@@ -145,8 +145,8 @@ def test_lineage_of_a_model_ends_at_m_and_of_a_second_round_begins_with_the_firs
     replace("params.yaml", "actor: tiny, seed", "actor: zero, seed")
     replace("params.yaml", "after: tiny, tau", "after: zero, tau")
     Path("dvc.lock").unlink()
-    assert lineage.of("tiny").target == "train_mdn@tiny"
-    second = lineage.of("tiny-2")
+    assert lineage.trace("tiny").target == "train_mdn@tiny"
+    second = lineage.trace("tiny-2")
     names = [made.step.address for made in second.steps]
     assert set(names) == {*(f"{stage}@tiny" for stage in STAGES[:4]), *(f"{stage}@tiny-2" for stage in STAGES)}
     assert names.index("encode@tiny") < names.index("train_mdn@tiny") < names.index("train_mdn@tiny-2")

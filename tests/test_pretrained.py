@@ -230,7 +230,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_agent_whole(scored, monk
     """Killed before its first change of a file, before its second, and so on: from a clean start, and after a kill."""
     commits, scores = [git("rev-parse", rev) for rev in ("HEAD~1", "HEAD")], Path("runs/tiny/evaluate/scores.json")
     plain, everything, left = files.read_json(scores), params.load(), None
-    monkeypatch.setattr(lineage, "of", cache(lineage.of))
+    monkeypatch.setattr(lineage, "trace", cache(lineage.trace))
 
     def killable(change):
         def function(*args, **options):

@@ -154,7 +154,7 @@ def test_lineage_of_a_registered_model_is_mlflows_alone(root, tmp_path, monkeypa
     newest = max(tracking.connect(root).search_model_versions("name = 'car_racing-vae'"), key=lambda v: int(v.version))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri(root))
     monkeypatch.chdir(tmp_path)  # where there is nothing else
-    found = lineage.of(f"models:/car_racing-vae/{newest.version}")
+    found = lineage.trace(f"models:/car_racing-vae/{newest.version}")
     assert [one.step.address for one in found.steps] == ["collect@a", "train_vae@a"]
     assert found.steps[1].step.inputs == {str(data): found.steps[0].step.output}
     assert found.steps[0].step.output == provenance.digest(root / data)
@@ -164,7 +164,7 @@ def test_lineage_of_a_registered_model_is_mlflows_alone(root, tmp_path, monkeypa
     assert found.again == f"git checkout {commit[:12]} && dvc repro train_vae@a"
     assert "learning_rate 0.001, steps 3" in lineage.text(found)
     with pytest.raises(UserError, match="has no model 'car_racing-vae' @champion"):
-        lineage.of("car_racing-vae@champion")
+        lineage.trace("car_racing-vae@champion")
 
 
 def test_a_server_that_does_not_answer_is_asked_once(root, monkeypatch, capfd):

@@ -84,7 +84,7 @@ def changes(record: Mapping[str, Any], plans: Sequence[Plan]) -> list[str]:
     Numbers, and what a stage reads, of the last stage first; code is not compared. Nothing is said of a record that
     has no numbers of its stages.
     """
-    if not table.known(record):
+    if not table.has_numbers(record):
         return []
     there, here = {one["address"]: one for one in record["stages"]}, {f"{one.stage}@{one.name}": one for one in plans}
     said = []

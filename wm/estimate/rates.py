@@ -195,7 +195,7 @@ def _apart(measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     context = multiprocessing.get_context("forkserver")  # a fork of this process could hang in OpenMP
     context.set_forkserver_preload([__name__])
     answers, teller = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(teller, watchdog.ticket(), measure, args), daemon=True)
+    process = context.Process(target=_answer, args=(teller, watchdog.ticket(), measure, args), daemon=True)
     process.start()
     teller.close()
     try:
@@ -209,7 +209,7 @@ def _apart(measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return found, memory
 
 
-def _tell(teller: Connection, parent: str, measure: Callable[..., Any], args: tuple) -> None:
+def _answer(teller: Connection, parent: str, measure: Callable[..., Any], args: tuple) -> None:
     os.environ[watchdog.VARIABLE] = parent  # the fork server's child would outlive a killed parent
     watchdog.start()
     try:

@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def print_lineage(args: argparse.Namespace) -> None:
     from wm.records import lineage
 
-    print(lineage.text(lineage.of(args.name)))
+    print(lineage.text(lineage.trace(args.name)))
 
 
 def _why(args: argparse.Namespace) -> None:

@@ -122,7 +122,7 @@ def _lock_at(commit: str) -> str:
     return Snapshot(commit).lock_text
 
 
-def known(rev: str) -> bool:
+def has_commit(rev: str) -> bool:
     """Whether git has this commit here."""
     return bool(full_hash(rev))
 

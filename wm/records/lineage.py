@@ -79,7 +79,7 @@ class Lineage:
             )
         elif not self.commit:
             said.append("no commit is known: commit params.yaml and dvc.lock, so that others can make it again")
-        elif not gitfiles.known(self.commit):
+        elif not gitfiles.has_commit(self.commit):
             said.append(f"git has no commit {self.commit[:12]} here: `git fetch` may bring it")
         if others:
             said.append(f"it was made with changes that the commit lacks: {', '.join(others)}")
@@ -101,7 +101,7 @@ class Lineage:
                     yield f"{made.step.address} read another {folder}"
 
 
-def of(model: str) -> Lineage:
+def trace(model: str) -> Lineage:
     """The lineage of an entry of `agents` or `models`, here or at a commit (`BRANCH:NAME`), or of a registered model
     (`NAME/3`, `NAME@champion`).
 
@@ -124,7 +124,7 @@ def _entry(text: str) -> Lineage:
     last = steps[-1]
     score = snapshot.scores(last.step) if last.step.stage == "evaluate" else {}
     commit = gitfiles.commit_of(*(made.step for made in steps), rev=snapshot.rev) or last.commit
-    if gitfiles.known(commit):
+    if gitfiles.has_commit(commit):
         steps = [replace(made, others=_others(made.step, commit)) for made in steps]
     return Lineage(title=text, name=name, steps=steps, score=_numbers(score), commit=commit)
 
@@ -200,8 +200,8 @@ def _lines(lineage: Lineage) -> Iterator[str]:
         yield ""
         yield f"{number:>2} {step.address}"
         for path, hashed in step.inputs.items():
-            yield f"     reads  {path:<32} {short(hashed)}"
-        yield f"     wrote  {step.folder:<32} {short(step.output) if step.output else 'not made yet'}"
+            yield f"     reads  {path:<32} {short_hash(hashed)}"
+        yield f"     wrote  {step.folder:<32} {short_hash(step.output) if step.output else 'not made yet'}"
         if step.params:
             yield f"     params {', '.join(f'{key} {value}' for key, value in sorted(step.numbers.items()))}"
         yield f"     code   {code_text(made)}"
@@ -252,6 +252,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
-def short(hashed: str | None) -> str:
+def short_hash(hashed: str | None) -> str:
     """The first 12 letters of a hash."""
     return hashed[:12] if hashed else "not here"

@@ -52,16 +52,16 @@ def user() -> str:
 def machine() -> str:
     """The processor, its widest vectors (other ones give other bits), how many cores there are, and a GPU:
     "AMD EPYC (AVX-512), 2 cores"."""
-    names, flags = (_told(Path("/proc/cpuinfo"), key) for key in ("model name", "flags"))
+    names, flags = (_values(Path("/proc/cpuinfo"), key) for key in ("model name", "flags"))
     found = names[0] if names else platform.processor() or platform.machine()
     has = set(flags[0].split()) if flags else set()
     vectors = next((f" ({name})" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in has), "")
     found = f"{found}{vectors}, {os.cpu_count()} cores"
-    gpus = [name for info in _GPUS.glob("*/information") for name in _told(info, "Model")]
+    gpus = [name for info in _GPUS.glob("*/information") for name in _values(info, "Model")]
     return ", ".join([found, *gpus])
 
 
-def _told(info: Path, key: str) -> list[str]:
+def _values(info: Path, key: str) -> list[str]:
     """What a file of lines "key: value" says of `key`."""
     lines = info.read_text().splitlines() if info.exists() else []
     return [value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key]

@@ -60,7 +60,7 @@ def of_run(
         lines += ["Films: " + " · ".join(f"[{name}]({address})" for name, address in films), ""]
     for path, address in pictures:
         lines += [f"![{PICTURES.get(path, path)}]({address})", ""]
-    lines += ["**Make it again**", "```", *again(run), "```", ""]
+    lines += ["**Make it again**", "```", *commands_again(run), "```", ""]
     if run["inputs"] or end.get("output_digest"):
         lines += ["| | sha256 |", "|---|---|"]
         lines += [f"| reads `{path}` | `{digest[:16]}…` |" for path, digest in run["inputs"].items()]
@@ -81,7 +81,7 @@ def of_version(run: dict[str, Any], end: dict[str, Any], data: str, picture: str
             "",
             *([f"![what it does]({picture})", ""] if picture else []),
             "```",
-            *again(run),
+            *commands_again(run),
             "```",
         ]
     )
@@ -96,7 +96,7 @@ def of_gate(decision: dict[str, Any], picture: str) -> str:
     return "\n".join(lines)
 
 
-def again(run: dict[str, Any]) -> list[str]:
+def commands_again(run: dict[str, Any]) -> list[str]:
     """The commands that reproduce a run."""
     if run["stage"] == "sweep":
         command = f"python -m flows.sweep {run['name']}"

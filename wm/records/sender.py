@@ -124,7 +124,7 @@ class Sender:
             "wm.machine": run.get("machine", ""),
             "mlflow.user": run["user"],
             "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": run_notes.again(run)[-1],
+            "mlflow.source.name": run_notes.commands_again(run)[-1],
             **{f"wm.input.{path}": digest for path, digest in run["inputs"].items()},
         }
         if run["commit"]:

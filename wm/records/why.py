@@ -12,7 +12,7 @@ import numpy as np
 from wm.core.errors import UserError
 from wm.records import gitfiles, history
 from wm.records.history import Snapshot, Step
-from wm.records.lineage import score_text, short
+from wm.records.lineage import score_text, short_hash
 from wm.stages import STAGES
 from wm.stages.evaluate import interval
 
@@ -114,7 +114,7 @@ def _lines(a: Side, b: Side) -> Iterator[str]:
         for part in PARTS:
             known = a.weights[part] and b.weights[part]
             same = "unknown" if not known else "the same" if a.weights[part] == b.weights[part] else "others"
-            yield f"{part:<10}{short(a.weights[part]):<14}{short(b.weights[part]):<14}{same}"
+            yield f"{part:<10}{short_hash(a.weights[part]):<14}{short_hash(b.weights[part]):<14}{same}"
 
 
 # ---------------------------------------------------------------- the scores
@@ -186,7 +186,8 @@ def _details(pair: Pair, a: Side, b: Side) -> Iterator[str]:
     if pair.inputs:
         yield f"  reads   another {', '.join(pair.inputs)}"
     elif pair.a.inputs:
-        yield f"  reads   the same data: {', '.join(f'{kind} {short(md5)}' for kind, md5 in _kinds(pair.a).items())}"
+        data = (f"{kind} {short_hash(md5)}" for kind, md5 in _kinds(pair.a).items())
+        yield f"  reads   the same data: {', '.join(data)}"
     if not (pair.a.code and pair.b.code):
         yield "  code    unknown: DVC did not run it on both sides"
     if not (pair.params or pair.code or pair.inputs):

@@ -65,7 +65,7 @@ def html(name: str) -> str:
     """The page."""
     everything = params.load()
     world = everything.agents[name].world
-    made = lineage.of(name)
+    made = lineage.trace(name)
     rounds = {stage: [one for one in made.steps if one.step.stage == stage] for stage in STAGES}
     scores = history.Snapshot().json(made.steps[-1].step, "scores.json")
     solved = worlds.get(world).spec.solved

@@ -120,7 +120,7 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         "test": {"seeds" (a digest: the same for the same episodes), "scores" (to 0.0001)},
         "cost": {"training_seconds", "test_seconds", "core_hours" (of training), "unrecorded": [addresses], and sums of
         `Cost`'s counts over the stages of training},
-        "stages": [`Cost`, `table.about` and "md5" (the output's in dvc.lock) of each, the first first],
+        "stages": [`Cost`, `table.stage_record` and "md5" (the output's in dvc.lock) of each, first to last],
         "decides": "world" or "dream", where the search chose what it kept,
         "curve": a point a look at the selection episodes, over all agents that the search goes back to: {"agent",
         "generation", "kept" (the best score so far where the choice is made) and "rescored" (the world's, of the
@@ -128,7 +128,7 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         (real and dreamed)}}
     """
     scores = table.scores(name)
-    made = lineage.of(name)
+    made = lineage.trace(name)
     parts = [_part(one, machine) for one in made.steps]
     values = np.array(scores["scores"])
     curve = list(_curve(made, parts))
@@ -146,7 +146,9 @@ def record(name: str, model: str, machine: str = "") -> dict[str, Any]:
         "test": {"seeds": table.digest(scores["seeds"]), "scores": [round(value, 4) for value in scores["scores"]]},
         "cost": _sum([part.cost for part in parts]),
         "decides": "dream" if _dream_decides(made.steps, name) else "world",
-        "stages": [asdict(part.cost) | table.about(part.made.step) | {"md5": part.made.step.output} for part in parts],
+        "stages": [
+            asdict(part.cost) | table.stage_record(part.made.step) | {"md5": part.made.step.output} for part in parts
+        ],
         "curve": curve,
     }
 

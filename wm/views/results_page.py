@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from wm.records.lineage import duration, short
+from wm.records.lineage import duration, short_hash
 from wm.views import paper, table
 
 WORDS = """\
@@ -87,7 +87,7 @@ def _goes_on(record: dict[str, Any]) -> bool:
 
 def _from(record: dict[str, Any]) -> str:
     """How the agent is made again, and from which one its search goes on."""
-    commit = f", commit {short(record['commit'])}" if record["commit"] else ""
+    commit = f", commit {short_hash(record['commit'])}" if record["commit"] else ""
     own = next(stage for stage in record["stages"] if stage["address"] == f"evolve@{record['agent']}")
     before = [read.partition("@")[2] for read in own.get("reads", ()) if read.startswith("evolve@")]
     after = f"; goes on from {before[0]}" if before and _goes_on(record) else ""
@@ -106,7 +106,7 @@ def _made(world: str, records: Sequence[dict[str, Any]]) -> Iterator[str]:
     if hashed:
         shown = next((stage for stage in hashed if stage["address"].startswith("train_mdn@")), hashed[0])
         address = shown["address"]
-        yield CHECK.format(commit=short(shown["commit"]), address=address, name=address.partition("@")[2])
+        yield CHECK.format(commit=short_hash(shown["commit"]), address=address, name=address.partition("@")[2])
     yield ONCE
     yield _table(["stage", "wall time", "cores", "episodes", "steps", "commit", "hash"], map(_stage, stages))
     yield "### Make it again"
@@ -158,7 +158,7 @@ def _parts(world: str, records: Sequence[dict[str, Any]], on_others: Sequence[di
         if not any(one in on_others for one in group):
             continue
         model, hashes = group[0]["model"], {stage["address"]: stage.get("md5") for stage in group[0]["stages"]}
-        trained = [short(md5) for stage in ("train_vae", "train_mdn") if (md5 := hashes.get(f"{stage}@{model}"))]
+        trained = [short_hash(md5) for stage in ("train_vae", "train_mdn") if (md5 := hashes.get(f"{stage}@{model}"))]
         which = f" ({', '.join(trained)})" if trained else ""
         yield f"On V and M of {model}{which}, tested in the {group[0]['score']['drawing']} drawing:"
         if len(group) > 1:
@@ -224,8 +224,8 @@ def _stage(stage: dict[str, Any]) -> list[str]:
         str(stage["cores"]),
         _count(stage["episodes"] or stage["dreamed_episodes"]) + dreamed,
         _count(stage["steps"] or stage["dreamed_steps"]) + dreamed,
-        short(stage["commit"]) if stage["commit"] else "",
-        short(stage["md5"]) if stage.get("md5") else "",
+        short_hash(stage["commit"]) if stage["commit"] else "",
+        short_hash(stage["md5"]) if stage.get("md5") else "",
     ]
 
 

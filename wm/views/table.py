@@ -141,7 +141,7 @@ def digest(seeds: Sequence[int]) -> str:
 # ---------------------------------------------------------------- what made them, and what they are
 
 
-def about(step: history.Step) -> dict[str, Any]:
+def stage_record(step: history.Step) -> dict[str, Any]:
     """A stage of a lineage, as records have it: its numbers, and which stages it read (runs/zero left out)."""
     folders = [Path(folder).parts for folder in step.inputs if not folder.startswith(history.ZERO)]
     return {
@@ -155,24 +155,24 @@ def recipes(records: Sequence[Mapping[str, Any]]) -> list[Recipe]:
     """Two or more agents each, whose lineages have the same stages and numbers, but for `seed`; code is not compared.
 
     Args:
-        records: {"agent", "stages" (of `about`), "score": {"mean"}}; those without numbers of stages are passed over.
+        records: {"agent", "stages" (of `stage_record`), "score": {"mean"}}; those without numbers are passed over.
     """
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for one in records:
-        if known(one):
+        if has_numbers(one):
             seeds = groups.setdefault(_digest(one["stages"], without="seed"), {})
             seeds.setdefault(_digest(one["stages"]), one)  # the same under two names is one seed
     return [_recipe(list(seeds.values())) for seeds in groups.values() if len(seeds) > 1]
 
 
-def known(record: Mapping[str, Any]) -> bool:
+def has_numbers(record: Mapping[str, Any]) -> bool:
     """Whether it has the numbers of its stages: the oldest records do not."""
     return bool(record["stages"]) and "params" in record["stages"][0]
 
 
 def parts(record: Mapping[str, Any]) -> str:
-    """What of the world model acts, and how it was searched: "V alone, 40 hidden units"; empty if not `known`."""
-    if not known(record):
+    """What of the world model acts, and how it was searched: "V alone, 40 hidden units"; empty if not `has_numbers`."""
+    if not has_numbers(record):
         return ""
     own, stages = _evolve(record), {stage["address"]: stage["params"] for stage in record["stages"]}
     inputs = own["params"].get("inputs")
@@ -211,7 +211,7 @@ def _path(name: str) -> Path:
 
 
 def _scored(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score and stages (of `about`) of an agent: of a commit if it is named BRANCH:NAME, else of runs/, else as its
+    """Score and stages (of `stage_record`) of an agent: of a commit if named BRANCH:NAME, else of runs/, else as its
     record in results/ has them.
 
     Returns:
@@ -233,7 +233,7 @@ def _scored(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _stages(snapshot: history.Snapshot, name: str) -> list[dict[str, Any]]:
     try:
-        return [about(step) for step in snapshot.steps(name)]
+        return [stage_record(step) for step in snapshot.steps(name)]
     except UserError:  # a score whose agent params.yaml no longer has can be compared, but nothing says how it was made
         return []
 
