@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 from wm import surroundings
+from wm.records import store
 
 SCRATCH = Path(".wm")
 """What a run leaves on this machine only: logs, locks, checkpoints, Prefect's local database."""
 
 DEFAULTS = {
-    "PREFECT_HOME": str((SCRATCH / "prefect").absolute()),
+    "PREFECT_HOME": str(store.plain(Path.cwd()) / SCRATCH / "prefect"),
     # Where a script calls the flow, Prefect starts a server itself, and gives it 20 seconds to make its database.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -16,6 +16,7 @@ from flows import prepare
 from flows.services import FOLDER, SERVERS, Service, Services, of_ports
 from wm import failures
 from wm.core.errors import UserError
+from wm.records import store
 
 POOLS = ("cpu-pool", "gpu-pool")
 """As `meta` in dvc.yaml and prefect.yaml name them: a worker each, under the same name."""
@@ -156,7 +157,7 @@ def _environment(ports: dict[str, int]) -> dict[str, str]:
     """For this process, before it imports Prefect, and so for all services."""
     return {
         **of_ports(ports),
-        "PREFECT_HOME": str((FOLDER / "prefect").absolute()),  # not the caller's: profiles, database, logs
+        "PREFECT_HOME": str(store.plain(Path.cwd()) / FOLDER / "prefect"),  # not the caller's: profiles, database, logs
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wm.records import tracking
+from wm.records import store, tracking
 
 _SILENT: set[str] = set()
 """Where MLflow did not answer this process: each question would cost its time limit again."""
@@ -99,7 +99,7 @@ def version(name: str, number: str, root: Path | None = None) -> dict[str, Any] 
 def _ask(root: Path, question: Any) -> Any:
     """The answer of a function of a client; None where MLflow holds nothing or does not answer."""
     local = not os.environ.get("MLFLOW_TRACKING_URI")
-    if tracking.off() or tracking.uri(root) in _SILENT or (local and not (root / "mlflow.db").exists()):
+    if tracking.off() or tracking.uri(root) in _SILENT or (local and not store.exists(root)):
         return None
     try:
         return question(tracking.connect(root))

@@ -6,7 +6,7 @@ pictures and models at the end. So a dead or slow server costs a stage a warning
 sent beside the next run.
 
 Environment:
-    MLFLOW_TRACKING_URI   where to; without it `mlflow.db` and `mlartifacts/` at the repository's top
+    MLFLOW_TRACKING_URI   where to; without it `mlflow.db` and `mlartifacts/` of the project (`wm.records.store`)
     WM_TRACKING=off       nothing is tracked
     WM_PARENT_RUN         the key of the pipeline's run, set by `pipeline_run`, under which stages appear
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 from wm.core import files, git
 from wm.core.locks import lock
-from wm.records import provenance, spool
+from wm.records import provenance, spool, store
 from wm.records.spool import Entry
 
 PATIENCE = 20.0
@@ -151,9 +151,9 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
         "mlflow",
         "server",
         "--backend-store-uri",
-        _local(root),
+        store.address(root),
         "--default-artifact-root",
-        (root / "mlartifacts").as_uri(),
+        store.files(root).as_uri(),
         "--host",
         "127.0.0.1",
         "--port",
@@ -161,7 +161,7 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
         "--workers",
         "1",
     ]
-    os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": _local(root)})
+    os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": store.address(root)})
 
 
 def find_root() -> Path:
@@ -171,8 +171,8 @@ def find_root() -> Path:
 
 
 def uri(root: Path) -> str:
-    """Where MLflow is."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _local(Path(root))
+    """Where MLflow is: the server or database of MLFLOW_TRACKING_URI, or the project's own."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or store.address(root)
 
 
 def connect(root: Path) -> Any:
@@ -181,8 +181,9 @@ def connect(root: Path) -> Any:
         os.environ.setdefault(name, value)
     import mlflow
 
-    (Path(root) / ".wm").mkdir(exist_ok=True)
-    with lock(Path(root) / ".wm" / "mlflow.lock", timeout=60):
+    scratch = store.home(root) / ".wm"
+    scratch.mkdir(exist_ok=True)
+    with lock(scratch / "mlflow.lock", timeout=60):
         return mlflow.MlflowClient(tracking_uri=uri(root))  # this makes the database
 
 
@@ -297,10 +298,6 @@ def _origin(root: Path) -> dict[str, Any]:
 def off() -> bool:
     """Whether WM_TRACKING says that nothing is to be told to MLflow."""
     return os.environ.get("WM_TRACKING", "").lower() in ("off", "0", "no", "false")
-
-
-def _local(root: Path) -> str:
-    return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
 
 
 def sentence(error: BaseException) -> str:
