@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from wm.dream.engine import draw
-from wm.models.mdnrnn import Mixture, split_mixture
+from wm.models.mdnrnn import Mixture, draw, split_mixture
 
 B, K, Z = 40, 5, 7
 TAUS = [0.1, 1.0, 1.3]

@@ -9,10 +9,10 @@ import torch
 from wm.core import weights
 from wm.core.errors import DamagedData
 from wm.dream import engine
-from wm.dream.engine import Dream, DreamNoise, DreamRules, draw
+from wm.dream.engine import Dream, DreamNoise, DreamRules
 from wm.dream.step import DreamBatch
 from wm.models.controller import ControllerSpec, Layout
-from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.mdnrnn import MDNRNN, MDNConfig, draw
 
 Z, H, STEPS = 6, 20, 40
 INPUTS = {"z": Z, "h": H, "c": H}

@@ -24,7 +24,6 @@ H hidden, A action, K mixtures.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from wm.core import weights
 from wm.core.errors import DamagedData
 from wm.dream.step import NOISE_STEPS, DreamBatch, FusedWeights
 from wm.models.controller import ControllerSpec
-from wm.models.mdnrnn import MDNRNN, Mixture
+from wm.models.mdnrnn import MDNRNN
 from wm.worlds.base import World
 
 CHECK_STEPS = 16
@@ -79,18 +78,6 @@ class DreamNoise:
     def _rng(self, place: int) -> np.random.Generator:
         """Philox is counter-based: every place has its own numbers, without drawing those before it."""
         return np.random.Generator(np.random.Philox(key=[self.seed, 0xD3EA], counter=[0, 0, 0, place]))
-
-
-def draw(mixture: Mixture, tau: float, uniform: Tensor, eps: Tensor) -> Tensor:
-    """The next z [..., Z] at temperature tau from a mixture [..., K, Z] and its noise, each [..., Z].
-
-    The component is the first whose cumulative weight, of softmax(log_pi / tau), reaches `uniform`; the
-    deviation is sigma * sqrt(tau) (paper, A.2).
-    """
-    cumulative = torch.softmax(mixture.log_pi / tau, dim=-2).cumsum(-2)
-    k = (uniform.unsqueeze(-2) > cumulative[..., :-1, :]).sum(-2, keepdim=True)
-    mu, log_sigma = mixture.mu.gather(-2, k).squeeze(-2), mixture.log_sigma.gather(-2, k).squeeze(-2)
-    return mu + log_sigma.exp() * math.sqrt(tau) * eps
 
 
 def load_starts(folder: Path) -> tuple[Tensor, Tensor]:

@@ -173,7 +173,7 @@ class DreamBatch:
         torch.mm(self.fused.heads, self.heads_input, out=self.heads)
 
     def _draw(self) -> None:
-        """z' = mu_k + sigma_k sqrt(tau) eps with k by inverse distribution: the same as `wm.dream.engine.draw`.
+        """z' = mu_k + sigma_k sqrt(tau) eps with k by inverse distribution: the same as `wm.models.mdnrnn.draw`.
 
         The component is picked by a product with 0 and 1, which is exact and far faster than a gather.
         """

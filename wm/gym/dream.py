@@ -24,8 +24,8 @@ from gymnasium.vector.utils import batch_space
 
 from wm import worlds
 from wm.core import files, weights
-from wm.dream.engine import NOISE_STEPS, DreamNoise, default_reward, draw, load_starts
-from wm.models.mdnrnn import load_mdnrnn
+from wm.dream.engine import NOISE_STEPS, DreamNoise, default_reward, load_starts
+from wm.models.mdnrnn import draw, load_mdnrnn
 from wm.models.vae import load_vae
 from wm.worlds.base import FRAME_SHAPE, Policy, World
 

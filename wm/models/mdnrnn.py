@@ -172,12 +172,19 @@ def sample(mixture: Mixture, tau: float, generator: torch.Generator | None = Non
     if not tau > 0:
         raise ValueError(f"temperature tau must be positive, not {tau}")
     shape, device = mixture.mu.shape, mixture.mu.device
-    uniform = torch.rand((*shape[:-2], 1, shape[-1]), generator=generator, device=device)
+    uniform = torch.rand((*shape[:-2], shape[-1]), generator=generator, device=device)
     eps = torch.randn((*shape[:-2], shape[-1]), generator=generator, device=device)
+    return draw(mixture, tau, uniform, eps)
+
+
+def draw(mixture: Mixture, tau: float, uniform: Tensor, eps: Tensor) -> Tensor:
+    """The next z [..., Z] at temperature tau from a mixture [..., K, Z] and its noise, each [..., Z].
+
+    The component is the first whose cumulative weight, of softmax(log_pi / tau), reaches `uniform`; the
+    deviation is sigma * sqrt(tau) (paper, A.2).
+    """
     cumulative = torch.softmax(mixture.log_pi / tau, dim=-2).cumsum(-2)
-    k = (
-        (uniform > cumulative).sum(-2, keepdim=True).clamp_max(shape[-2] - 1)
-    )  # [..., 1, Z], inverse of the distribution
+    k = (uniform.unsqueeze(-2) > cumulative[..., :-1, :]).sum(-2, keepdim=True)
     mu, log_sigma = mixture.mu.gather(-2, k).squeeze(-2), mixture.log_sigma.gather(-2, k).squeeze(-2)
     return mu + log_sigma.exp() * math.sqrt(tau) * eps
 

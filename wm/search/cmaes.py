@@ -28,6 +28,12 @@ class CMAConfig(Config):
 class CMAES:
     """Ask and tell.
 
+        cmaes = CMAES(CMAConfig(population=16, sigma0=0.3), np.zeros(20), seed=0)
+        for _ in range(150):
+            candidates = cmaes.ask()
+            cmaes.tell(-(candidates**2).sum(1))
+        print(cmaes.mean)
+
     Args:
         config: see `CMAConfig`.
         start: x0 [N], the first mean.
@@ -46,6 +52,7 @@ class CMAES:
             "verb_log": 0,
             "seed": np.nan,
             "randn": lambda *size: rng.standard_normal(size),
+            # The caller owns the loop: none of the optimiser's own reasons to stop may end a search of noisy scores.
             "maxiter": np.inf,
             "tolfun": 0,
             "tolfunhist": 0,
