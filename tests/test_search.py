@@ -38,6 +38,7 @@ def test_a_controller_that_exploits_the_dream_is_an_alarm(capsys):
     assert first["gap_alarm"] == 0 and first["dream_reality_gap"] == -5
     assert rescored([90.0, 70.0], [90.0, 100.0], first)["gap_alarm"] == 0, "both fell"
     assert rescored([100.0, 115.0], [200.0, 210.0], first)["gap_alarm"] == 0, "the world's fell within its error"
+    assert rescored([50.0, 60.0], [80.0, 140.0], first)["gap_alarm"] == 0, "the dream's rose within its error"
     assert not capsys.readouterr().out
     assert rescored([50.0, 60.0], [200.0, 210.0], first)["gap_alarm"] == 1
     assert "alarm: since generation 1 " in capsys.readouterr().out
