@@ -171,7 +171,7 @@ class Commit:
     def _python(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         """Runs Python in the clone, whose packages come first, whatever is installed."""
         env = {key: text for key, text in os.environ.items() if not key.startswith(("WM_", "PYTHON"))}
-        env |= {"WM_TRACKING": "off", "SDL_VIDEODRIVER": "dummy", "PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {"WM_TRACKING": "off", "SDL_VIDEODRIVER": "dummy"}
         return subprocess.run(
             [sys.executable, *words],
             cwd=self.clone,
