@@ -1,0 +1,149 @@
+"""An agent as ONNX files: what they say, what they compute, what cannot be exported."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from wm import worlds
+from wm.cli import main
+from wm.core import weights
+from wm.core.errors import UserError
+from wm.models.controller import save_controller
+from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
+from wm.models.vae import VAE, VAEConfig, save_vae
+from wm.play import agent as agents
+from wm.release import export, onnx_models
+
+pytest.importorskip("onnxscript", reason="exports need onnxscript: pip install -e '.[export]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="exports need onnxruntime: pip install -e '.[export]'")
+
+Z, H, A = 4, 8, 2
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with an untrained agent of a world that is not built in; C has a hidden layer and reads c too."""
+    import tiny_world  # noqa: F401  registers it
+
+    torch.manual_seed(0)
+    folder, inputs = tmp_path_factory.mktemp("export") / "agent", ("z", "c", "h")
+    mdnrnn = MDNRNN(MDNConfig(hidden=H, mixtures=3, reward_head=False), Z, A, True)
+    save_vae(VAE(VAEConfig(z_size=Z)), "tiny", folder)
+    save_mdnrnn(mdnrnn, "tiny", folder)
+    layout = agents.layout(worlds.get("tiny"), mdnrnn, inputs, hidden=5)
+    params = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+    save_controller(params, layout, "tiny", inputs, folder, sampled=False, tau=None)
+    starts = {"mu": torch.randn(7, Z), "logvar": torch.zeros(7, Z)}
+    weights.save(folder, weights.STARTS_KIND, starts, {"world": "tiny"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tiny):
+    """The same agent, exported."""
+    export.export(export.find(str(tiny)), tiny.parent / "out")
+    return tiny.parent / "out"
+
+
+def run(folder, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(folder / f"{graph}.onnx").run(None, inputs)
+
+
+def test_an_agent_of_ones_own_world_is_exported_and_described(tiny, exported):
+    about = json.loads((exported / "agent.json").read_text())
+    assert about["world"] == "tiny" and about["sizes"] == {"z": Z, "h": H, "act": A, "mixtures": 3}
+    assert about["controller_reads"] == ["z", "c", "h"] and about["action"]["low"] == [-1.0, -1.0]
+    assert about["dream"]["reward"] == "survival" and about["dream"]["end"] == {"rule": "threshold", "logit": 0.0}
+    memory = about["graphs"]["memory"]
+    assert [port["name"] for port in memory["inputs"]] == ["z", "act", "h", "c", "restart"]
+    assert [port["name"] for port in memory["outputs"]][-1] == "done", "there is no reward head"
+
+    agent, params, _ = agents.load(tiny)
+    rng = np.random.default_rng(1)
+    z, h, c = (rng.standard_normal((5, size)).astype(np.float32) for size in (Z, H, H))
+    act, _ = run(exported, "controller", z=z, h=h, c=c)
+    assert np.abs(act - agent.act(params[None].repeat(5, 0), z, h, c)).max() < 1e-6
+    restart = np.array([1, 0, 0, 1, 0], np.float32)
+    h_next, c_next, *_ = run(exported, "memory", z=z, act=act, h=h, c=c, restart=restart)
+    expected = agent.remember(z, act, h, c, restart)
+    assert np.abs(h_next - expected[0]).max() < 1e-6 and np.abs(c_next - expected[1]).max() < 1e-6
+
+
+def test_two_exports_are_the_same_bytes_and_hold_no_path_of_this_machine(tiny, exported, capsys):
+    before = {path.name: path.read_bytes() for path in exported.iterdir()}
+    assert main(["agent", "export", str(tiny), str(exported)]) == 0
+    assert "controller.onnx" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
+    for name, data in before.items():
+        assert b"site-packages" not in data and b"/wm/" not in data, name
+
+
+def test_actions_on_a_recorded_episode_are_those_of_torch(tmp_path):
+    """60 frames of CarRacing, as Gymnasium draws them."""
+    place = export.find("pretrained/car_racing")
+    agent, params, about = agents.load(place.folder)
+    assert about["sampled"] is False
+    export.export(place, tmp_path / "out")
+    graphs = {
+        name: onnx_models.session((tmp_path / "out" / f"{name}.onnx").read_bytes())
+        for name in ("encoder", "controller", "memory")
+    }
+    env = agent.world.make("gymnasium")
+    frame, _ = env.reset(seed=3)
+    (h, c), restart = agent.initial_state(1), np.zeros(1, np.float32)
+    state, largest = {"h": h, "c": c}, 0.0
+    for _ in range(60):
+        z = agent.see(frame[None], None)
+        act = agent.act(params[None], z, h, c)
+        h, c = agent.remember(z, act, h, c, restart)
+        (mu,) = graphs["encoder"].run(["mu"], {"frame": frame[None]})
+        reads = {"z": mu, **state}
+        (ours,) = graphs["controller"].run(["act"], {name: reads[name] for name in agent.inputs})
+        largest = max(largest, float(np.abs(ours - act).max()))
+        h_next, c_next = graphs["memory"].run(["h_next", "c_next"], {"z": mu, "act": ours, **state})
+        state = {"h": h_next, "c": c_next}
+        frame, *_ = env.step(act[0])
+    env.close()
+    assert 0 < largest < 1e-4
+
+
+def test_half_precision_halves_the_decoder_and_moves_no_pixel_by_more_than_two(tiny, exported):
+    agent, params, _ = agents.load(tiny)
+    half = onnx_models.make(agent, params, ("decoder",))["decoder"]
+    assert len(half.data) < 0.51 * (exported / "decoder.onnx").stat().st_size and half.errors["frame"] <= 2
+
+
+def test_a_folder_with_other_things_stays_as_it_is(tiny, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "diary.txt").write_text("dear diary")
+    assert main(["agent", "export", str(tiny), str(mine)]) == 2
+    assert "is no exported agent: name another folder" in capsys.readouterr().err
+    assert [path.name for path in mine.iterdir()] == ["diary.txt"]
+
+
+def test_a_squash_that_reads_arrays_only_is_named(tiny):
+    agent, params, _ = agents.load(tiny)
+
+    class Arrays(type(agent.world)):
+        def squash(self, out):
+            return np.tanh(np.asarray(out))
+
+    with pytest.raises(UserError, match="squash of Arrays reads NumPy arrays only"):
+        onnx_models.make(agents.Agent(**{**vars(agent), "world": Arrays()}), params)
+
+
+def test_a_graph_that_computes_something_else_is_refused_and_nothing_written(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_models, "LARGEST", 1e-12)
+    with pytest.raises(UserError, match=r"encoder gives another \w+ than torch does, by"):
+        export.export(export.find(str(tiny)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_agent_is_a_sentence(project, capsys):
+    assert main(["agent", "export", "tiny", "out"]) == 2
+    assert "there is no agent in runs/tiny/evolve: run `dvc repro evolve@tiny` first" in capsys.readouterr().err
