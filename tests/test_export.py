@@ -6,40 +6,22 @@ import json
 
 import numpy as np
 import pytest
-import torch
+import tiny_agent
+from tiny_agent import A, H, Z
 
-from wm import worlds
 from wm.cli import main
-from wm.core import weights
 from wm.core.errors import UserError
-from wm.models.controller import save_controller
-from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
-from wm.models.vae import VAE, VAEConfig, save_vae
 from wm.play import agent as agents
 from wm.release import export, onnx_models
 
 pytest.importorskip("onnxscript", reason="exports need onnxscript: pip install -e '.[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exports need onnxruntime: pip install -e '.[export]'")
 
-Z, H, A = 4, 8, 2
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A folder with an untrained agent of a world that is not built in; C has a hidden layer and reads c too."""
-    import tiny_world  # noqa: F401  registers it
-
-    torch.manual_seed(0)
-    folder, inputs = tmp_path_factory.mktemp("export") / "agent", ("z", "c", "h")
-    mdnrnn = MDNRNN(MDNConfig(hidden=H, mixtures=3, reward_head=False), Z, A, True)
-    save_vae(VAE(VAEConfig(z_size=Z)), "tiny", folder)
-    save_mdnrnn(mdnrnn, "tiny", folder)
-    layout = agents.layout(worlds.get("tiny"), mdnrnn, inputs, hidden=5)
-    params = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
-    save_controller(params, layout, "tiny", inputs, folder, sampled=False, tau=None)
-    starts = {"mu": torch.randn(7, Z), "logvar": torch.zeros(7, Z)}
-    weights.save(folder, weights.STARTS_KIND, starts, {"world": "tiny"})
-    return folder
+    return tiny_agent.write(tmp_path_factory.mktemp("export") / "agent")
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,7 @@ def test_another_score_in_the_same_surroundings_points_at_the_code(project, caps
 
 def test_it_can_be_watched_and_dreamed_without_a_run(project, capsys):
     assert main(["watch", "tiny", "--pretrained", "--steps", "5", "--out", "w.mp4"]) == 0
-    assert main(["dream", "tiny", "--pretrained", "--steps", "5", "--out", "d.mp4"]) == 0
+    assert main(["play", "tiny", "--pretrained", "--steps", "5", "--out", "d.mp4"]) == 0
     assert Path("w.mp4").stat().st_size > 1000 and Path("d.mp4").stat().st_size > 1000
 
 
@@ -306,7 +306,7 @@ def test_a_damaged_or_unknown_agent_is_a_sentence(project, capsys):
     ("option", "words"),
     [("--seed=-1", "0 or more"), ("--steps=0", "1 or more"), ("--tau=0", "more than 0"), ("--tau=-1", "more than 0")],
 )
-@pytest.mark.parametrize("command", ["watch", "dream"])
+@pytest.mark.parametrize("command", ["watch", "play"])
 def test_a_number_that_cannot_be_is_a_sentence(project, capsys, command, option, words):
     assert main([command, "tiny", "--pretrained", option]) == 2
     assert f"expected {words}" in capsys.readouterr().err
@@ -336,5 +336,7 @@ def test_the_folder_of_a_film_is_made(project, kind):
 def test_a_display_that_is_not_there_is_none(project, capsys, monkeypatch):
     """With a DISPLAY that leads nowhere pygame draws where nobody looks."""
     monkeypatch.setenv("DISPLAY", ":77")
-    assert main(["dream", "tiny", "--pretrained", "--steps", "3"]) == 0
-    assert "wrote dream.mp4" in capsys.readouterr().out and Path("dream.mp4").exists()
+    assert main(["watch", "tiny", "--pretrained", "--steps", "3"]) == 0
+    assert "wrote watch.mp4" in capsys.readouterr().out and Path("watch.mp4").exists()
+    assert main(["play", "tiny", "--pretrained", "--record", "mine"]) == 2
+    assert "--record needs a display and no --out: a page or a film" in capsys.readouterr().err

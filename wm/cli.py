@@ -110,18 +110,21 @@ def _add_estimate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_players(commands: argparse._SubParsersAction) -> None:
-    for name, text, function in (
-        ("watch", "play an episode: what the agent sees, what V keeps, what M dreams", _watch),
-        ("dream", "drive inside M's dream with the arrow keys, or film C driving there", _dream),
-    ):
-        command = add_command(commands, name, text, function)
+    text = "play an episode: what the agent sees, what V keeps, what M dreams"
+    watch = add_command(commands, "watch", text, _watch)
+    text = "play by hand in M's dream or in the world: in a window, or without a display on a page; or film C dreaming"
+    play = add_command(commands, "play", text, _play)
+    for command in (watch, play):
         command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
         command.add_argument("--steps", type=int, default=None, help="the most to play; default: the whole episode")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
-        command.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
         text = "the agent that comes with the repository (pretrained/NAME)"
         command.add_argument("--pretrained", action="store_true", help=text)
+    watch.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write; without it, a window")
+    play.add_argument("--out", type=Path, default=None, help="an mp4 or gif to write, of C dreaming; or an html page")
+    play.add_argument("--world", action="store_true", help="the world rather than the dream; needs a display")
+    play.add_argument("--record", metavar="DATA", default="", help="keep what you play as a data set, recordings/DATA")
 
 
 def _run_stage(args: argparse.Namespace) -> None:
@@ -163,14 +166,29 @@ def _watch(args: argparse.Namespace) -> None:
     print(watch.watch(folder, args.seed, args.out, args.steps, tau))
 
 
-def _dream(args: argparse.Namespace) -> None:
-    from wm.views import watch
+def _play(args: argparse.Namespace) -> None:
+    from wm.views import play, watch
 
-    folder, model, tau = _whole_agent(args)
-    print(watch.dream(folder, model, args.seed, args.out, args.steps, tau))
+    folder, model, tau = _whole_agent(args, (".mp4", ".gif", ".html"))
+    if args.out is None and watch.has_display():
+        print(play.window(folder, model, args.world, args.seed, args.steps, tau, args.record))
+        return
+    for option in ("world", "record"):
+        if getattr(args, option):
+            raise UserError(
+                f"--{option} needs a window, which needs a display, and no --out: only a dream does without"
+            )
+    out = args.out or Path("dream.html")
+    if out.suffix != ".html":
+        print(play.film(folder, model, args.seed, out, args.steps, tau))
+        return
+    from wm.release import demo, export
+
+    starts = model / "train_mdn" if (model / "train_mdn").is_dir() else model
+    print(demo.write(export.Place(args.name, folder, starts, tau), out))
 
 
-def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
+def _whole_agent(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) -> tuple[Path, Path, float]:
     """Where the agent lies, where the model does that it dreams with, and the dream's temperature."""
     for option, sound, words in (
         ("seed", args.seed >= 0, "0 or more"),
@@ -179,7 +197,7 @@ def _whole_agent(args: argparse.Namespace) -> tuple[Path, Path, float]:
     ):
         if not sound:
             raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
-    _can_write("--out", args.out, (".mp4", ".gif"))
+    _can_write("--out", args.out, kinds)
     if args.pretrained:
         from wm.core import files
         from wm.release import pretrained

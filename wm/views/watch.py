@@ -1,4 +1,4 @@
-"""Watch an agent: what it sees, what V keeps of it, what M dreams of, and what C does about it; or drive in the dream.
+"""Watch an agent: what it sees, what V keeps of it, what M dreams of, and what C does about it.
 
 Where there is a display the picture is shown in a window, else it is written as an mp4. Frames are [H, W, 3] uint8.
 """
@@ -17,7 +17,6 @@ import torch
 from wm import worlds
 from wm.core import journal, weights
 from wm.core.errors import UserError
-from wm.gym.dream import Dreams
 from wm.models.mdnrnn import sample
 from wm.pictures import videos
 from wm.play import agent as agents
@@ -45,28 +44,11 @@ def watch(agent_folder: Path, seed: int, out: Path | None, steps: int | None, ta
     Raises:
         UserError: there is no agent.
     """
-    agent, params, about = _load(agent_folder)
+    agent, params, about = load(agent_folder)
     score, steps = [0.0], steps or agent.world.spec.max_steps
     frames = _episode(agent, params, about["sampled"], seed, steps, tau, score)
-    where = _show_or_write(frames, steps, agent.world.spec.fps, out, Path("watch.mp4"))
+    where = show_or_write(frames, steps, agent.world.spec.fps, out, Path("watch.mp4"))
     return f"{where}; score {score[0]:.1f}"
-
-
-def dream(agent_folder: Path, model: Path, seed: int, out: Path | None, steps: int | None, tau: float) -> str:
-    """An episode of `wm/Dream-v0`: a person drives with the arrow keys where there is a display, else C drives and an
-    mp4 is written. Arguments, result and errors as `watch`; model is the folder of the model that dreams."""
-    agent, params, _ = _load(agent_folder)
-    dreams = Dreams(model, tau, 1, "frame", None, steps, None)
-    keys = _Keys(agent.world.spec.action_size) if out is None and has_display() else None
-    score = [0.0]
-    where = _show_or_write(
-        _dreamed(agent, params, dreams, seed, keys, score),
-        dreams.max_steps,
-        agent.world.spec.fps,
-        out,
-        Path("dream.mp4"),
-    )
-    return f"{where}; score in the dream {score[0]:.1f}"
 
 
 def has_display() -> bool:
@@ -83,7 +65,8 @@ def has_display() -> bool:
     return pygame.display.get_driver() not in ("offscreen", "dummy")
 
 
-def _load(folder: Path) -> tuple[Agent, np.ndarray, dict]:
+def load(folder: Path) -> tuple[Agent, np.ndarray, dict]:
+    """The agent in `folder`, or a sentence that there is none."""
     if not weights.exists(folder, weights.CONTROLLER_KIND):
         raise UserError(f"there is no agent in {folder}: run `dvc repro evolve@{folder.parent.name}` first")
     return agents.load(folder)
@@ -104,7 +87,7 @@ def _episode(
         if step % AWAKE == 0 or dreamed is None:
             dreamed, state = torch.from_numpy(z.copy()), (torch.from_numpy(h.copy()), torch.from_numpy(c.copy()))
         decoded = agent.vae.decode(torch.cat([torch.from_numpy(z), dreamed])).numpy()
-        yield _screen(
+        yield screen(
             [
                 ("what it sees", obs),
                 ("what V keeps", decoded[0]),
@@ -124,61 +107,36 @@ def _episode(
     env.close()
 
 
-@torch.inference_mode()
-def _dreamed(
-    agent: Agent, params: np.ndarray, dreams: Dreams, seed: int, keys: _Keys | None, score: list[float]
-) -> Iterator[np.ndarray]:
-    dreams.begin(0, seed)
-    (h, c), restart, over, step = agent.initial_state(1), np.ones(1, np.float32), False, 0
-    while not over:
-        z = dreams.z.numpy()
-        act = keys.act() if keys else agent.act(params[None], z, h, c)
-        picture = (f"a dream, tau {dreams.tau:g}", agent.vae.decode(dreams.z)[0].numpy())
-        yield _screen([picture], act[0], f"step {step}   score {score[0]:.1f}", scale=2)
-        h, c = agent.remember(z, act, h, c, restart)  # what C remembers with need not be the M that dreams
-        rew, end, trunc = dreams.step(act)
-        restart, over, step = np.zeros(1, np.float32), end[0] or trunc[0], step + 1
-        score[0] += float(rew[0])
-
-
-def _screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, scale: int = 1) -> np.ndarray:
-    """Panels side by side with their titles, the actions as bars below."""
+def screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, scale: int = 1) -> np.ndarray:
+    """Panels side by side with their titles, the actions as bars below; a panel is as wide as its picture has it."""
     side, head, foot = PANEL * scale, 28, 48
-    screen = np.full((head + side + foot, len(panels) * (side + 8) - 8, 3), PAPER, np.uint8)
-    for index, (title, frame) in enumerate(panels):
-        left = index * (side + 8)
-        screen[head : head + side, left : left + side] = cv2.resize(
-            frame, (side, side), interpolation=cv2.INTER_NEAREST
-        )
-        cv2.putText(screen, title, (left + 4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
-    cv2.putText(screen, caption, (4, head + side + 30), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
-    right = screen.shape[1] - 8
+    widths = [side * frame.shape[1] // frame.shape[0] for _, frame in panels]
+    picture = np.full((head + side + foot, sum(widths) + 8 * (len(panels) - 1), 3), PAPER, np.uint8)
+    left = 0
+    for (title, frame), width in zip(panels, widths, strict=True):
+        shown = cv2.resize(frame, (width, side), interpolation=cv2.INTER_NEAREST)
+        picture[head : head + side, left : left + width] = shown
+        cv2.putText(picture, title, (left + 4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+        left += width + 8
+    cv2.putText(picture, caption, (4, head + side + 30), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+    right = picture.shape[1] - 8
     for index, value in enumerate(act):
         middle, y = right - 60, head + side + 8 + index * 12
-        cv2.rectangle(screen, (middle - 50, y), (middle + 50, y + 8), (220, 220, 220), -1)
-        cv2.rectangle(screen, (middle, y), (middle + int(50 * np.clip(value, -1, 1)), y + 8), BAR, -1)
-    return screen[: screen.shape[0] // 2 * 2, : screen.shape[1] // 2 * 2]
+        cv2.rectangle(picture, (middle - 50, y), (middle + 50, y + 8), (220, 220, 220), -1)
+        cv2.rectangle(picture, (middle, y), (middle + int(50 * np.clip(value, -1, 1)), y + 8), BAR, -1)
+    return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
 
 
-class _Keys:
-    """Arrow keys as an action [1, A]."""
+def show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None, default: Path) -> str:
+    """Shows frames in a window, or writes them where there is no display or `out` names a film.
 
-    def __init__(self, size: int):
-        self.size = size
-
-    def act(self) -> np.ndarray:
-        import pygame
-
-        pressed = pygame.key.get_pressed()
-        steer = float(pressed[pygame.K_RIGHT]) - float(pressed[pygame.K_LEFT])
-        every = [steer, float(pressed[pygame.K_UP]), 0.8 * float(pressed[pygame.K_DOWN])]
-        return np.array([every[: self.size]], np.float32)
-
-
-def _show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None, default: Path) -> str:
-    """`steps`: the most there can be."""
+    Args:
+        steps: the most frames there can be.
+    Returns:
+        what became of them.
+    """
     if out is None and has_display():
-        _show(frames, fps)
+        show(frames, fps)
         return "watched"
     out = out or default
     frames = _counted(frames, steps, out.name)
@@ -206,7 +164,8 @@ def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
     return f"wrote {out}, {len(kept)} frames at {fps / GIF_EVERY:g} a second"
 
 
-def _show(frames: Iterator[np.ndarray], fps: int) -> None:
+def show(frames: Iterator[np.ndarray], fps: int) -> None:
+    """Shows frames in a window until they end or it is closed."""
     import pygame
 
     window, clock = None, pygame.time.Clock()

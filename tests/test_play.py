@@ -1,0 +1,87 @@
+"""Playing by hand: keys become actions of any world, and what is played becomes a data set."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pygame
+import pytest
+import tiny_agent
+
+from wm import worlds
+from wm.core.episodes import EpisodeSet
+from wm.core.errors import UserError
+from wm.views import play
+
+
+@pytest.fixture
+def agent(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tiny_agent.write(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    ("world", "keys", "act"),
+    [
+        ("car_racing", {"LEFT", "UP"}, [-1, 1, 0]),
+        ("car_racing", {"RIGHT", "DOWN"}, [1, 0, 0.8]),
+        ("take_cover", {"RIGHT"}, [1]),
+        ("take_cover", {"LEFT", "RIGHT"}, [0]),
+        ("tiny", {"LEFT", "UP"}, [-1, 1]),
+        ("tiny", {"DOWN"}, [0, -1]),
+        ("tiny", set(), [0, 0]),
+    ],
+)
+def test_keys_are_an_action_of_any_world(world, keys, act):
+    hands = play.Hands(worlds.get(world))
+    assert hands.act(lambda key: key in keys).tolist() == pytest.approx(act)
+
+
+def test_what_is_played_is_a_data_set_that_grows(tmp_path):
+    world, folder = worlds.get("tiny"), tmp_path / "mine"
+    acts = np.tile([[1.0, 0.0], [0.5, -0.5], [-1.0, 1.0]], (20, 1)).astype(np.float32)
+    recorder, hand = play.Recorder(folder, world), iter(acts)
+    frames = play.by_hand(world, "tiny", 5, 8, recorder, lambda: next(hand))
+    shown = list(itertools.islice(frames, 20))  # two episodes of 8 steps, 3 steps of a third, one picture more
+    frames.close()
+    assert shown[0].shape[0] > 512 and not np.array_equal(shown[0], shown[7])
+    assert recorder.close() == f"recorded 3 episodes, 19 steps, in {folder}"
+
+    recorder, hand = play.Recorder(folder, world), iter(acts)
+    frames = play.by_hand(world, "tiny", 9, 8, recorder, lambda: next(hand))
+    list(itertools.islice(frames, 9))
+    frames.close()
+    recorder.close()
+
+    kept = EpisodeSet(folder)
+    kept.verify()
+    assert [(one["seed"], one["length"], one["actor"]) for one in kept.episodes] == [
+        (5, 8, "a person"), (6, 8, "a person"), (7, 3, "a person"), (9, 8, "a person"),
+    ]  # fmt: skip
+    episode, env = kept.read(1), world.make()
+    obs, _ = env.reset(seed=6)
+    for step in range(8):
+        assert np.array_equal(episode["obs"][step], obs) and np.array_equal(episode["act"][step], acts[8 + step])
+        obs, rew, *_ = env.step(acts[8 + step])
+        assert episode["rew"][step] == np.float32(rew)
+    assert np.isnan(episode["out"]).all() and not episode["end"].any()
+
+
+def test_a_window_is_played_until_it_is_closed_and_kept(agent):
+    pygame.display.init()
+    pygame.time.set_timer(pygame.QUIT, 900, 1)
+    said = play.window(agent, agent, False, 3, 4, 1.0, "dreamed")
+    assert said.startswith("recorded ") and said.endswith(" in recordings/dreamed")
+    kept = EpisodeSet(Path("recordings/dreamed"))
+    assert kept.world == "tiny_dream" and kept.episodes[0]["seed"] == 3 and kept.episodes[0]["length"] <= 4
+    assert kept.read(0)["obs"].std() > 0
+    with pytest.raises(UserError, match="holds episodes of tiny_dream: record those of tiny under another name"):
+        play.window(agent, agent, True, 3, 4, 1.0, "dreamed")
+
+
+def test_other_things_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "diary.txt").write_text("dear diary")
+    with pytest.raises(UserError, match="holds no data set: record under another name"):
+        play.Recorder(tmp_path, worlds.get("tiny"))
