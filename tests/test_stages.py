@@ -30,6 +30,7 @@ from wm.models.controller import load_controller
 from wm.models.mdnrnn import load_mdnrnn, save_mdnrnn
 from wm.play.agent import AgentFiles, controller_spec
 from wm.search import loop
+from wm.search.budget import ENDED, OutOfTime
 from wm.search.cmaes import CMAES
 from wm.search.contenders import Contenders
 from wm.search.fitness import Scorer
@@ -211,17 +212,19 @@ def test_a_search_that_is_out_of_time_has_the_bits_of_a_shorter_one(copy, capsys
     change(("generations: 5", "generations: 2"))
     assert main(["evolve", "tiny"]) == 0
     expected = hashes(copy / "runs" / "tiny" / "evolve")
-    for last in (2, 4):  # the second run goes on, and may go on until the next look
+    for last in (2, 4):  # the second run goes on, and may go on until the next rescoring
         change(("generations: 2", "generations: 50"))
         monkeypatch.setenv("WM_DEADLINE", "0")
         capsys.readouterr()
-        assert main(["evolve", "tiny"]) == 2
+        assert main(["evolve", "tiny"]) == OutOfTime.code
         assert f"the time is over after generation {last} of 50" in capsys.readouterr().err
+        (ended,) = (copy / ".wm/work").glob(f"evolve-tiny-*/{ENDED}")
+        assert (files.read_json(ended)["generation"], files.read_json(ended)["planned"]) == (last, 50)
         change(("generations: 50", "generations: 2"))
     assert main(["evolve", "tiny"]) == 0, "the checkpoint of generation 4 is no way to generation 2"
     assert hashes(copy / "runs" / "tiny" / "evolve") == expected
     change(("generations: 2", "generations: 50"))
-    assert main(["evolve", "tiny"]) == 2
+    assert main(["evolve", "tiny"]) == OutOfTime.code
     change(("generations: 50", "generations: 2"))
     capsys.readouterr()
     assert main(["evolve", "tiny"]) == 0
@@ -259,7 +262,7 @@ def test_a_search_that_goes_on_just_before_a_rescoring_expects_the_next_when_it_
     now[0] = 0.0
     final = 10 * (Contenders.MOST + 1) * 3 / 4
     monkeypatch.setenv("WM_DEADLINE", str(1 + 10 + 2 * 1 + 10 + final + spare))
-    assert main(["evolve", "tiny"]) == (2 if last else 0)
+    assert main(["evolve", "tiny"]) == (OutOfTime.code if last else 0)
     assert (f"the time is over after generation {last} of 5" in capsys.readouterr().err) == bool(last)
 
 
@@ -580,7 +583,7 @@ def test_a_search_along_directions_that_was_stopped_goes_on_to_the_same_bits(cop
     shutil.rmtree(copy / "runs/tiny/evolve")
     shutil.rmtree(copy / ".wm", ignore_errors=True)
     monkeypatch.setenv("WM_DEADLINE", "0")
-    assert main(["evolve", "tiny"]) == 2 and not (copy / "runs/tiny/evolve").exists()
+    assert main(["evolve", "tiny"]) == OutOfTime.code and not (copy / "runs/tiny/evolve").exists()
     monkeypatch.delenv("WM_DEADLINE")
     capsys.readouterr()
     assert main(["evolve", "tiny"]) == 0

@@ -195,7 +195,7 @@ class HeadsLoss(torch.autograd.Function):
     With m = 1 where there is a next frame z' of the same episode, else 0, sums over batch and time, and z' sampled from
     V's posterior of that frame:
 
-        L = 1/(Z max(1, sum m)) sum m sum_Z -log sum_K pi_k N(z'; mu_k, sigma_k^2)      paper, A.2; Bishop 1994, (23)
+        L = 1/(Z max(1, sum m)) sum m sum_Z -log sum_K pi_k N(z'; mu_k, sigma_k^2)      paper, A.2; Bishop 1994, (22)
           + w_r/(B T) sum (r^ - r)^2                                                    w_r: config.reward_weight
           - 1/(B T) sum [w_d d log s(l) + (1 - d) log(1 - s(l))]                        w_d: config.done_weight
 
