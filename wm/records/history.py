@@ -72,8 +72,8 @@ class Step:
         found: dict[str, Any] = {}
         for key, value in self.params.items():
             if key.startswith("worlds."):
-                _, found["world"], rest = key.split(".", 2)
-                found |= {} if rest == "own" else {f"world.{rest}": value}
+                found["world"], _, rest = key.removeprefix("worlds.").partition(".")
+                found |= {} if rest in ("", "own") else {f"world.{rest}": value}
             elif (short := _short(key)) not in ASIDE:
                 found[short] = value
         return found
