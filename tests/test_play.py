@@ -13,7 +13,8 @@ import tiny_agent
 from wm import worlds
 from wm.core.episodes import EpisodeSet
 from wm.core.errors import UserError
-from wm.views import play
+from wm.gym.dream import DreamWorld
+from wm.views import play, watch
 
 
 @pytest.fixture
@@ -69,16 +70,24 @@ def test_what_is_played_is_a_data_set_that_grows(tmp_path):
     assert np.isnan(episode["out"]).all() and not episode["end"].any()
 
 
-def test_a_window_is_played_until_it_is_closed_and_kept(agent):
-    pygame.display.init()
-    pygame.time.set_timer(pygame.QUIT, 900, 1)
-    said = play.window(agent, agent, False, 3, 4, 1.0, "dreamed")
-    assert said.startswith("recorded ") and said.endswith(" in recordings/dreamed")
-    kept = EpisodeSet(Path("recordings/dreamed"))
-    assert kept.world == "tiny_dream" and kept.episodes[0]["seed"] == 3 and kept.episodes[0]["length"] <= 4
+def test_a_dream_in_a_window_is_played_until_it_is_closed_and_kept(agent):
+    world, folder, steps = DreamWorld(agent), Path("recordings/dreamed"), itertools.count()
+
+    def act() -> np.ndarray:
+        if next(steps) == 6:
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+        return np.ones(2, np.float32)
+
+    recorder = play.Recorder(folder, world)
+    frames = play.by_hand(world, "a dream", 3, 4, recorder, act)
+    watch.show(frames, 100)
+    frames.close()
+    recorder.close()
+    kept = EpisodeSet(folder)
+    assert kept.world == "tiny_dream" and kept.steps == 6 and kept.episodes[0]["seed"] == 3
     assert kept.read(0)["obs"].std() > 0
     with pytest.raises(UserError, match="holds episodes of tiny_dream: record those of tiny under another name"):
-        play.window(agent, agent, True, 3, 4, 1.0, "dreamed")
+        play.Recorder(folder, worlds.get("tiny"))
 
 
 def test_other_things_in_the_folder_are_left_alone(tmp_path):

@@ -175,9 +175,7 @@ def _play(args: argparse.Namespace) -> None:
         return
     for option in ("world", "record"):
         if getattr(args, option):
-            raise UserError(
-                f"--{option} needs a window, which needs a display, and no --out: only a dream does without"
-            )
+            raise UserError(f"--{option} needs a display and no --out: a page or a film shows a dream alone")
     out = args.out or Path("dream.html")
     if out.suffix != ".html":
         print(play.film(folder, model, args.seed, out, args.steps, tau))
