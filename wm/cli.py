@@ -36,16 +36,16 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; 0 is success, 128 + n a signal n, else the `code` of a UserError, whose sentence is printed."""
     surroundings.prepare("DASK_", "MLFLOW_")
     args = _parser().parse_args(argv)
-    failures.hear_signals()
+    failures.hear_signals(f"Stopped{_goes_on(args)}")
     try:
         from wm.core import watchdog
 
         watchdog.start()
         with _at_run(args):
             return args.command(args) or 0
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         print(f"Stopped{_goes_on(args)}.", file=sys.stderr)
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return 128 + signal.SIGINT
     except Exception as error:
         return failures.tell(error, _goes_on(args))
 

@@ -7,6 +7,7 @@ traceback is what is needed to mend it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pwd
@@ -175,28 +176,23 @@ def _of_database(error: BaseException) -> str | None:
     )
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: everything ends as it does after Ctrl-C.
+def hear_signals(last_words: str) -> None:
+    """SIGTERM and SIGHUP (a terminal that closes) end this process at once, with a sentence and exit code 128 + n.
 
-    Attributes:
-        number: of the signal.
+    No exception is raised: one that comes inside a destructor or a callback of the garbage collector is lost, and the
+    process would go on. What it started ends with it (`wm.core.watchdog`). What `nohup` ignores stays ignored.
+
+    Args:
+        last_words: the sentence, without an end.
     """
-
-    number = signal.SIGTERM
-
-
-def hear_signals() -> None:
-    """SIGTERM and SIGHUP (a terminal that closes) end this process as Ctrl-C does; what `nohup` ignores stays so."""
     if threading.current_thread() is not threading.main_thread():
         return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{last_words}.\n".encode())  # not print: the signal may have come inside of one
+        os._exit(128 + number)
+
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _stop)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(each, lambda *_: None)  # once is enough; not SIG_IGN, which a child would inherit
-    stopped = Stopped()
-    stopped.number = number
-    raise stopped
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)

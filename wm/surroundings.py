@@ -39,6 +39,7 @@ KEPT = {
 say how such a server is run, where results go, or which run somebody else's program is a part of."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TRACKER = "ignore:resource_tracker"
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -53,9 +54,7 @@ def prepare(*families: str) -> None:
     for name in ("MPLBACKEND", "MATPLOTLIBRC"):  # pictures have a style of their own
         os.environ.pop(name, None)
     os.environ["SDL_VIDEODRIVER"] = "dummy"  # whoever wants a window takes it away
-    if "error" in os.environ.get("PYTHONWARNINGS", ""):  # a library's old habits are not our mistakes
-        del os.environ["PYTHONWARNINGS"]
-        warnings.simplefilter("default")
+    _calm_warnings()
     _plain_network()
     _name_and_home()
     _drop_settings(families)
@@ -87,6 +86,16 @@ def _read_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _calm_warnings() -> None:
+    """A library's old habits are not our mistakes; and of a command that was ended nobody need know that Python's own
+    clearing up had something to do."""
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        del os.environ["PYTHONWARNINGS"]
+        warnings.simplefilter("default")
+    told = [rule for rule in os.environ.get("PYTHONWARNINGS", "").split(",") if rule and rule != TRACKER]
+    os.environ["PYTHONWARNINGS"] = ",".join([*told, TRACKER])
 
 
 def _plain_network() -> None:
