@@ -39,6 +39,7 @@ _ADVICE = {
     errno.ENOTCONN: "the network share is gone: mount it again",
     errno.EHOSTDOWN: "the network share is gone: mount it again",
     errno.EXDEV: "it lies on another file system: move it, or its folder, to the same one",
+    errno.EEXIST: "something else has that name: move it away",
     errno.ENOTDIR: "a file is where a folder has to be: move it away",
     errno.EISDIR: "a folder is where a file has to be: move it away",
     errno.ELOOP: "its symbolic links lead round in a circle: remove them",
