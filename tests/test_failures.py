@@ -1,0 +1,162 @@
+"""What a machine refuses is a sentence that names the thing and what to do; our own mistakes stay tracebacks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_world
+
+from wm import failures
+from wm.cli import main
+from wm.core import files
+from wm.core.errors import DamagedData, UserError
+from wm.records.history import Snapshot
+from wm.worlds.base import FRAME_SHAPE, Checked, check_picture
+
+
+def refusal(number: int, path: str | None = "runs/tiny/collect") -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (refusal(errno.ENOSPC), ["the disk is full (runs/tiny/collect)", "free some space"]),
+        (refusal(errno.EDQUOT, None), ["the disk is full", "free some space"]),
+        (refusal(errno.EROFS), ["runs/tiny/collect: read-only file system", "git clone"]),
+        (refusal(errno.EFBIG), ["runs/tiny/collect: file too large", "ulimit -f"]),
+        (refusal(errno.EMFILE), ["too many open files", "ulimit -n"]),
+        (refusal(errno.ENAMETOOLONG), ["file name too long", "shorter"]),
+        (refusal(errno.EXDEV), ["cross-device", "another file system"]),
+        (refusal(errno.ENOTDIR), ["not a directory", "move it away"]),
+        (refusal(errno.ESTALE), ["stale file handle", "mount"]),
+        (refusal(errno.EACCES, "/proc/1/mem"), ["/proc/1/mem may not be used by you"]),
+        (refusal(errno.EAGAIN, None), ["temporarily unavailable", "ulimit -u"]),
+        (MemoryError(), ["not enough memory"]),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), ["not enough memory"]),
+        (RuntimeError("can't start new thread"), ["too many processes"]),
+    ],
+)
+def test_what_the_machine_refuses_is_a_sentence(error, words, capsys):
+    assert failures.tell(error, "; the same command goes on") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.endswith("; the same command goes on\n") and said.count("\n") == 1
+    assert all(word in said.lower() for word in map(str.lower, words)), said
+
+
+def test_a_cause_counts_and_a_mistake_of_ours_stays_a_traceback(capsys):
+    wrapped = RuntimeError("the reader failed")
+    wrapped.__cause__ = refusal(errno.EROFS)
+    assert failures.tell(wrapped) == 2 and "read-only" in capsys.readouterr().err
+    for ours in (KeyError("score"), ValueError("shape"), FileNotFoundError(errno.ENOENT, "", "x/y"), OSError("?")):
+        with pytest.raises(type(ours)):
+            failures.tell(ours)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(FileNotFoundError) as caught:
+        subprocess.run(["git", "status"])
+    assert failures.sentence(caught.value) == "the program 'git' is not installed, or not on PATH: install it"
+
+
+def test_a_database_that_is_none_is_named(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database at all, but long enough to be looked at" * 40)
+    with pytest.raises(sqlite3.DatabaseError) as caught:
+        sqlite3.connect(tmp_path / "mlflow.db").execute("select * from runs")
+    assert "MLflow's database (mlflow.db" in failures.sentence(caught.value)
+
+
+def test_a_limit_on_the_size_of_files_is_a_sentence(project):
+    command = f"ulimit -f 1; exec '{sys.executable}' '{tiny_world.__file__}' collect tiny"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], env=env, text=True, capture_output=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "file too large: raise the limit" in done.stderr and not Path("runs/tiny").exists()
+
+
+# ---------------------------------------------------------------- files that people merge
+
+MARKED = "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n"
+
+
+def test_marks_of_a_merge_are_named_with_the_way_out(project, monkeypatch, capsys):
+    with pytest.raises(DamagedData, match=r"m.json has the marks of a merge .*`git checkout --ours m.json`"):
+        files.parse_json(MARKED, "m.json")
+    with pytest.raises(UserError, match=r"d.lock has the marks of a merge"):
+        files.parse_yaml("stages:\n" + MARKED, "d.lock")
+    with pytest.raises(UserError, match=r"d.lock is not valid YAML at line 1: "):
+        files.parse_yaml("stages: [", "d.lock")
+    Path("dvc.lock").write_text("stages: {}\n" + MARKED)
+    with pytest.raises(UserError, match=r"dvc.lock has the marks"):
+        Snapshot().lock  # noqa: B018
+    Path("dvc.lock").write_text("- a list\n")
+    with pytest.raises(DamagedData, match=r"dvc.lock has to be a mapping"):
+        Snapshot().lock  # noqa: B018
+    Path("params.yaml").write_text(tiny_world.PARAMS.replace("models:\n", MARKED + "models:\n"))
+    assert main(["collect", "tiny"]) == 2
+    assert "error: params.yaml has the marks of a merge" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- worlds of one's own
+
+
+class Odd(tiny_world.TinyEnv):
+    """Gives, from its second step on, what it is told to."""
+
+    def __init__(self, **wrong):
+        self.wrong, self.steps = wrong, 0
+
+    def step(self, act):
+        frame, rew, end, trunc, info = super().step(act)
+        self.steps += 1
+        wrong = self.wrong if self.steps > 1 else {}
+        return wrong.get("frame", frame), wrong.get("rew", rew), end, trunc, info
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"frame": np.zeros(FRAME_SHAPE, np.float32)}, "a frame of (64, 64, 3) float32"),
+        ({"frame": np.zeros((64, 64, 4), np.uint8)}, "a frame of (64, 64, 4) uint8"),
+        ({"frame": np.zeros((64, 64), np.uint8)}, "a frame of (64, 64) uint8"),
+        ({"frame": [[0]]}, "a frame of no shape list"),
+        ({"rew": float("nan")}, "the reward nan"),
+        ({"rew": None}, "the reward None"),
+    ],
+)
+def test_frames_and_rewards_that_are_none_are_refused_with_world_seed_and_step(wrong, words):
+    env = Checked(Odd(**wrong), "odd")
+    env.reset(seed=7)
+    env.step(np.zeros(2, np.float32))
+    with pytest.raises(UserError) as caught:
+        env.step(np.zeros(2, np.float32))
+    assert f"the world odd gave {words} at step 2 of the episode with seed 7: " in str(caught.value)
+
+
+def test_a_sound_environment_passes_unchanged_and_its_own_errors_are_its_own():
+    env, plain = Checked(tiny_world.TinyEnv(), "tiny"), tiny_world.TinyEnv()
+    assert (env.reset(seed=3)[0] == plain.reset(seed=3)[0]).all()
+    act = np.zeros(2, np.float32)
+    assert env.step(act)[1:] == plain.step(act)[1:]
+    for rew in (np.float64(1), np.float32(-1), 1, True):
+        odd = Checked(Odd(rew=rew), "odd")
+        odd.reset(seed=3)
+        assert [odd.step(act)[1] for _ in range(2)][1] is rew
+    with pytest.raises(AttributeError):
+        Checked(tiny_world.TinyEnv(), "tiny").step(act)  # never reset: the environment's own mistake
+
+
+@pytest.mark.parametrize("picture", [None, np.zeros((64, 64)), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))])
+def test_pictures_that_cannot_be_filmed_are_refused(picture):
+    with pytest.raises(UserError, match=r"render\(\) of the world odd gave"):
+        check_picture(picture, "odd")
+    check_picture(np.zeros((90, 60, 3), np.uint8), "odd")
