@@ -206,7 +206,7 @@ class Project:
         return found
 
 
-def finish(process: subprocess.Popen, patience: float = 120) -> tuple[int, str]:
+def finish(process: subprocess.Popen, patience: float = 600) -> tuple[int, str]:
     """Waits for the end: exit code and all that it printed."""
     output, _ = process.communicate(timeout=patience)
     return process.returncode, output
