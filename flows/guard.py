@@ -74,6 +74,15 @@ def stop(number: int, *_) -> None:
     """One of these signals: ends what the run started, says so in one sentence, and leaves."""
     for each in ENDS:
         signal.signal(each, lambda *_: None)  # not SIG_IGN, which a child would inherit
+    try:
+        _end_run()
+    finally:  # whatever went wrong: the signal may have come in the middle of an import, or of a line being printed
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nStopped; the same command goes on from the last checkpoint.\n")
+        os._exit(128 + number)  # not SystemExit: Prefect would report a crash to a server that is gone
+
+
+def _end_run() -> None:
     logging.disable()  # what is ended now will be reported as failed
     if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
         from prefect.runtime import flow_run
@@ -84,9 +93,6 @@ def stop(number: int, *_) -> None:
         thread.join(timeout=3)
     if os.environ.get(watchdog.VARIABLE) == watchdog.ticket():
         sweep(watchdog.ticket())
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        print("\nStopped; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
-    os._exit(128 + number)  # not SystemExit: Prefect would report a crash to a server that is gone
 
 
 def _cancelled(run_id: str | None) -> None:

@@ -49,9 +49,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(command: list[str]) -> int:
-    """The exit code of `python -m` this; SIGTERM is passed on to it."""
+    """The exit code of `python -m` this; SIGTERM, and SIGHUP of a terminal that closes, are passed on to it."""
     child = subprocess.Popen([sys.executable, "-m", *command])
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, lambda *_: child.terminate())
     try:
         return child.wait()
     except KeyboardInterrupt:  # a terminal sends it to the child too, which may have something to end
