@@ -84,13 +84,14 @@ def stop(number: int, *_) -> None:
 
 def _end_run() -> None:
     logging.disable()  # what is ended now will be reported as failed
-    if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
-        from prefect.runtime import flow_run
+    with contextlib.suppress(Exception):  # in the middle of an import of Prefect, there is nothing to tell
+        if os.environ.get("PREFECT_API_URL") and "prefect" in sys.modules:
+            from prefect.runtime import flow_run
 
-        # A server that outlives us should know; a moment is enough, and no answer is no reason to stay.
-        thread = threading.Thread(target=_cancelled, args=(flow_run.id,), daemon=True)
-        thread.start()
-        thread.join(timeout=3)
+            # A server that outlives us should know; a moment is enough, and no answer is no reason to stay.
+            thread = threading.Thread(target=_cancelled, args=(flow_run.id,), daemon=True)
+            thread.start()
+            thread.join(timeout=3)
     if os.environ.get(watchdog.VARIABLE) == watchdog.ticket():
         sweep(watchdog.ticket())
 
@@ -100,7 +101,8 @@ def _cancelled(run_id: str | None) -> None:
     from prefect.states import Cancelled
 
     if run_id:
-        with get_client(sync_client=True) as client:
+        # The server may have got the same signal, and a thread's error is printed with all its lines.
+        with contextlib.suppress(Exception), get_client(sync_client=True) as client:
             client.set_flow_run_state(run_id, Cancelled(message="Stopped by a signal"), force=True)
 
 
