@@ -222,10 +222,14 @@ def test_a_file_that_is_not_whole_is_one_sentence(commits, capsys):
     assert said.count("\n") == 1
     scores.write_text(whole)
     lock = Path("dvc.lock").read_text()
-    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}")
-    assert main(["lineage", "tiny"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: dvc.lock is not valid YAML at line ") and said.count("\n") == 1
+    for before, sentence in (
+        ("<<<<<<< HEAD\n", "error: dvc.lock has the marks of a merge"),
+        ("}\n", "error: dvc.lock is not valid YAML at line 1"),
+    ):
+        Path("dvc.lock").write_text(before + lock)
+        assert main(["lineage", "tiny"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(sentence) and said.count("\n") == 1
     Path("dvc.lock").write_text(lock)
     Path("params.yaml").unlink()
     assert main(["lineage", "nobody"]) == 2
