@@ -56,8 +56,8 @@ def _run(args: argparse.Namespace) -> int:
     results = args.results.absolute()
     old, new = (Commit(rev, root, results) for rev in (args.old, args.new))
     if args.record:
-        if args.only or args.quick or args.names:
-            raise UserError("--record needs everything compared: leave NAME, --only and --quick out")
+        if args.only or args.names:
+            raise UserError("--record needs everything compared: leave NAME and --only out")
         lock.check_checkout(root, new.sha)
     pair = Pair(old, new)
     chosen = _chosen(args.only, pair.cases)
