@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from wm.core import files
-from wm.core.errors import DamagedData
+from wm.core import files, portable
+from wm.core.errors import DamagedData, UserError
 
 Tensors = dict[str, np.ndarray]
+MACHINE = "machine"
+"""Key of a checkpoint's state: what made it."""
 
 
 class Checkpoints:
@@ -41,7 +43,7 @@ class Checkpoints:
         data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
         digests = {
             "tensors.safetensors": files.write_bytes(target / "tensors.safetensors", data),
-            "state.json": files.write_json(target / "state.json", {"step": step, **state}),
+            "state.json": files.write_json(target / "state.json", {"step": step, **state, MACHINE: portable.machine()}),
         }
         files.write_json(target / "manifest.json", digests)
         files.sync_folder(target)
@@ -51,7 +53,11 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """The newest whole checkpoint as (tensors, state), or None; a damaged one is passed over for the one before."""
+        """The newest whole checkpoint as (tensors, state), or None; a damaged one is passed over for the one before.
+
+        Raises:
+            UserError: it was made where bits are others, by another class of processor or other versions.
+        """
         pointer = self.folder / "latest"
         newest = pointer.read_text() if pointer.exists() else ""
         for target in sorted(self.folder.glob("step-*"), reverse=True):
@@ -64,8 +70,19 @@ class Checkpoints:
                 print(f"checkpoint passed over: {error}", file=sys.stderr)
                 continue
             tensors = safetensors.numpy.load((target / "tensors.safetensors").read_bytes())
-            return tensors, files.read_json(target / "state.json")
+            state = files.read_json(target / "state.json")
+            self._same_machine(state.pop(MACHINE, {}))
+            return tensors, state
         return None
+
+    def _same_machine(self, made: dict[str, str]) -> None:
+        here = portable.machine()
+        other = next((name for name in here if made.get(name) != here[name]), None)
+        if other is not None:
+            raise UserError(
+                f"the checkpoint in {self.folder} was made with {other} {made.get(other, 'unknown')}, and here is "
+                f"{here[other]}, which computes other bits: go on there, or delete that folder to begin anew"
+            )
 
     def clear(self) -> None:
         """Deletes all of them: the stage's outputs are whole."""
