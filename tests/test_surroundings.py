@@ -157,7 +157,7 @@ def test_personal_settings_of_plots_and_films_change_no_byte(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_of_a_stage_is_one_sentence(tmp_path, number):
     project = make_project(tmp_path)
-    (project / "params.yaml").write_text(tiny_world.PARAMS.replace("episodes: 12", "episodes: 40000"))
+    (project / "params.yaml").write_text(tiny_world.PARAMS.replace("episodes: 12", "episodes: 2000"))
     env = {**PLAIN, "PYTHONPATH": str(ROOT), "WM_TRACKING": "off", "WM_WORKERS": "2"}
     stage = subprocess.Popen(
         [sys.executable, tiny_world.__file__, "collect", "tiny"],

@@ -115,9 +115,10 @@ class Cluster:
                     "memory is short, and lower slots, episodes_per_job or WM_WORKERS"
                 ) from None
             except FutureCancelledError:
+                cure = "start it again, or unset WM_DASK" if self.address else "end other programs, or set WM_WORKERS=1"
                 raise UserError(
-                    f"the Dask scheduler at {client.scheduler.address} is gone: start it again, or unset WM_DASK; the "
-                    "same command goes on from the last checkpoint"
+                    f"the Dask scheduler at {client.scheduler.address} is gone: {cure}; the same command goes on from "
+                    "the last checkpoint"
                 ) from None
             futures[index] = None  # lets the worker forget it
             while following in results:
