@@ -41,6 +41,7 @@ def refusal(number: int, path: str | None = "runs/tiny/collect") -> OSError:
         (refusal(errno.EAGAIN, None), ["temporarily unavailable", "ulimit -u"]),
         (MemoryError(), ["not enough memory"]),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), ["not enough memory"]),
+        (ImportError("cv2.so: failed to map segment from shared object"), ["not enough memory"]),
         (RuntimeError("can't start new thread"), ["too many processes"]),
     ],
 )

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from wm.cli import main
 from wm.core import files
+from wm.core.checkpoints import Checkpoints
 from wm.core.episodes import EpisodeSet
 
 OUTPUT = Path("runs/tiny/collect")
@@ -79,7 +80,7 @@ def test_what_was_made_of_something_else_is_kept_until_that_is_back(
     path.write_text(text)
     played = meanwhile.played
     assert main(["collect", "tiny"]) == 0
-    assert meanwhile.played == played, "nothing is played again"
+    assert meanwhile.played == played and "episode" not in capsys.readouterr().err, "it is published at once"
     expected = hashes(OUTPUT)
     shutil.rmtree(OUTPUT)
     assert main(["collect", "tiny"]) == 0 and meanwhile.played == 2 * played
@@ -175,6 +176,7 @@ def test_what_could_not_be_published_is_published_by_the_next_run(project, meanw
     assert "error: runs/tiny: " in capsys.readouterr().err
     OUTPUT.parent.unlink()
     assert main(["collect", "tiny"]) == 0 and meanwhile.played == 12 and OUTPUT.exists()
+    assert "episode" not in capsys.readouterr().err, "the stage is not run again"
 
 
 @pytest.mark.parametrize("refused", ["chmod", "sync of a folder", "flock"])
@@ -200,17 +202,21 @@ def test_what_a_share_refuses_is_no_reason_to_lose_work(project, monkeypatch, re
         monkeypatch.setattr(os, "fsync", files_only)
     assert main(["collect", "tiny"]) == 0
     assert hashes(OUTPUT) == expected
+    checkpoints = Checkpoints(project / "checkpoints")
+    checkpoints.save(1, {}, {"kept": True})
+    assert checkpoints.load()[1] == {"step": 1, "kept": True}
 
 
 # ---------------------------------------------------------------- pictures are decoration
 
 
-def test_episodes_of_one_step_have_no_dream_to_show(project, monkeypatch):
+def test_episodes_of_one_step_have_no_dream_to_show(project, monkeypatch, capsys):
     step = tiny_world.TinyEnv.step
     monkeypatch.setattr(tiny_world.TinyEnv, "step", lambda self, act: (*step(self, act)[:2], True, False, {}))
     assert [main([stage, "tiny"]) for stage in STAGES[:4]] == [0] * 4
     made = Path("runs/tiny/train_mdn")
     assert (made / "mdnrnn.safetensors").exists() and not (made / "videos").exists()
+    assert "could not be drawn" not in capsys.readouterr().err
 
 
 def test_a_picture_that_fails_costs_no_training(project, monkeypatch, capsys):

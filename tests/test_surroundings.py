@@ -154,11 +154,11 @@ def test_personal_settings_of_plots_and_films_change_no_byte(tmp_path):
     assert drawn[0] == drawn[1] and drawn[0].count(":") == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_all_processes_of_a_stage_is_one_sentence(tmp_path, number):
+@pytest.mark.parametrize("number, workers", [(signal.SIGTERM, "2"), (signal.SIGHUP, "1")])
+def test_a_signal_to_all_processes_of_a_stage_is_one_sentence(tmp_path, number, workers):
     project = make_project(tmp_path)
     (project / "params.yaml").write_text(tiny_world.PARAMS.replace("episodes: 12", "episodes: 2000"))
-    env = {**PLAIN, "PYTHONPATH": str(ROOT), "WM_TRACKING": "off", "WM_WORKERS": "2"}
+    env = {**PLAIN, "PYTHONPATH": str(ROOT), "WM_TRACKING": "off", "WM_WORKERS": workers}
     stage = subprocess.Popen(
         [sys.executable, tiny_world.__file__, "collect", "tiny"],
         cwd=project,

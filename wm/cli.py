@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from wm.core import watchdog
 
+        Path.cwd()  # a folder that is gone is told at once, not by the first library that asks for it
         watchdog.start()
         with _at_run(args):
             return args.command(args) or 0

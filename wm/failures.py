@@ -46,6 +46,8 @@ _ADVICE = {
     errno.EBUSY: "another program uses it: end that one",
     errno.ETXTBSY: "another program uses it: end that one",
 }
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "failed to map segment from shared object")
+"""PyTorch's words, and those of a library that is not even loaded."""
 _REFUSED = (errno.EACCES, errno.EPERM)
 
 
@@ -150,7 +152,7 @@ def _owner(path: Path) -> str:
 
 def _of_memory(error: BaseException) -> str | None:
     text, advice = str(error), _ADVICE[errno.ENOMEM]
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
         return f"there is not enough memory: {advice}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
         return "the GPU has not enough memory: end other programs on it, or lower `batch`, `population` or `episodes`"

@@ -22,6 +22,7 @@ import mmap
 import os
 import select
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _SHARED = Path("/dev/shm")
+_ROOM = 2**20
+"""Bytes that a game may take there, with some to spare: where there are none left, the first frame is a bus error."""
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, folder, engine, *args = sys.argv[1:]
@@ -69,8 +72,14 @@ class Game:
 
         Raises:
             GameDied: the engine could not be started.
+            UserError: there is no room in /dev/shm.
         """
         self.doom = doom
+        if shutil.disk_usage(_SHARED).free < _ROOM:
+            raise UserError(
+                f"{_SHARED} has no room for another game of Doom: play fewer, or make it larger (in a container: "
+                "`docker run --shm-size=256m`)"
+            )
         with tempfile.TemporaryDirectory(prefix="wm-doom-", ignore_cleanup_errors=True) as folder:
             doom.set_vizdoom_path(_write_launcher(Path(folder), doom))
             doom.set_doom_config_path(os.devnull)  # reads nothing that is there, leaves nothing
