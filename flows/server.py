@@ -61,5 +61,12 @@ class Server:
                 return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise UserError(f"Prefect's server does not start; its log is {self.log}") from None
+                    raise UserError(f"Prefect's server does not start{self._why()}; its log is {self.log}") from None
             time.sleep(0.1)
+
+    def _why(self) -> str:
+        """Of a database that was cut short, or that another version of Prefect wrote."""
+        told = self.log.read_text(errors="replace")
+        if any(words in told for words in ("file is not a database", "malformed", "Can't locate revision")):
+            return f": move {self.log.with_name('prefect.db')} away, which it cannot read, and it makes a new one"
+        return ""
