@@ -43,7 +43,7 @@ MISTAKES = {
     "not a number": ("learning_rate: 1.0e-3", "learning_rate: .nan", "experiments.tiny.train_vae.learning_rate"),
     "a device that is none": ("batch: 16", "device: tpu, batch: 16", "experiments.tiny.encode.device"),
     "unknown world": ("world: tiny", "world: mars", "models.tiny.world is 'mars': expected one of tiny"),
-    "a world without who plays": ("own: tiny_world:Tiny", "solved: 900", "worlds.tiny.own"),
+    "a world without who plays": ("own: tiny_world:Tiny", "solved: 900", "by `own` (path/module:Class) or by `gym`"),
     "a class by its dotted name": ("own: tiny_world:Tiny", "own: tiny.world:Tiny", "worlds.tiny.own"),
     "a class whose file is not here": ("own: tiny_world:Tiny", "own: mars/world:Mars", "no mars/world.py here"),
     "code that is not here": ("code: tiny_world.py", "code: tiny", "models.tiny.code is 'tiny', which is not here"),
@@ -136,7 +136,7 @@ def test_the_projects_own_files_are_right():
         "agents", "ablation"
     )
     for name, world in everything.worlds.items():  # of the two in this package, who has no params.yaml knows the same
-        assert world.entry_point == worlds.registered()[name] and worlds.get(name).spec.name == name
+        assert (world.entry_point, {}) == worlds.registered()[name] and worlds.get(name).spec.name == name
 
 
 @pytest.mark.parametrize("path", ["params.yaml", "trials/params.yaml"])
@@ -244,11 +244,11 @@ def test_params_describes_every_key_that_a_file_may_hold(project):
     def flat(prefix, value):
         return (
             [key for name, part in value.items() for key in flat(f"{prefix}.{name}", part)]
-            if isinstance(value, dict)
+            if isinstance(value, dict) and value
             else [prefix]
         )
 
-    everything = params.load().model_dump()
+    everything = params.load().model_dump(by_alias=True)
     held = (
         flat("worlds.NAME", everything["worlds"]["tiny"])
         + flat("experiments.NAME", everything["experiments"]["tiny"])

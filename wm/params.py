@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 import wm
 from wm import worlds
@@ -42,17 +42,42 @@ class GateConfig(ClusterConfig):
 
 
 class WorldEntry(Config):
-    """Who plays."""
+    """Who plays: a class of this repository (`own`), or any Gymnasium environment by its id (`gym`)."""
 
-    own: str = Field(
+    model_config = ConfigDict(populate_by_name=True)
+
+    own: str | None = Field(
+        None,
         pattern=r"^[A-Za-z_]\w*(/[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
         description="the class that plays it, as path/module:Class from the repository's top",
     )
 
+    gym: str | None = Field(None, description="the id of a Gymnasium environment: LunarLander-v3, ALE/Pong-v5")
+    module: str | None = Field(None, alias="import", description="imported first, where that registers the id: ale_py")
+    kwargs: dict[str, Any] = Field({}, description="what the environment is made with: {continuous: true}")
+    crop: list[int] | None = Field(
+        None, min_length=4, max_length=4, description="what V sees of a picture: top, bottom, left, right, in pixels"
+    )
+    frame_skip: int = Field(1, ge=1, description="steps of the environment that an action lasts")
+    max_steps: int | None = Field(None, ge=1, description="actions in an episode at most; null: the environment's own")
+    solved: float | None = Field(None, description="mean score from which it counts as solved; null for none")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> WorldEntry:
+        if (self.own is None) == (self.gym is None):
+            raise ValueError("names a world by `own` (path/module:Class) or by `gym` (an id): expected one of the two")
+        if self.own and (more := self.model_fields_set - {"own"}):
+            raise ValueError(f"has `own`, whose class says the rest itself: remove {sorted(more)[0]}")
+        return self
+
     @property
     def entry_point(self) -> str:
         """As Python imports it: wm.worlds.car_racing.world:CarRacing."""
-        return self.own.replace("/", ".")
+        return self.own.replace("/", ".") if self.own else worlds.BY_ID
+
+    def options(self, name: str) -> dict[str, Any]:
+        """What the class is made with."""
+        return {} if self.own else {"name": name, **self.model_dump(exclude={"own"})}
 
 
 class Experiment(Config):
@@ -229,7 +254,7 @@ def load(path: Path | str = FILE) -> Params:
         except UserError as error:
             everything._mistake = str(error)
     for name, world in everything.worlds.items():
-        worlds.register(name, world.entry_point)
+        worlds.register(name, world.entry_point, world.options(name))
     return everything
 
 
@@ -290,7 +315,7 @@ def _check_code(everything: Params, path: Path, top: Path) -> None:
 
 def _file(name: str, world: WorldEntry, path: Path, top: Path) -> Path:
     """The module that plays a world."""
-    module = world.own.partition(":")[0]
+    module = world.entry_point.partition(":")[0].replace(".", "/")
     for file in (f"{module}.py", f"{module}/__init__.py"):
         if code_path(file, top).is_file():
             return Path(file)

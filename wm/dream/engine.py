@@ -161,7 +161,7 @@ class Dream:
         self.reward, self.device = default_reward(mdnrnn, rules.reward), torch.device(device)
         self.mu, self.logvar = (start.float().cpu() for start in starts)
         self._check(mdnrnn)
-        self.weights = FusedWeights.of(mdnrnn, rules.tau, self.reward, self.device)
+        self.weights = FusedWeights.of(mdnrnn, rules.tau, self.reward, self.device, world.spec.symlog_rewards)
         self._batches: dict[tuple[int, int], DreamBatch] = {}
 
     def _check(self, mdnrnn: MDNRNN) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wm.models.controller import ControllerSpec
 from wm.models.mdnrnn import LOG_SIGMA_FLOOR, MDNRNN
+from wm.worlds.base import symexp
 
 NOISE_STEPS = 64
 """Steps whose noise is drawn at once."""
@@ -30,6 +31,7 @@ class FusedWeights:
         extra_heads: those that M has and the dream needs, of "reward" and "done", in this order.
         z_size, hidden, mixtures, actions: Z, H, K, A.
         tau: temperature.
+        symlog_rewards: the reward head predicts the symlog of rewards.
     """
 
     lstm: Tensor
@@ -40,10 +42,13 @@ class FusedWeights:
     mixtures: int
     actions: int
     tau: float
+    symlog_rewards: bool = False
 
     @classmethod
     @torch.no_grad()
-    def of(cls, mdnrnn: MDNRNN, tau: float, reward: str, device: torch.device) -> FusedWeights:
+    def of(
+        cls, mdnrnn: MDNRNN, tau: float, reward: str, device: torch.device, symlog_rewards: bool = False
+    ) -> FusedWeights:
         """M's weights on a device; biases are columns, for the constant 1. A reward of "survival" needs no head."""
         z, mixtures = mdnrnn.z_size, mdnrnn.config.mixtures
         reads_z, reads_act = mdnrnn.lstm.weight_x.split([z, len(mdnrnn.lstm.weight_x) - z])
@@ -57,7 +62,8 @@ class FusedWeights:
         columns = [torch.cat([head.weight, head.bias[:, None]], dim=1) for head in present.values()]
         heads = torch.cat(columns).to(device)
         heads[: mixtures * z] /= tau  # the first third of the mixture: the components' logits
-        return cls(lstm, heads, tuple(present)[1:], z, mdnrnn.config.hidden, mixtures, mdnrnn.action_size, tau)
+        sizes = z, mdnrnn.config.hidden, mixtures, mdnrnn.action_size
+        return cls(lstm, heads, tuple(present)[1:], *sizes, tau, symlog_rewards)
 
 
 class DreamBatch:
@@ -193,7 +199,8 @@ class DreamBatch:
     def _count(self) -> None:
         """Adds the step to the living, then ends those that are done. Non-finite outputs end with score NaN."""
         failed = self.control.zero_or_nan()
-        reward = failed + 1.0 if self.reward is None else failed.add_(self.reward)
+        predicted = symexp(self.reward) if self.fused.symlog_rewards and self.reward is not None else self.reward
+        reward = failed + 1.0 if predicted is None else failed.add_(predicted)
         self.score.add_(torch.where(self.alive, reward, self.zero))
         self.length.add_(self.alive)
         if self.done is not None:

@@ -27,7 +27,7 @@ from wm.core import files, weights
 from wm.dream.engine import NOISE_STEPS, DreamNoise, default_reward, load_starts
 from wm.models.mdnrnn import draw, load_mdnrnn
 from wm.models.vae import load_vae
-from wm.worlds.base import FRAME_SHAPE, Policy, World
+from wm.worlds.base import FRAME_SHAPE, Policy, World, symexp
 
 OBSERVATIONS = ("features", "frame")
 RENDER_MODES = ("rgb_array",)
@@ -122,7 +122,10 @@ class Dreams:
         mixture, reward, done = self.mdnrnn.heads(self.h)
         self.z = draw(mixture, self.tau, *self._luck())
         self.steps += 1
-        rew = np.ones(len(acts)) if self.reward == "survival" else reward.double().numpy()
+        if self.reward == "survival":
+            rew = np.ones(len(acts))
+        else:
+            rew = (symexp(reward) if self.world.spec.symlog_rewards else reward).double().numpy()
         end = np.zeros(len(acts), bool) if done is None else (done > 0).numpy()
         return rew, end, self.steps >= self.max_steps
 

@@ -177,10 +177,12 @@ class Cluster:
         self._sent = None, None
 
 
-def _alone(function: Callable[..., Any], job: Any, shared: Any, known: Mapping[str, str]) -> Any:
+def _alone(
+    function: Callable[..., Any], job: Any, shared: Any, known: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> Any:
     with _ALONE:
-        for name, entry_point in known.items():
-            worlds.register(name, entry_point)
+        for name, (entry_point, options) in known.items():
+            worlds.register(name, entry_point, options)
         return function(job, shared)
 
 

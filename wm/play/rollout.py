@@ -110,9 +110,7 @@ class AgentDriver:
         fresh = np.stack([self.disturb[slot].standard_normal(act.shape[1], np.float32) for slot in slots])
         spread = np.sqrt(1.0 - self.NOISE_MEMORY**2).astype(np.float32) * self.noise
         self.drift[slots] = self.NOISE_MEMORY * self.drift[slots] + spread * fresh
-        low, high = self.agent.world.action_bounds
-        undecided = (low < act) & (act < high)  # a foot off the brake stays off: noise would only ever press it
-        return np.where(undecided, np.clip(act + self.drift[slots], low, high), act)
+        return self.agent.world.disturb(act, self.drift[slots], self.noise)
 
 
 class ExplorerDriver:

@@ -90,7 +90,7 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
         figures.scores(
             scores,
             workspace.out / "figures" / "scores.png",
-            references={"solved": spec.solved},
+            references=spec.references,
             interval=(result["ci95_low"], result["ci95_high"]),
         )
     metrics.parent.mkdir(parents=True, exist_ok=True)

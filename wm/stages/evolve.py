@@ -102,6 +102,6 @@ def _write(
         figures.evolution(
             journal.read(workspace.journal.path),
             workspace.out / "figures" / "curves.png",
-            reference=("solved", worlds.get(world).spec.solved),
+            reference=next(iter(worlds.get(world).spec.references.items()), None),
             title=f"Evolution in the dream, tau {tau:g}" if config.dream else "Evolution in the world",
         )

@@ -23,6 +23,7 @@ from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, 
 from wm.models.vae import load_vae
 from wm.pictures import decoration, figures, mosaics, videos
 from wm.stages.training import TrainConfig, fit
+from wm.worlds.base import symlog
 
 POSTERIOR = ("mu", "logvar")
 HELD_OUT_WINDOWS = 4
@@ -126,8 +127,11 @@ class Streams:
 class MDNTask:
     """Windows of latents, with M's state carried from one to the next; see `wm.stages.training.Task`."""
 
-    def __init__(self, model: MDNRNN, data: EpisodeSet, config: TrainMDNConfig, seed: int):
+    def __init__(
+        self, model: MDNRNN, data: EpisodeSet, config: TrainMDNConfig, seed: int, symlog_rewards: bool = False
+    ):
         self.model, self.data, self.config, self.seed = model.to(config.device), data, config, seed
+        self.symlog = symlog_rewards
         key = (seed, seeds.Purpose.TRAIN_MDN, len(data))
         self.streams = Streams(data, data.training, config.batch, config.length, seeds.generator(*key))
         self.noise = seeds.torch_generator(*key, 1, device=config.device)
@@ -161,6 +165,8 @@ class MDNTask:
         self.streams.restore(state)
 
     def _to_device(self, window: Sequences) -> Sequences:
+        if self.symlog:
+            window = window._replace(rew=symlog(window.rew))
         return Sequences(*(tensor.to(self.config.device) for tensor in window))
 
 
@@ -186,7 +192,7 @@ def train_mdn(
         weights.check_same(previous, "train_mdn.model", model.config, config.model)
     else:
         model = MDNRNN(config.model, eyes.config.z_size, spec.action_size, spec.predicts_restart)
-    task = MDNTask(model.train(), data, config, seed)
+    task = MDNTask(model.train(), data, config, seed, worlds.get(world).spec.symlog_rewards)
     if config.steps:
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
     task.model.eval()

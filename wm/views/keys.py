@@ -18,6 +18,7 @@ def describe() -> list[str]:
 def _describe(prefix: str, config: type[Config]) -> list[str]:
     lines = []
     for name, field in config.model_fields.items():
+        name = field.alias or name
         section = next(iter(get_args(field.annotation)), field.annotation)  # a Config, or Config | None
         if isinstance(section, type) and issubclass(section, Config):
             lines += _describe(f"{prefix}.{name}", section)

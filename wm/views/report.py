@@ -96,14 +96,14 @@ def html(name: str) -> str:
 # ---------------------------------------------------------------- the score
 
 
-def _score(scores: dict[str, Any], solved: float) -> dict[str, Any]:
+def _score(scores: dict[str, Any], solved: float | None) -> dict[str, Any]:
     if not scores:
         return {}
     values = np.array(scores["scores"])
     return scores | {
         "median": float(np.median(values)),
         "solved": solved,
-        "reached": int((values >= solved).sum()),
+        "reached": None if solved is None else int((values >= solved).sum()),
     }
 
 
@@ -131,7 +131,7 @@ def _table(world: str, scores: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- curves
 
 
-def _charts(rounds: dict[str, list[Made]], scores: dict[str, Any], solved: float) -> dict[str, str]:
+def _charts(rounds: dict[str, list[Made]], scores: dict[str, Any], solved: float | None) -> dict[str, str]:
     found = {
         "evolution": _evolution(rounds["evolve"], solved),
         "reconstruction": _learning(
@@ -149,7 +149,7 @@ def _charts(rounds: dict[str, list[Made]], scores: dict[str, Any], solved: float
             f"with their mean {scores['mean']:.0f}.",
             scores["scores"],
             interval=(scores["ci95_low"], scores["ci95_high"]),
-            reference=("solved", solved),
+            reference=None if solved is None else ("solved", solved),
         )
     return {key: Markup(svg) for key, svg in found.items()}
 
@@ -190,7 +190,7 @@ def _learning(steps: Sequence[Made], title: str, metrics: Sequence[str], xlabel:
     return charts.lines(title, f"{title} by {xlabel}: {ends}.", drawn, xlabel=xlabel, rounds=spans)
 
 
-def _evolution(steps: Sequence[Made], solved: float) -> str:
+def _evolution(steps: Sequence[Made], solved: float | None) -> str:
     journals = _journals(steps)
     starts, spans = _along(journals, "search")
 
@@ -222,7 +222,7 @@ def _evolution(steps: Sequence[Made], solved: float) -> str:
         xlabel="generation" + f", {len(spans)} searches one after another" * (len(spans) > 1),
         rounds=spans,
         band=list(zip(parts("worst"), parts("best"), strict=False)),
-        reference=("solved", solved),
+        reference=None if solved is None else ("solved", solved),
     )
 
 

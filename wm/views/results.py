@@ -303,7 +303,8 @@ def picture(record: dict[str, Any], path: Path) -> None:
             ax.errorbar(xs[-1], score["mean"], errors, fmt="D", color=style.INK, markersize=5, capsize=3, label=test)
             for row in paper.SCORES.get(world, ())[:1]:
                 style.reference_line(ax, f"{row.method}, paper", row.mean, style.GREY)
-            style.reference_line(ax, "solved", worlds.get(world).spec.solved, style.INK)
+            for name, score_to_reach in worlds.get(world).spec.references.items():
+                style.reference_line(ax, name, score_to_reach, style.INK)
             style.finish(ax, title, label, "linear", legend=False)
             ax.set_xlim(left=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

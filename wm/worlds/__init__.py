@@ -5,24 +5,33 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from wm.core.errors import UserError
 from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
 
 __all__ = ["FRAME_SHAPE", "Policy", "Spec", "World", "get", "names", "register", "registered"]
 
-_REGISTRY: dict[str, str] = {}
+_REGISTRY: dict[str, tuple[str, Mapping[str, Any]]] = {}
+
+BY_ID = "wm.worlds.by_id.world:GymnasiumWorld"
+"""Who plays a Gymnasium environment that an entry names by its id."""
 
 
-def register(name: str, entry_point: str) -> None:
-    """Makes the world `name` known in this process; `entry_point` is "module:Class", imported when it is asked for."""
-    if _REGISTRY.get(name) != entry_point:
-        _REGISTRY[name] = entry_point
+def register(name: str, entry_point: str, options: Mapping[str, Any] | None = None) -> None:
+    """Makes the world `name` known in this process.
+
+    Args:
+        entry_point: "module:Class", imported when it is asked for.
+        options: what the class is made with.
+    """
+    if _REGISTRY.get(name) != (entry_point, options or {}):
+        _REGISTRY[name] = entry_point, options or {}
         get.cache_clear()
 
 
-def registered() -> Mapping[str, str]:
-    """Every known world's entry point: what another process has to register to know the same worlds."""
+def registered() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Every known world's entry point and options: what another process has to register to know the same worlds."""
     return dict(_REGISTRY)
 
 
@@ -37,18 +46,19 @@ def get(name: str) -> World:
 
     Raises:
         ValueError: no world has that name.
-        UserError: its class cannot be imported.
+        UserError: its class cannot be imported, or its environment cannot be made.
     """
     if name not in _REGISTRY:
         raise ValueError(f"unknown world {name!r}: expected one of {', '.join(names())}")
-    module, _, attribute = _REGISTRY[name].partition(":")
+    entry_point, options = _REGISTRY[name]
+    module, _, attribute = entry_point.partition(":")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(f"world {name} is {_REGISTRY[name]}, which cannot be imported: {error}") from None
+        raise UserError(f"world {name} is {entry_point}, which cannot be imported: {error}") from None
     if not hasattr(found, attribute):
-        raise UserError(f"world {name} is {_REGISTRY[name]}, but {found.__file__} has no {attribute}")
-    return getattr(found, attribute)()
+        raise UserError(f"world {name} is {entry_point}, but {found.__file__} has no {attribute}")
+    return getattr(found, attribute)(**options)
 
 
 register("car_racing", "wm.worlds.car_racing.world:CarRacing")

@@ -42,8 +42,10 @@ class Spec:
         controller_inputs: which of the states "z", "h" and "c" C reads, in C's order.
         controller_bias: whether C has a bias.
         predicts_restart: whether M reads a restart flag and episodes are concatenated (paper's DoomRNN).
-        solved: mean score over 100 episodes from which the world counts as solved.
+        solved: mean score over 100 episodes from which the world counts as solved; None where nobody says.
         fps: steps a second, for videos.
+        symlog_rewards: M predicts sign(r) log(1 + |r|) of a reward r (DreamerV3, equation 1), so that its squared error
+            is of one size whatever a world pays; dreams turn it back.
     """
 
     name: str
@@ -53,8 +55,24 @@ class Spec:
     controller_inputs: tuple[str, ...]
     controller_bias: bool
     predicts_restart: bool
-    solved: float
+    solved: float | None
     fps: int
+    symlog_rewards: bool = False
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Scores to draw beside those of an agent, by name."""
+        return {} if self.solved is None else {"solved": self.solved}
+
+
+def symlog(rew: Tensor) -> Tensor:
+    """sign(r) log(1 + |r|): rewards of any size as numbers of one size (DreamerV3, equation 1)."""
+    return rew.sign() * rew.abs().log1p()
+
+
+def symexp(rew: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return rew.sign() * rew.abs().expm1()
 
 
 def tanh(out: Array) -> Array:
@@ -92,6 +110,17 @@ class World(ABC):
     @abstractmethod
     def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
         """A fresh random policy for one episode, a function of `rng` alone."""
+
+    def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
+        """An agent's actions [n, A], disturbed to explore.
+
+        Args:
+            drift: [n, A] slowly changing normal numbers of standard deviation `noise`.
+            noise: more than 0.
+        """
+        low, high = self.action_bounds
+        undecided = (low < act) & (act < high)  # a foot off the brake stays off: noise would only ever press it
+        return np.where(undecided, np.clip(act + drift, low, high), act)
 
     @property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
