@@ -174,7 +174,7 @@ class Snapshot:
         found: dict[str, Step] = {}
 
         def visit(stage: str, name: str) -> None:
-            step = self._step(stage, name)
+            step = self.step(stage, name)
             for folder in step.inputs:
                 if not folder.startswith(ZERO):
                     _, other, before = Path(folder).parts
@@ -197,7 +197,8 @@ class Snapshot:
             f"{name!r} is not in `agents` or `models` of params.yaml{where}: expected one of {', '.join(known)}"
         )
 
-    def _step(self, stage: str, name: str) -> Step:
+    def step(self, stage: str, name: str) -> Step:
+        """A stage of a name, as dvc.lock has it; where it has not, as params.yaml and the folders here say."""
         entry = self.lock.get(f"{stage}@{name}")
         if entry is None:
             return self._unrecorded(stage, name)
