@@ -147,7 +147,8 @@ class Pair:
     def _missing(self, name: str) -> list[str]:
         if name in SMOKES:
             return []
-        return [*self._without[name], *(option for other in self.cases[name].needs for option in self._missing(other))]
+        before = (option for other in self.cases[name].needs for option in self._missing(other))
+        return list(dict.fromkeys([*self._without[name], *before]))
 
 
 if __name__ == "__main__":
