@@ -13,7 +13,7 @@ Written by `python -m wm results NAME …`, which adds the agents that it names 
 beside this page; without a name it writes the page again from the records alone. Deleting NAME.json takes an agent out.
 
 A score is the mean ± standard deviation over test episodes, on which no agent was trained and no controller selected;
-all agents of a world share them, and recipes were compared on them (LOG.md). The interval is the mean's, 95%, by
+all agents of a world share them, and recipes were compared on them (docs/log.md). The interval is the mean's, 95%, by
 bootstrap. `dvc metrics show` prints the scores (`metrics/NAME.json`); NAME.json has all that is said here about an
 agent, with the points of its curve. `python -m wm lineage NAME` prints every stage behind a score
 where the agent's runs/ or its lines of dvc.lock are; a clone without them has this page."""
