@@ -13,18 +13,19 @@ STUDY = "Tallec et al. 2019 (ReScience-submission #55)"
 TODAY = "run in today's world"
 REMARKS = {
     "car_racing": (
-        "The paper's scores, the study's and rl-baselines3-zoo's are of CarRacing-v0, ours of Gymnasium's CarRacing-v3.",
-        "AttentionAgent in today's world: the weights that its authors released, with their own code for the picture, on "
-        "40 tracks in Gymnasium's drawing (median 908, worst 187).",
+        "The paper's scores, the study's and rl-baselines3-zoo's are of CarRacing-v0, ours of Gymnasium's "
+        "CarRacing-v3.",
+        "AttentionAgent in today's world: the weights that its authors released, with their own code for the picture, "
+        "on 40 tracks in Gymnasium's drawing (median 908, worst 187).",
         "The study: C. Tallec, L. Blier and D. Kalainathan, submission to ReScience C, 2019 "
         '(https://github.com/ReScience/ReScience-submission/pull/55); their page of 2018, Reproducing "World '
         'Models": Is training the recurrent network really needed? (https://ctallec.github.io/world-models/), has '
         "860 ± 120 with a trained and 870 ± 120 with an untrained M.",
     ),
     "take_cover": (
-        "AttentionAgent in today's world: the weights that its authors released, on 60 episodes drawn at 640x480, as theirs "
-        "were (median 650). On the same 60 seeds the agent in pretrained/take_cover, which sees 160x120, has 849 ± 511 "
-        "(median 712).",
+        "AttentionAgent in today's world: the weights that its authors released, on 60 episodes drawn at 640x480, as "
+        "theirs were (median 650). On the same 60 seeds the agent in pretrained/take_cover, which sees 160x120, has "
+        "849 ± 511 (median 712).",
     ),
 }
 """World -> what to know about the scores below."""
