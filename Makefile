@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up down test lint audit ui bench clean
+.PHONY: help install run up down test lint docs audit ui bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ test: $(INSTALLED)  ## all tests
 
 lint: $(INSTALLED)  ## style, and which room imports which
 	@ruff check . && ruff format --check . && lint-imports --no-logo
+
+$(VENV)/.docs: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## the pages of docs/ as a site in build/docs; a dead link fails
+	@mkdocs build --quiet && echo build/docs/index.html
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages (asks PyPI)
 	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt

@@ -8,4 +8,4 @@ portable.apply()
 if sys.argv[:1] != ["-m"]:  # a command of ours starts again instead
     portable.warn()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
