@@ -44,7 +44,7 @@ $(VENV)/.docs: $(INSTALLED)
 	@touch $@
 
 docs: $(VENV)/.docs  ## the pages of docs/ as a site in build/docs; a dead link fails
-	@mkdocs build --quiet && echo build/docs/index.html
+	@NO_MKDOCS_2_WARNING=1 mkdocs build && echo build/docs/index.html
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages (asks PyPI)
 	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt

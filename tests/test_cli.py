@@ -97,24 +97,29 @@ def test_every_command_and_option_has_a_help_text():
             assert action.help, f"python -m wm {name}: {action.option_strings or action.dest} has no help"
 
 
-def test_the_readme_names_every_command_stage_and_experiment():
+def test_the_documents_name_every_command_stage_and_experiment():
     """A command is documented as `python -m wm <command>`, stages and experiments by their names in code.
 
     Trials have a README of their own."""
-    readme = (ROOT / "README.md").read_text()
+    documents = "\n".join(
+        path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if path.stem != "log"
+    )
     for name in commands():
         if name not in STAGES:
-            assert f"python -m wm {name}" in readme, f"README.md does not say what `python -m wm {name}` does"
-    assert re.search(rf"python -m wm ({'|'.join(STAGES)})", readme), "README.md does not say how a stage runs by hand"
+            assert f"python -m wm {name}" in documents, (
+                f"README.md and docs/ do not say what `python -m wm {name}` does"
+            )
+    assert re.search(rf"python -m wm ({'|'.join(STAGES)})", documents), "they do not say how a stage runs by hand"
     everything = params.load(ROOT / "params.yaml")
     trials = YAML(typ="safe").load(ROOT / "trials" / "params.yaml")
     experiments = everything.experiments.keys() - trials["experiments"]
-    for path, kind, names in (
-        ("README.md", "stage", STAGES),
-        ("README.md", "experiment", experiments),
-        ("trials/README.md", "agent", trials["agents"]),
+    rows = (ROOT / "trials" / "README.md").read_text()
+    for where, kind, text, names in (
+        ("README.md and docs/", "stage", documents, STAGES),
+        ("README.md and docs/", "experiment", documents, experiments),
+        ("trials/README.md", "agent", rows, trials["agents"]),
     ):
-        code = " ".join(re.findall(r"`[^`\n]+`|```.*?```", (ROOT / path).read_text(), re.DOTALL))
+        code = " ".join(re.findall(r"`[^`\n]+`|```.*?```", text, re.DOTALL))
         named = set(re.findall(r"[a-z][a-z0-9_-]*", code))
         for name in names:
-            assert name in named, f"{path} does not mention the {kind} `{name}`"
+            assert name in named, f"{where}: nothing about the {kind} `{name}`"
