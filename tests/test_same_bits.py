@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 
 from tools.same_bits import cases, moved
 from tools.same_bits.__main__ import main
+from wm.records import gitfiles
+from wm.records.history import Snapshot
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,6 +155,10 @@ def test_proven_records_get_the_new_codes_rows(repository, tmp_path, capsys):
     said = lock.read_text()
     repository.dvc("repro", "-q", "-f", "evaluate@smoke")
     assert lock.read_text() == said  # DVC writes the same of what it has run
+    repository.commit()
+    step = Snapshot().step("evaluate", "smoke")
+    assert gitfiles.commit_of(step) == old, "lineage names the commit that rewrote the rows, not the one that computed"
+    assert not gitfiles.changed_since(step, old)
 
 
 def test_what_differs_is_named_and_nothing_is_recorded(repository, tmp_path, capsys):

@@ -129,13 +129,13 @@ def is_proved(step: Step) -> bool:
     """Whether the code of a step is that of a commit which docs/same-bits.md shows to give the bits of an earlier one:
     its rows in dvc.lock were rewritten then, and an earlier commit computed the output."""
     return bool(step.code) and any(
-        all(code_md5(path, commit) == md5 for path, md5 in step.code.items()) for commit in _proved_commits()
+        all(code_md5(path, commit) == md5 for path, md5 in step.code.items()) for commit in _proved_commits(Path.cwd())
     )
 
 
 @cache
-def _proved_commits() -> tuple[str, ...]:
-    page = Path("docs/same-bits.md")
+def _proved_commits(top: Path) -> tuple[str, ...]:
+    page = top / "docs/same-bits.md"
     text = page.read_text() if page.is_file() else ""
     return tuple(re.findall(r"^## .*`[0-9a-f]{40}` to `([0-9a-f]{40})`", text, re.M))
 
