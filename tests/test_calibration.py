@@ -66,8 +66,10 @@ def test_a_cold_dream_ends_when_the_drift_says(model, monkeypatch):
 def test_ends_that_m_sees_and_ends_that_it_makes_up(model):
     held_out = [LENGTHS[number] for number in range(9, 30, 10)]
     assert held_out == [8, 21, 30]
-    said = calibration.ends(calibration.load_mdnrnn(model / "train_mdn"), episodes.EpisodeSet(model / "encode"))
+    memory, data = calibration.load_mdnrnn(model / "train_mdn"), episodes.EpisodeSet(model / "encode")
+    said = calibration.ends(memory, data, model / "ends.png")
     assert said.startswith("M sees 2 of 3 ends") and f"in {1000 / (sum(held_out) - 3):.2f} of 1,000 steps" in said
+    assert (model / "ends.png").stat().st_size > 5000 and "ln done_weight = 2.303" in said
 
 
 def test_a_dream_without_a_reward_is_cut_as_collect_cuts(model, monkeypatch):

@@ -10,9 +10,9 @@ from wm.core import weights
 from wm.core.errors import DamagedData
 from wm.dream import engine
 from wm.dream.engine import Dream, DreamNoise, DreamRules
-from wm.dream.step import DreamBatch
+from wm.dream.step import LEAST_SURVIVAL, DreamBatch
 from wm.models.controller import ControllerSpec, Layout
-from wm.models.mdnrnn import MDNRNN, MDNConfig, draw
+from wm.models.mdnrnn import MDNRNN, MDNConfig, draw, expectation
 
 Z, H, STEPS = 6, 20, 40
 INPUTS = {"z": Z, "h": H, "c": H}
@@ -46,6 +46,8 @@ def make(
     tau: float = 1.1,
     max_steps: int = STEPS,
     threads: int = 1,
+    ends: str = "threshold",
+    reads: str = "sample",
 ) -> tuple[Dream, MDNRNN]:
     torch.manual_seed(seed)
     mdnrnn = MDNRNN(MDNConfig(hidden=H, mixtures=mixtures, reward_head=reward == "head"), Z, actions, restart)
@@ -55,7 +57,8 @@ def make(
     mdnrnn.eval().requires_grad_(False)
     layout = Layout(inputs=sum(INPUTS[name] for name in inputs), actions=actions, bias=bias, hidden=hidden)
     starts = torch.randn(9, Z), torch.randn(9, Z) - 2
-    rules = DreamRules(tau, max_steps, reward)
+    rules = DreamRules(tau, max_steps, reward, ends, reads)
+    mdnrnn.end_shift = 1.7
     return Dream(mdnrnn, starts, Squashing(), ControllerSpec(inputs, layout), rules, threads=threads), mdnrnn
 
 
@@ -66,17 +69,21 @@ def candidates(dream: Dream, count: int, scale: float = 0.5) -> np.ndarray:
 def plain(dream: Dream, mdnrnn: MDNRNN, params: np.ndarray, seed: int) -> tuple[float, int]:
     """One episode of one candidate, line by line as the paper's pseudo-code."""
     noise = DreamNoise(seed, Z)
-    z, (h, c), score = noise.start(dream.mu, dream.logvar)[None], mdnrnn.initial_state(1), 0.0
+    z, (h, c), score, survival = noise.start(dream.mu, dream.logvar)[None], mdnrnn.initial_state(1), 0.0, 1.0
+    rules, seen = dream.rules, noise.mean(dream.mu)[None]
     for step in range(dream.rules.max_steps):
-        states = {"z": z, "h": h, "c": c}
+        states = {"z": z if rules.reads == "sample" else seen, "h": h, "c": c}
         features = torch.cat([states[name] for name in dream.spec.inputs], dim=1).numpy()
         act = torch.from_numpy(dream.world.squash(dream.spec.layout.apply(params[None], features)))
         h, c = mdnrnn.step(z, act, (h, c), torch.tensor([float(step == 0)]))
         mixture, reward, done = mdnrnn.heads(h)
         uniform, eps = torch.from_numpy(noise.block(step // engine.NOISE_STEPS)[step % engine.NOISE_STEPS])
-        z = draw(mixture, dream.rules.tau, uniform[None], eps[None])
-        score += 1.0 if dream.reward == "survival" else float(reward)
-        if done > 0:
+        z, seen = draw(mixture, rules.tau, uniform[None], eps[None]), expectation(mixture, rules.tau)
+        score += (1.0 if dream.reward == "survival" else float(reward)) * survival
+        p = float(torch.sigmoid(done - mdnrnn.end_shift))
+        survival *= 1 - p if rules.ends == "expected" else 1.0
+        luck = noise.ends(step // engine.NOISE_STEPS)[step % engine.NOISE_STEPS]
+        if {"threshold": done > 0, "drawn": luck < p, "expected": survival < LEAST_SURVIVAL}[rules.ends]:
             break
     return score, step + 1
 
@@ -88,8 +95,17 @@ def plain(dream: Dream, mdnrnn: MDNRNN, params: np.ndarray, seed: int) -> tuple[
         {"inputs": ("z", "c", "h"), "actions": 1, "bias": False, "restart": True, "reward": "survival"},
         {"inputs": ("z",), "hidden": 7, "mixtures": 1},
         {"inputs": ("h", "z"), "tau": 0.1, "max_steps": 70, "done_bias": -0.3},
+        {"ends": "drawn"},
+        {"ends": "expected", "max_steps": 90, "done_bias": -0.3},
+        {"reads": "mean"},
+        {"reads": "mean", "ends": "drawn", "inputs": ("z", "c", "h"), "restart": True, "reward": "survival"},
+        {"reads": "mean", "ends": "expected", "inputs": ("z",), "hidden": 7, "max_steps": 90, "done_bias": -0.3},
+        {"reads": "mean", "inputs": ("c", "z"), "mixtures": 1, "tau": 0.5},
     ],
-    ids=["car_racing", "take_cover", "hidden_layer", "cold"],
+    ids=[
+        *("car_racing", "take_cover", "hidden_layer", "cold"),
+        *("drawn", "expected", "mean", "mean_drawn", "mean_expected", "mean_cold"),
+    ],
 )
 def test_fused_step_agrees_with_the_plain_one(options):
     dream, mdnrnn = make(**options)
@@ -174,6 +190,58 @@ def test_the_step_that_ends_counts():
     assert (lengths == 1).all() and (scores == 1).all()
 
 
+def known(p: float, ends: str, max_steps: int = 2000) -> Dream:
+    """Dreams with reward 1 a step whose end has probability p at every step."""
+    dream, mdnrnn = make(ends=ends, reward="survival", max_steps=max_steps)
+    mdnrnn.done.weight.zero_()
+    mdnrnn.done.bias.fill_(np.log(p / (1 - p)) + mdnrnn.end_shift)
+    return Dream(mdnrnn, (dream.mu, dream.logvar), dream.world, dream.spec, dream.rules)
+
+
+def test_known_ends_give_the_geometric_life():
+    """Its mean is 1/p, its deviation sqrt(1 - p)/p; where it is expected, without the tail that is dropped."""
+    lengths = known(0.02, "drawn").scores(np.zeros((1, 54), np.float32), range(2000))[1][0]
+    error = 0.02**-1 / 2000**0.5
+    assert abs(lengths.mean() - 50) < 4 * error and abs(lengths.std() / (0.98**0.5 * 50) - 1) < 0.1
+    scores, lengths = known(0.02, "expected").scores(np.zeros((2, 54), np.float32), [1, 2])
+    steps = int(np.ceil(np.log(LEAST_SURVIVAL) / np.log(0.98)))
+    assert (lengths == steps).all() and scores == pytest.approx((1 - 0.98**steps) / 0.02, rel=1e-4)
+    assert (known(0.02, "threshold", 300).scores(np.zeros((1, 54), np.float32), [1])[1] == 1).all()
+
+
+def test_what_is_expected_is_the_mean_of_what_is_drawn():
+    dream = make(ends="expected", done_bias=-1.5, max_steps=200)[0]
+    params = candidates(dream, 1)
+    expected, drawn = dream.scores(params, range(1500))[0], dream.ending("drawn").scores(params, range(1500))[0]
+    assert abs((expected - drawn).mean()) < 4 * (expected - drawn).std() / 1500**0.5
+    assert expected.std() < drawn.std()
+
+
+def test_where_c_reads_the_mean_the_draw_of_z_is_no_noise_to_it():
+    """With an M whose mixture is its bias, C's outputs stand still after the first step, whatever was drawn."""
+    spread = {}
+    for reads in ("sample", "mean"):
+        dream, mdnrnn = make(inputs=("z",), reads=reads)
+        mdnrnn.mixture.weight.zero_()
+        dream = Dream(mdnrnn, (dream.mu, dream.logvar), dream.world, dream.spec, dream.rules)
+        batch = DreamBatch(dream.weights, dream.spec, dream.world.squash, 32, 32)
+        batch.begin(np.tile(candidates(dream, 1), (32, 1)), np.arange(32), *torch.zeros(2, 32, Z))
+        luck = [DreamNoise(seed, Z) for seed in range(32)]
+        batch.load_noise(np.stack([one.block(0) for one in luck], axis=-1))
+        batch.run(2)
+        spread[reads] = float(batch.control.out.std(1).max())
+        assert batch.z.std(1).min() > 0.1, "M goes on from what was drawn"
+    assert spread["mean"] < 1e-6 < 0.05 < spread["sample"]
+
+
+def test_the_luck_of_ends_takes_no_number_from_the_rest():
+    one = DreamNoise(7, Z)
+    before = one.block(0)
+    ends = np.concatenate([one.ends(index) for index in range(50)])
+    assert np.array_equal(one.block(0), before) and not np.isin(ends, before).any()
+    assert abs(ends.mean() - 0.5) < 0.03 and not np.array_equal(one.ends(0), DreamNoise(8, Z).ends(0))
+
+
 def test_without_a_done_head_only_the_limit_ends():
     mdnrnn = MDNRNN(MDNConfig(hidden=H, reward_head=False, done_head=False), Z, 2, False)
     spec, rules = ControllerSpec(("z", "h"), Layout(inputs=Z + H, actions=2)), DreamRules(tau=1.0, max_steps=20)
@@ -204,7 +272,7 @@ def test_next_z_has_the_moments_of_the_mixture_at_tau(tau):
     dream = Dream(mdnrnn, starts, Squashing(), dream.spec, DreamRules(tau, max_steps=1))
     rows = 4096
     batch = DreamBatch(dream.weights, dream.spec, dream.world.squash, rows, rows)
-    batch.begin(np.tile(candidates(dream, 1), (rows, 1)), np.arange(rows), torch.zeros(rows, Z))
+    batch.begin(np.tile(candidates(dream, 1), (rows, 1)), np.arange(rows), *torch.zeros(2, rows, Z))
     batch.load_noise(np.stack([DreamNoise(seed, Z).block(0) for seed in range(rows)], axis=-1))
     batch.step()
     logit, mu, log_sigma = mdnrnn.mixture.bias.double().view(3, 5, Z)
@@ -231,15 +299,17 @@ def test_a_cold_dream_is_calmer():
         ({"max_steps": 0}, "max_steps"),
         ({"reward": "fame"}, "fame"),
         ({"threads": 0}, "threads"),
+        ({"ends": "never"}, "never"),
+        ({"reads": "tea"}, "tea"),
         ({"inputs": ("z", "x")}, "'x'"),
     ],
 )
 def test_impossible_arguments_are_named(options, words):
     threads, inputs = options.pop("threads", 1), options.pop("inputs", ("z", "h"))
     spec = ControllerSpec(inputs, Layout(inputs=Z + H, actions=2))
-    rules = DreamRules(**{"tau": 1.0, "max_steps": 5, **options})
     mdnrnn = MDNRNN(MDNConfig(hidden=H), Z, 2, False)
     with pytest.raises(ValueError, match=words):
+        rules = DreamRules(**{"tau": 1.0, "max_steps": 5, **options})
         Dream(mdnrnn, (torch.zeros(1, Z),) * 2, Squashing(), spec, rules, threads=threads)
 
 

@@ -77,7 +77,7 @@ def test_observation_is_z_and_h(model):
 
 
 def test_ends_when_the_logit_says_so_and_truncates_at_the_limit(model):
-    env = gymnasium.make("wm/Dream-v0", model=model, max_steps=80)
+    env = gymnasium.make("wm/Dream-v0", model=model, max_steps=80, ends="threshold")
     for act, expected in ((1.0, (True, False)), (-1.0, (False, True))):
         env.reset(seed=1)
         for step in range(1, 81):  # noqa: B007
@@ -90,23 +90,27 @@ def test_ends_when_the_logit_says_so_and_truncates_at_the_limit(model):
         env.unwrapped.step(np.zeros(1, np.float32))
 
 
+@pytest.mark.parametrize("reads", ["sample", "mean"])
+@pytest.mark.parametrize("ends", ["threshold", "drawn", "expected"])
 @pytest.mark.parametrize(("name", "seed"), [("car_racing", 5), ("take_cover", 0)])
-def test_agrees_with_the_engine_that_evolution_uses(name, seed, tmp_path):
+def test_agrees_with_the_engine_that_evolution_uses(name, seed, ends, reads, tmp_path):
     model = write_model(tmp_path, name)
     world, mdnrnn, inputs = worlds.get(name), load_mdnrnn(model / "train_mdn"), ("z", "c", "h")
     spec = controller_spec(world, mdnrnn, inputs)
     shape = spec.layout
     params = np.random.default_rng(seed).normal(0, 1, (3, shape.size)).astype(np.float32)
     seeds = [5, 6, 7, 8]
-    dream = Dream(mdnrnn, load_starts(model / "train_mdn"), world, spec, DreamRules(tau=1.3, max_steps=90))
+    rules = DreamRules(tau=1.3, max_steps=90, ends=ends, reads=reads)
+    dream = Dream(mdnrnn, load_starts(model / "train_mdn"), world, spec, rules)
     scores, lengths = dream.scores(params, seeds)
-    assert len(np.unique(lengths)) > 3 and np.array_equal(scores, lengths) == (name == "take_cover")
+    counts = name == "take_cover" and ends != "expected"
+    assert len(np.unique(lengths)) > 3 and np.array_equal(scores, lengths) == counts
     for p, controller in enumerate(params):
-        envs = DreamVectorEnv(len(seeds), model=model, tau=1.3, max_steps=90)
+        envs = DreamVectorEnv(len(seeds), model=model, tau=1.3, max_steps=90, ends=ends, reads=reads)
         envs.reset(seed=seeds)
         first, total = np.zeros(len(seeds), int), np.zeros(len(seeds))
         for step in range(1, 91):
-            states = torch.cat([envs.dreams.z, envs.dreams.c, envs.dreams.h], dim=1).numpy()
+            states = torch.cat([envs.dreams.seen, envs.dreams.c, envs.dreams.h], dim=1).numpy()
             acts = world.squash(shape.apply(np.tile(controller, (len(seeds), 1)), states))
             _, rew, end, trunc, _ = envs.step(acts)
             total += np.where(first == 0, rew, 0.0)

@@ -40,6 +40,7 @@ def test_an_agent_of_ones_own_world_is_exported_and_described(tiny, exported):
     assert about["world"] == "tiny" and about["sizes"] == {"z": Z, "h": H, "act": A, "mixtures": 3}
     assert about["controller_reads"] == ["z", "c", "h"] and about["action"]["low"] == [-1.0, -1.0]
     assert about["dream"]["reward"] == "survival" and about["dream"]["end"] == {"rule": "threshold", "logit": 0.0}
+    assert about["dream"]["controller_z"] == about["z"]["rule"]
     memory = about["graphs"]["memory"]
     assert [port["name"] for port in memory["inputs"]] == ["z", "act", "h", "c", "restart"]
     assert [port["name"] for port in memory["outputs"]][-1] == "done", "there is no reward head"

@@ -99,23 +99,25 @@ def opened(browser, dream_page):
 def dreamed() -> dict[str, np.ndarray]:
     """200 steps of the dream in Python, C driving, and the noise that they had."""
     agent, params, _ = agents.load(AGENT)
-    dreams = Dreams(AGENT, TAU, 1, "features", None, STEPS, None)
+    dreams = Dreams(AGENT, TAU, 1, "features", None, STEPS, None, reads="mean")
     dreams.begin(0, SEED)
     noise = DreamNoise(SEED, agent.mdnrnn.z_size)
     blocks = np.concatenate([noise.block(index) for index in range(-(-STEPS // NOISE_STEPS))])[:STEPS]
-    start = noise.start(*load_starts(AGENT)).numpy()
+    mu, logvar = load_starts(AGENT)
+    start, mean = noise.start(mu, logvar).numpy(), noise.mean(mu).numpy()
     zs, rews = [], []
     for _ in range(STEPS):
-        act = agent.act(params[None], dreams.z.numpy(), dreams.h.numpy(), dreams.c.numpy())
+        act = agent.act(params[None], dreams.seen.numpy(), dreams.h.numpy(), dreams.c.numpy())
         rew, _, _ = dreams.step(act)
         zs.append(dreams.z[0].numpy().copy()), rews.append(rew[0])
-    return {"start": start, "noise": blocks, "z": np.array(zs), "rew": np.array(rews)}
+    return {"start": start, "mean": mean, "noise": blocks, "z": np.array(zs), "rew": np.array(rews)}
 
 
 def test_with_the_same_luck_page_and_python_dream_the_same(opened):
     expected = dreamed()
     given = {
         "z": expected["start"].tolist(),
+        "mean": expected["mean"].tolist(),
         "tau": TAU,
         "uniform": expected["noise"][:, 0].ravel().tolist(),
         "normal": expected["noise"][:, 1].ravel().tolist(),

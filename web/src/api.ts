@@ -7,6 +7,8 @@ import { Random, draw, mean, type Noise } from "./sampling.ts";
 /** What another program dreamed: its start and its noise, flat arrays. */
 export interface Replay {
   z: number[];
+  /** V's mean of the first frame. */
+  mean: number[];
   tau: number;
   uniform: number[];
   normal: number[];
@@ -17,7 +19,7 @@ export interface Replay {
 /** Dreams again with recorded noise, C driving; every z [steps, Z], action, reward, end and the pictures asked for. */
 export async function replay(models: Models, given: Replay) {
   const size = models.about.sizes.z;
-  const dream = new Dream(models, Float32Array.from(given.z));
+  const dream = new Dream(models, Float32Array.from(given.z), null, Float32Array.from(given.mean));
   const out = { z: [] as number[], act: [] as number[], reward: [] as number[], end: [] as (number | null)[] };
   const frames: number[][] = [];
   for (let step = 0; step < given.uniform.length / size; step++) {
@@ -53,14 +55,16 @@ export async function survey(models: Models, agent: Agent, count: number, tau: n
   const { about } = models, { sizes } = about, random = new Random(seed);
   const mu = agent.floats("starts.mu"), logvar = agent.floats("starts.logvar");
   let z = new Float32Array(count * sizes.z);
+  const means = new Float32Array(count * sizes.z);
   for (let b = 0; b < count; b++) {
     const start = Math.floor(random.uniform() * (mu.length / sizes.z)) * sizes.z;
+    means.set(mu.subarray(start, start + sizes.z), b * sizes.z);
     for (let d = 0; d < sizes.z; d++) {
       z[b * sizes.z + d] = mu[start + d]! + Math.exp(0.5 * logvar[start + d]!) * random.normal();
     }
   }
   let h: Float32Array = new Float32Array(count * sizes.h), c: Float32Array = new Float32Array(count * sizes.h);
-  let seen: Float32Array = z;
+  let seen: Float32Array = about.dream.controller_z === "mean" ? means : z;
   const scores = new Array<number>(count).fill(0), lengths = new Array<number>(count).fill(0);
   const alive = new Array<boolean>(count).fill(true);
   for (let step = 0; step < about.dream.max_steps && alive.some(Boolean); step++) {

@@ -23,6 +23,7 @@ export function isOver(about: About, logit: number | undefined, noise: number): 
   return end.rule === "threshold" ? logit > end.logit : noise < endProbability(about, logit);
 }
 
+/** A dream from a first z, a state that M is in already, and V's mean of the frame that z was drawn from. */
 export class Dream {
   z: Float32Array;
   /** What C reads of z: the same, or the mixture's mean. */
@@ -37,10 +38,11 @@ export class Dream {
     private readonly models: Models,
     z: Float32Array,
     from: { h: Float32Array; c: Float32Array; steps: number } | null = null,
+    mean: Float32Array | null = null,
   ) {
-    const { sizes } = models.about;
+    const { sizes, dream } = models.about;
     this.z = z.slice();
-    this.seen = this.z;
+    this.seen = dream.controller_z === "mean" && mean ? mean.slice() : this.z;
     this.h = from ? from.h.slice() : new Float32Array(sizes.h);
     this.c = from ? from.c.slice() : new Float32Array(sizes.h);
     this.steps = from?.steps ?? 0;

@@ -81,9 +81,10 @@ export class Player {
     return this.do(() => {
       const { z } = this.models.about.sizes;
       const logvar = this.agent.floats("starts.logvar");
-      const first = this.mean(index).map((mu, d) => mu + Math.exp(0.5 * logvar[index * z + d]!) * this.random.normal());
+      const mean = this.mean(index);
+      const first = mean.map((mu, d) => mu + Math.exp(0.5 * logvar[index * z + d]!) * this.random.normal());
       this.start = index;
-      return this.enter(new Dream(this.models, first), false);
+      return this.enter(new Dream(this.models, first, null, mean), false);
     });
   }
 

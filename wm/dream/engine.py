@@ -4,6 +4,18 @@ A dream starts from a stored first frame: z is drawn from V's posterior, the LST
 acts on what it reads, M takes z and the action to the next state, and the next z is drawn from the mixture at
 temperature tau.
 
+What C reads of z (`READS`). "sample": the z that was drawn (paper). "mean": what the world shows a C that is given V's
+mean, which is a dimension that V does not use standing still: the mixture's mean at tau (and at the first frame V's),
+which is the expectation of the sample, so that C loses that noise and no more. M goes on from the drawn z in both.
+
+When a dream ends (`ENDS`), with M's done logit l. "threshold": where l > 0 (the released code). A positive counted w =
+`done_weight` times when M learned, so that is where p(end) > 1 / (1 + w), for sure, and never below: a policy that
+stays below is immortal. "drawn": with probability p = sigmoid(l - `end_shift`), by a number of the episode's own; the
+shift is ln w, which undoes the weight, or what `train_mdn` measured on held-out episodes (`wm.stages.ends`).
+"expected": never, but what a step pays is weighted by the probability of having lived until then, the product of
+1 - p: the mean of "drawn" over these numbers, with much less spread; a row whose probability is below
+`LEAST_SURVIVAL` is left. The last two depart from the paper.
+
 What a row of the batch goes through is a function of (M, its controller, its episode's seed) alone: the noise
 of a step belongs to the episode's seed, so all candidates of a generation have the same noise, and a CPU works
 on chunks whose width is a multiple of `WIDTH`, each on one thread, so that neither threads nor neighbours
@@ -18,15 +30,18 @@ heads:
     LSTM reads      ^-----------------------------------------------^
     heads read              ^-------^
 
+Where C reads the mean, that stands in z's place, and z comes after restart: the LSTM then reads from h on.
+
 B rows of the batch (an episode of a candidate each), P candidates, E episodes, N stored frames, Z latent,
 H hidden, A action, K mixtures.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +65,8 @@ GPU_CHUNK = 16384
 GPU_WIDTH = 256
 """On a GPU a batch shrinks by halves, down to this: each width is a captured graph."""
 REWARDS = ("head", "survival")
+ENDS = ("threshold", "drawn", "expected")
+READS = ("sample", "mean")
 
 
 class DreamNoise:
@@ -66,18 +83,26 @@ class DreamNoise:
     def start(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """The first z [Z], drawn from the posterior of one of the N stored frames, mu and logvar [N, Z]."""
         rng = self._rng(0)
-        index = int(rng.integers(len(mu)))
+        index = int(rng.integers(len(mu)))  # the first of these numbers, as in `mean`
         eps = torch.from_numpy(rng.standard_normal(self.z_size, np.float32)).to(mu)
         return torch.addcmul(mu[index], (0.5 * logvar[index]).exp(), eps)
+
+    def mean(self, mu: Tensor) -> Tensor:
+        """V's mean [Z] of the frame that `start` starts from."""
+        return mu[int(self._rng(0).integers(len(mu)))]
+
+    def ends(self, index: int) -> np.ndarray:
+        """[NOISE_STEPS] float32 uniform in [0, 1), of the steps of `block`: what ends the episode where ends are drawn."""
+        return self._rng(index, 1).random(NOISE_STEPS, np.float32)
 
     def block(self, index: int) -> np.ndarray:
         """[NOISE_STEPS, 2, Z] float32 from step index * NOISE_STEPS on: uniform in [0, 1), normal."""
         rng, shape = self._rng(index + 1), (NOISE_STEPS, self.z_size)
         return np.stack([rng.random(shape, np.float32), rng.standard_normal(shape, np.float32)], axis=1)
 
-    def _rng(self, place: int) -> np.random.Generator:
+    def _rng(self, place: int, use: int = 0) -> np.random.Generator:
         """Philox is counter-based: every place has its own numbers, without drawing those before it."""
-        return np.random.Generator(np.random.Philox(key=[self.seed, 0xD3EA], counter=[0, 0, 0, place]))
+        return np.random.Generator(np.random.Philox(key=[self.seed, 0xD3EA], counter=[0, 0, use, place]))
 
 
 def load_starts(folder: Path) -> tuple[Tensor, Tensor]:
@@ -124,11 +149,27 @@ class DreamRules:
         tau: temperature.
         max_steps: steps after which an episode ends anyway.
         reward: "head" for M's prediction, "survival" for 1 a step; None is the head where M has one.
+        ends: when it ends, of `ENDS`; without a done head only max_steps ends a dream.
+        reads: what C reads of z, of `READS`.
+    Raises:
+        ValueError: one of these is impossible.
     """
 
     tau: float
     max_steps: int
     reward: str | None = None
+    ends: str = "threshold"
+    reads: str = "sample"
+
+    def __post_init__(self) -> None:
+        if not self.tau > 0:
+            raise ValueError(f"temperature tau must be positive, not {self.tau}")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps}: expected 1 or more")
+        if self.ends not in ENDS:
+            raise ValueError(f"unknown rule of ends {self.ends!r}: expected one of {', '.join(ENDS)}")
+        if self.reads not in READS:
+            raise ValueError(f"a controller can't read {self.reads!r}: expected one of {', '.join(READS)}")
 
 
 class Dream:
@@ -161,17 +202,16 @@ class Dream:
         self.reward, self.device = default_reward(mdnrnn, rules.reward), torch.device(device)
         self.mu, self.logvar = (start.float().cpu() for start in starts)
         self._check(mdnrnn)
-        self.weights = FusedWeights.of(mdnrnn, rules.tau, self.reward, self.device, world.spec.symlog_rewards)
+        rule = world.spec.symlog_rewards, rules.ends, rules.reads
+        self.weights = FusedWeights.of(mdnrnn, rules.tau, self.reward, self.device, *rule)
         self._batches: dict[tuple[int, int], DreamBatch] = {}
 
     def _check(self, mdnrnn: MDNRNN) -> None:
         """The errors that a user can cause."""
-        rules, layout = self.rules, self.spec.layout
+        layout = self.spec.layout
         sizes = {"z": mdnrnn.z_size, "h": mdnrnn.config.hidden, "c": mdnrnn.config.hidden}
-        if not rules.tau > 0:
-            raise ValueError(f"temperature tau must be positive, not {rules.tau}")
-        if rules.max_steps < 1 or self.threads < 1:
-            raise ValueError(f"max_steps and threads must be 1 or more, not {rules.max_steps}, {self.threads}")
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}: expected 1 or more")
         if unknown := [name for name in self.spec.inputs if name not in sizes]:
             raise ValueError(f"unknown controller input {unknown[0]!r}: expected one of {', '.join(sizes)}")
         inputs = sum(sizes[name] for name in self.spec.inputs)
@@ -188,6 +228,13 @@ class Dream:
                 f"take tensors too, or dream on the CPU rather than on {self.device}"
             )
 
+    def ending(self, ends: str) -> Dream:
+        """The same dream with another rule of ends."""
+        other = copy.copy(self)
+        other.rules = replace(self.rules, ends=ends)
+        other.weights, other._batches = replace(self.weights, ends=ends), {}
+        return other
+
     def scores(self, params: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Dreams every episode with every candidate.
 
@@ -195,7 +242,7 @@ class Dream:
             params: [P, n] float32 controllers.
             seeds: E seeds; the same seed is the same first z and the same noise for every candidate.
         Returns:
-            scores [P, E] float64, NaN where a controller's output was not finite; lengths [P, E] int64 steps.
+            scores [P, E] float64, NaN where a controller's output was not finite; lengths [P, E] int64 steps dreamed.
         Raises:
             ValueError: the controllers have another size than the layout says.
         """
@@ -229,10 +276,14 @@ class Dream:
         """One chunk: params [B, n], each row's place in `noise` [B] -> scores and lengths [B]."""
         scores, lengths, max_steps = np.zeros(len(params)), np.zeros(len(params), np.int64), self.rules.max_steps
         batch = self._batch(self._width(len(params)), len(noise))
-        batch.begin(params, episode, torch.stack([one.start(self.mu, self.logvar) for one in noise]))
+        starts, seen = (
+            torch.stack(rows)
+            for rows in zip(*((one.start(self.mu, self.logvar), one.mean(self.mu)) for one in noise), strict=True)
+        )
+        batch.begin(params, episode, starts, seen)
         for step in range(0, max_steps, CHECK_STEPS):
             if step % NOISE_STEPS == 0:
-                batch.load_noise(np.stack([one.block(step // NOISE_STEPS) for one in noise], axis=-1))
+                self._load(batch, noise, step // NOISE_STEPS)
             batch.run(min(CHECK_STEPS, max_steps - step))
             alive = int(batch.alive.sum())
             if alive == 0:
@@ -242,6 +293,12 @@ class Dream:
                 batch = self._batch(width, len(noise)).continue_from(batch)
         batch.write(scores, lengths)
         return scores, lengths
+
+    def _load(self, batch: DreamBatch, noise: list[DreamNoise], index: int) -> None:
+        """Gives a batch the noise of its next steps."""
+        drawn = self.rules.ends == "drawn"
+        ends = np.stack([one.ends(index) for one in noise], axis=-1) if drawn else None
+        batch.load_noise(np.stack([one.block(index) for one in noise], axis=-1), ends)
 
     def _width(self, rows: int) -> int:
         """Width of the batch that holds so many living rows."""

@@ -1,6 +1,7 @@
 """The fused step of a dream, on buffers that never move: a GPU captures it as a graph, a CPU just calls it.
 
-The layout of the state, and the legend of shapes, are those of `wm/dream/engine.py`. O outputs of a layer of C.
+The layout of the state, the rules of ends, and the legend of shapes are those of `wm/dream/engine.py`. O outputs of a
+layer of C.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from wm.worlds.base import symexp
 
 NOISE_STEPS = 64
 """Steps whose noise is drawn at once."""
+LEAST_SURVIVAL = 0.01
+"""Where ends are expected, a row that has survived with a smaller probability is not dreamed on."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,16 @@ class FusedWeights:
     """M as the two matrices that a step multiplies, and the sizes that say how their rows and columns are read.
 
     Attributes:
-        lstm: [4H, Z + H + 1 + A (+ 1)]: the gates i, f, o, g from z, h, the constant 1, the action, the restart flag.
+        lstm: [4H, Z + H + 1 + A (+ 1)]: the gates i, f, o, g from z, h, the constant 1, the action, the restart flag;
+            with `reads` "mean" z comes last.
         heads: [3KZ (+ 1) (+ 1), H + 1]: the mixture, its logits divided by tau, then `extra_heads`, from h and 1.
         extra_heads: those that M has and the dream needs, of "reward" and "done", in this order.
         z_size, hidden, mixtures, actions: Z, H, K, A.
         tau: temperature.
         symlog_rewards: the reward head predicts the symlog of rewards.
+        ends: the rule of ends.
+        reads: whether C reads the drawn z ("sample") or the mixture's mean ("mean").
+        end_shift: what the done logit is lowered by to be that of p(end).
     """
 
     lstm: Tensor
@@ -42,17 +49,28 @@ class FusedWeights:
     mixtures: int
     actions: int
     tau: float
-    symlog_rewards: bool = False
+    symlog_rewards: bool
+    ends: str
+    reads: str
+    end_shift: float
 
     @classmethod
     @torch.no_grad()
     def of(
-        cls, mdnrnn: MDNRNN, tau: float, reward: str, device: torch.device, symlog_rewards: bool = False
+        cls,
+        mdnrnn: MDNRNN,
+        tau: float,
+        reward: str,
+        device: torch.device,
+        symlog_rewards: bool = False,
+        ends: str = "threshold",
+        reads: str = "sample",
     ) -> FusedWeights:
         """M's weights on a device; biases are columns, for the constant 1. A reward of "survival" needs no head."""
         z, mixtures = mdnrnn.z_size, mdnrnn.config.mixtures
         reads_z, reads_act = mdnrnn.lstm.weight_x.split([z, len(mdnrnn.lstm.weight_x) - z])
-        rows = torch.cat([reads_z, mdnrnn.lstm.weight_h, mdnrnn.lstm.bias[None], reads_act])
+        rows = [reads_z, mdnrnn.lstm.weight_h, mdnrnn.lstm.bias[None], reads_act]
+        rows = torch.cat(rows if reads == "sample" else [*rows[1:], rows[0]])
         i, f, g, o = rows.t().chunk(4)
         lstm = torch.cat([i, f, o, g]).to(device)
         wanted = {"mixture": mdnrnn.mixture, "reward": mdnrnn.reward, "done": mdnrnn.done}
@@ -63,7 +81,8 @@ class FusedWeights:
         heads = torch.cat(columns).to(device)
         heads[: mixtures * z] /= tau  # the first third of the mixture: the components' logits
         sizes = z, mdnrnn.config.hidden, mixtures, mdnrnn.action_size
-        return cls(lstm, heads, tuple(present)[1:], *sizes, tau, symlog_rewards)
+        rules = tau, symlog_rewards, ends, reads
+        return cls(lstm, heads, tuple(present)[1:], *sizes, *rules, mdnrnn.end_shift)
 
 
 class DreamBatch:
@@ -84,12 +103,15 @@ class DreamBatch:
         z, hidden, mixtures, actions = weights.z_size, weights.hidden, weights.mixtures, weights.actions
         one, device = 2 * hidden + z, weights.lstm.device
         new = _zeros(device)
-        self.state = new(hidden + weights.lstm.shape[1], width)
-        self.c, self.z, self.h = self.state[:one].split([hidden, z, hidden])
+        apart = weights.reads == "mean"
+        rows = hidden + weights.lstm.shape[1]
+        self.state = new(rows + z if apart else rows, width)
+        self.c, self.seen, self.h = self.state[:one].split([hidden, z, hidden])
+        self.z = self.state[rows:] if apart else self.seen
         self.state[one] = 1.0
         self.act = self.state[one + 1 : one + 1 + actions]
-        self.restart = self.state[one + 1 + actions :]
-        self.lstm_input, self.heads_input = self.state[hidden:], self.state[hidden + z : one + 1]
+        self.restart = self.state[one + 1 + actions : rows]
+        self.lstm_input, self.heads_input = self.state[hidden + z * apart :], self.state[hidden + z : one + 1]
         self.control = BatchControllers(spec, {"c": hidden, "z": z, "h": hidden}, self.state[: one + 1])
         self.gates, self.tanh_c = new(4 * hidden, width), new(hidden, width)
         self.heads = new(len(weights.heads), width)
@@ -100,17 +122,19 @@ class DreamBatch:
         self.passed[0] = 1.0
         extra = dict(zip(weights.extra_heads, self.heads[3 * mixtures * z :], strict=True))
         self.reward, self.done = extra.get("reward"), extra.get("done")
-        self.noise, self.noise_now = new(NOISE_STEPS, 2 * z, episodes), new(1, 2 * z, episodes)
-        self.row_noise = new(2 * z, width)
+        drawn = 2 * z + (weights.ends == "drawn")  # numbers a step, the last of which ends
+        self.noise, self.noise_now = new(NOISE_STEPS, drawn, episodes), new(1, drawn, episodes)
+        self.row_noise = new(drawn, width)
         self.clock = new(1, dtype=torch.int64)
         self.episode, self.row = new(width, dtype=torch.int64), new(width, dtype=torch.int64)
         self.alive = new(width, dtype=torch.bool)
         self.score, self.length = new(width, dtype=torch.float64), new(width, dtype=torch.int64)
+        self.survival = new(width)
         self.zero = new()
         self._graph = self._capture() if device.type == "cuda" else None
 
-    def begin(self, params: np.ndarray, episode: np.ndarray, starts: Tensor) -> None:
-        """Every row at its first frame: params [rows, n], episode [rows] in 0..E-1, first z's [E, Z]."""
+    def begin(self, params: np.ndarray, episode: np.ndarray, starts: Tensor, seen: Tensor) -> None:
+        """Every row at its first frame: params [rows, n], episode [rows] in 0..E-1, first z's and V's means [E, Z]."""
         rows = len(params)
         fill = np.concatenate([np.arange(rows), np.zeros(self.width - rows, np.int64)])
         self.control.fill(params[fill])
@@ -118,7 +142,10 @@ class DreamBatch:
         self.row.fill_(-1)
         self.row[:rows] = torch.arange(rows)
         self.c.zero_(), self.h.zero_(), self.score.zero_(), self.length.zero_()
+        if self.fused.reads == "mean":
+            self.seen.copy_(seen.t().to(self.z.device)[:, self.episode])
         self.z.copy_(starts.t().to(self.z.device)[:, self.episode])
+        self.survival.fill_(1.0)
         self.restart.fill_(1.0)
         self.alive.copy_(torch.arange(self.width) < rows)
 
@@ -126,7 +153,7 @@ class DreamBatch:
         """Takes over the living rows of a wider batch in their order; dead ones fill the width."""
         keep = torch.argsort((~wider.alive).to(torch.uint8), stable=True)[: self.width]
         pairs = [(self.state, wider.state), *zip(self.control.weights, wider.control.weights, strict=True)]
-        for name in ("episode", "row", "alive", "score", "length"):
+        for name in ("episode", "row", "alive", "score", "length", "survival"):
             pairs.append((getattr(self, name), getattr(wider, name)))
         for target, source in pairs:
             torch.index_select(source, -1, keep, out=target)
@@ -134,10 +161,14 @@ class DreamBatch:
         self.clock.copy_(wider.clock)
         return self
 
-    def load_noise(self, noise: np.ndarray) -> None:
-        """That of the next NOISE_STEPS steps, [NOISE_STEPS, 2, Z, E]: uniform, then normal."""
+    def load_noise(self, noise: np.ndarray, ends: np.ndarray | None = None) -> None:
+        """That of the next NOISE_STEPS steps, [NOISE_STEPS, 2, Z, E]: uniform, then normal; where ends are drawn also
+        the uniform numbers that do it, [NOISE_STEPS, E]."""
         noise[:, 1] *= math.sqrt(self.fused.tau)
-        self.noise.copy_(torch.from_numpy(noise).flatten(1, 2))
+        luck = torch.from_numpy(noise).flatten(1, 2)
+        self.noise[:, : luck.shape[1]].copy_(luck)
+        if self.fused.ends == "drawn":
+            self.noise[:, -1].copy_(torch.from_numpy(ends))
         self.clock.zero_()
 
     def write(self, scores: np.ndarray, lengths: np.ndarray) -> None:
@@ -185,11 +216,17 @@ class DreamBatch:
         """
         torch.index_select(self.noise, 0, self.clock, out=self.noise_now)
         torch.index_select(self.noise_now[0], 1, self.episode, out=self.row_noise)
-        uniform, eps = self.row_noise.chunk(2)
+        uniform, eps = self.row_noise[: 2 * self.fused.z_size].chunk(2)
         weights = self.weights
         weights.sub_(torch.amax(weights, 0, out=self.largest)).exp_()
+        if self.fused.reads == "mean":
+            torch.mul(weights[0], self.gaussians[0, 0], out=self.seen)
+            for k in range(1, len(weights)):
+                self.seen.addcmul_(weights[k], self.gaussians[0, k])
         for k in range(1, len(weights)):
             weights[k].add_(weights[k - 1])
+        if self.fused.reads == "mean":
+            self.seen.div_(weights[-1])
         torch.mul(uniform, weights[-1], out=self.largest)
         torch.lt(weights[:-1], self.largest, out=self.passed[1:-1])
         torch.sub(self.passed[:-1], self.passed[1:], out=self.pick)
@@ -201,11 +238,22 @@ class DreamBatch:
         failed = self.control.zero_or_nan()
         predicted = symexp(self.reward) if self.fused.symlog_rewards and self.reward is not None else self.reward
         reward = failed + 1.0 if predicted is None else failed.add_(predicted)
+        if self.fused.ends == "expected":
+            reward.mul_(self.survival)
         self.score.add_(torch.where(self.alive, reward, self.zero))
         self.length.add_(self.alive)
         if self.done is not None:
-            self.alive.logical_and_(self.done <= 0)
+            self.alive.logical_and_(self._goes_on())
         self.alive.logical_and_(torch.isfinite(self.score))
+
+    def _goes_on(self) -> Tensor:
+        """[B]: whether a row is dreamed on, by the rule of ends."""
+        if self.fused.ends == "threshold":
+            return self.done <= 0
+        if self.fused.ends == "drawn":
+            return self.row_noise[-1] >= torch.sigmoid(self.done - self.fused.end_shift)
+        self.survival.mul_(torch.sigmoid(self.fused.end_shift - self.done))
+        return self.survival >= LEAST_SURVIVAL
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """The step as one graph; called while the buffers hold nothing yet, since warming up changes them."""

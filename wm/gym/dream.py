@@ -24,8 +24,9 @@ from gymnasium.vector.utils import batch_space
 
 from wm import worlds
 from wm.core import files, weights
-from wm.dream.engine import NOISE_STEPS, DreamNoise, default_reward, load_starts
-from wm.models.mdnrnn import draw, load_mdnrnn
+from wm.dream.engine import NOISE_STEPS, DreamNoise, DreamRules, default_reward, load_starts
+from wm.dream.step import LEAST_SURVIVAL
+from wm.models.mdnrnn import draw, expectation, load_mdnrnn
 from wm.models.vae import load_vae
 from wm.worlds.base import FRAME_SHAPE, Policy, World, symexp
 
@@ -40,10 +41,13 @@ class Dreams:
         model: folder of a model: runs/NAME, or pretrained/NAME.
         tau: temperature.
         count: B.
-        observation: "features" for [z, h] float32 [Z + H], or "frame" for V's decoding, uint8 [64, 64, 3].
+        observation: "features" for what C reads of z, and h, float32 [Z + H], or "frame" for V's decoding, uint8
+            [64, 64, 3].
         render_mode: None, or "rgb_array" for V's decoding.
         max_steps: steps after which an episode is truncated; None is the real world's number.
         reward: "head" or "survival", as in `Dream`; None is the head where M has one.
+        ends: when a dream ends: "threshold", "drawn" or "expected", as in `wm.dream.engine`.
+        reads: what C reads of z: "sample" or "mean".
     Raises:
         ValueError: an argument is impossible.
         DamagedData: the model is not whole.
@@ -58,11 +62,9 @@ class Dreams:
         render_mode: str | None,
         max_steps: int | None,
         reward: str | None,
+        ends: str = "drawn",
+        reads: str = "sample",
     ):
-        if not tau > 0:
-            raise ValueError(f"temperature tau must be positive, not {tau}")
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}: expected 1 or more, or None for as long as the world's")
         if observation not in OBSERVATIONS:
             raise ValueError(f"unknown observation {observation!r}: expected {' or '.join(OBSERVATIONS)}")
         if render_mode not in (None, *RENDER_MODES):
@@ -75,12 +77,17 @@ class Dreams:
         self.world = worlds.get(about["world"])
         self.reward = default_reward(self.mdnrnn, reward)
         self.tau, self.observation, self.render_mode = float(tau), observation, render_mode
-        self.max_steps = max_steps or self.world.spec.max_steps
+        limit = self.world.spec.max_steps if max_steps is None else max_steps
+        self.rules, self.max_steps = DreamRules(self.tau, limit, reward, ends, reads), limit
         self.low, self.high = self.world.action_bounds
         self.luck: list[DreamNoise | None] = [None] * count
         self.noise = np.zeros((count, NOISE_STEPS, 2, self.mdnrnn.z_size), np.float32)
         self.steps = np.zeros(count, np.int64)
-        self.z = torch.zeros(count, self.mdnrnn.z_size)
+        self.luck_of_ends = np.zeros((count, NOISE_STEPS), np.float32)
+        self.survival = torch.ones(count)
+        self.z = self.seen = torch.zeros(count, self.mdnrnn.z_size)
+        if reads == "mean":
+            self.seen = self.z.clone()
         self.h, self.c = self.mdnrnn.initial_state(count)
 
     @property
@@ -103,7 +110,9 @@ class Dreams:
     def begin(self, slot: int, seed: int) -> None:
         """A new dream in `slot`, from a stored first frame; the LSTM's state is zero."""
         self.luck[slot] = DreamNoise(seed, self.mdnrnn.z_size)
-        self.z[slot], self.steps[slot] = self.luck[slot].start(*self.starts), 0
+        if self.rules.reads == "mean":
+            self.seen[slot] = self.luck[slot].mean(self.starts[0])
+        self.z[slot], self.steps[slot], self.survival[slot] = self.luck[slot].start(*self.starts), 0, 1.0
         self.h[slot], self.c[slot] = 0.0, 0.0
 
     @torch.inference_mode()
@@ -120,25 +129,42 @@ class Dreams:
         restart = torch.from_numpy(self.steps == 0)
         self.h, self.c = self.mdnrnn.step(self.z, act, (self.h, self.c), restart)
         mixture, reward, done = self.mdnrnn.heads(self.h)
-        self.z = draw(mixture, self.tau, *self._luck())
+        uniform, eps, luck = self._luck()
+        self.z = self.seen = draw(mixture, self.tau, uniform, eps)
+        if self.rules.reads == "mean":
+            self.seen = expectation(mixture, self.tau)
         self.steps += 1
         if self.reward == "survival":
             rew = np.ones(len(acts))
         else:
             rew = (symexp(reward) if self.world.spec.symlog_rewards else reward).double().numpy()
-        end = np.zeros(len(acts), bool) if done is None else (done > 0).numpy()
+        if self.rules.ends == "expected":
+            rew = rew * self.survival.numpy()
+        end = np.zeros(len(acts), bool) if done is None else self._ends(done, luck).numpy()
         return rew, end, self.steps >= self.max_steps
 
-    def _luck(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The uniform and the normal numbers of this step, each [B, Z]."""
+    def _ends(self, done: torch.Tensor, luck: torch.Tensor) -> torch.Tensor:
+        """Which dreams end, [B], from M's logits and a uniform number each."""
+        if self.rules.ends == "threshold":
+            return done > 0
+        end = torch.sigmoid(done - self.mdnrnn.end_shift)
+        if self.rules.ends == "drawn":
+            return luck < end
+        self.survival = self.survival * (1 - end)
+        return self.survival < LEAST_SURVIVAL
+
+    def _luck(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of this step the uniform and the normal numbers, each [B, Z], and those of ends, [B]."""
         at = self.steps % NOISE_STEPS
         for slot in np.flatnonzero(at == 0):
-            self.noise[slot] = self.luck[slot].block(int(self.steps[slot]) // NOISE_STEPS)
-        return torch.from_numpy(self.noise[np.arange(len(at)), at]).unbind(1)
+            index = int(self.steps[slot]) // NOISE_STEPS
+            self.noise[slot], self.luck_of_ends[slot] = self.luck[slot].block(index), self.luck[slot].ends(index)
+        now = np.arange(len(at)), at
+        return *torch.from_numpy(self.noise[now]).unbind(1), torch.from_numpy(self.luck_of_ends[now])
 
     def observe(self) -> np.ndarray:
         """What the environments show now, [B, ...] of the observation space."""
-        return self.frames() if self.observation == "frame" else torch.cat([self.z, self.h], dim=1).numpy()
+        return self.frames() if self.observation == "frame" else torch.cat([self.seen, self.h], dim=1).numpy()
 
     @torch.inference_mode()
     def frames(self) -> np.ndarray:
@@ -149,7 +175,7 @@ class Dreams:
 class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One dream. Arguments, observations and errors are those of `Dreams`; actions are the real world's.
 
-    Terminated where M's done logit is over 0 (never without that head), truncated after `max_steps`.
+    Terminated by the rule `ends` (never where M has no done head), truncated after `max_steps`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 50}
@@ -162,8 +188,10 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         max_steps: int | None = None,
         reward: str | None = None,
+        ends: str = "drawn",
+        reads: str = "sample",
     ):
-        self.dreams = Dreams(model, tau, 1, observation, render_mode, max_steps, reward)
+        self.dreams = Dreams(model, tau, 1, observation, render_mode, max_steps, reward, ends, reads)
         self.metadata, self.render_mode = self.dreams.metadata(), render_mode
         self.observation_space, self.action_space = self.dreams.observation_space, self.dreams.action_space
         self._running = False
@@ -219,10 +247,12 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         render_mode: str | None = None,
         max_steps: int | None = None,
         reward: str | None = None,
+        ends: str = "drawn",
+        reads: str = "sample",
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
-        self.dreams = Dreams(model, tau, num_envs, observation, render_mode, max_steps, reward)
+        self.dreams = Dreams(model, tau, num_envs, observation, render_mode, max_steps, reward, ends, reads)
         self.metadata = {**type(self).metadata, **self.dreams.metadata()}
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space = self.dreams.observation_space

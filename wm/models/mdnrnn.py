@@ -79,6 +79,7 @@ class MDNRNN(nn.Module):
     def __init__(self, config: MDNConfig, z_size: int, action_size: int, reads_restart: bool):
         super().__init__()
         self.config, self.z_size, self.action_size, self.reads_restart = config, z_size, action_size, reads_restart
+        self.end_shift = math.log(config.done_weight)  # p(end) = sigmoid(done logit - end_shift); train_mdn measures it
         self.lstm = LSTM(z_size + action_size + int(reads_restart), config.hidden)
         self.mixture = nn.Linear(config.hidden, 3 * config.mixtures * z_size)
         self.reward = nn.Linear(config.hidden, 1) if config.reward_head else None
@@ -161,6 +162,11 @@ def log_likelihood(mixture: Mixture, z: Tensor) -> Tensor:
     """log p(z) under the mixture, per dimension: [..., Z] (Bishop 1994, equation 22, for Gaussian kernels)."""
     scaled = (z.unsqueeze(-2) - mixture.mu) * torch.exp(-mixture.log_sigma)
     return torch.logsumexp(mixture.log_pi - 0.5 * scaled.square() - mixture.log_sigma - HALF_LOG_TWO_PI, dim=-2)
+
+
+def expectation(mixture: Mixture, tau: float) -> Tensor:
+    """The mean [..., Z] of what `draw` draws at temperature tau: the sum over K of softmax(log_pi / tau) mu."""
+    return (torch.softmax(mixture.log_pi / tau, dim=-2) * mixture.mu).sum(-2)
 
 
 def sample(mixture: Mixture, tau: float, generator: torch.Generator | None = None) -> Tensor:
@@ -310,6 +316,8 @@ def save_mdnrnn(mdnrnn: MDNRNN, world: str, folder: Path) -> None:
     """Writes mdnrnn.safetensors and mdnrnn.json into `folder`."""
     sizes = {"z_size": mdnrnn.z_size, "action_size": mdnrnn.action_size, "reads_restart": mdnrnn.reads_restart}
     about = {"world": world, "config": mdnrnn.config.model_dump(), **sizes}
+    if mdnrnn.done:
+        about["end_shift"] = mdnrnn.end_shift
     weights.save(folder, weights.MDNRNN_KIND, mdnrnn.state_dict(), about)
 
 
@@ -317,4 +325,5 @@ def load_mdnrnn(folder: Path) -> MDNRNN:
     """M from `folder`, in evaluation mode. Raises DamagedData where a file is not what its checksum says."""
     about, tensors = weights.load(folder, weights.MDNRNN_KIND)
     module = MDNRNN(MDNConfig(**about["config"]), about["z_size"], about["action_size"], about["reads_restart"])
+    module.end_shift = about.get("end_shift", module.end_shift)  # earlier models have no measured one
     return weights.fill(module, tensors)

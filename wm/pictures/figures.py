@@ -112,6 +112,20 @@ def temperatures(
         save(figure, path)
 
 
+def reliability(said: np.ndarray, true: np.ndarray, steps: np.ndarray, path: Path) -> None:
+    """Shares of ends over the probabilities that M gave them, bin by bin (NaN or no end: no point), with the standard
+    errors of the shares; on the diagonal both agree."""
+    with styled():
+        figure, (ax,) = subplots(1, "Ends of held-out episodes")
+        there = np.nan_to_num(true) > 0
+        said, true, steps = said[there], true[there], steps[there]
+        ax.plot([1e-4, 1.0], [1e-4, 1.0], color=PURPLE, linewidth=0.8, label="as often as said")
+        ax.errorbar(said, true, np.sqrt(true * (1 - true) / steps), color=RED, marker="o", markersize=5, label="M")
+        ax.set_yscale("log")
+        finish(ax, "Share of steps that ended", "p(end) that M gave", "log", legend=True)
+        save(figure, path)
+
+
 def series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of the lines that have a finite number for `metric`, float64, the same length."""
     found = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]

@@ -147,7 +147,7 @@ def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, 
             "act from controller(the states in controller_reads)",
             "h, c from memory(z, act, h, c): h_next, c_next; restart = 0 from then on",
         ],
-        "dream": _dream(place, agent),
+        "dream": _dream(place, agent, about),
         "steps_a_second": spec.fps,
     }
 
@@ -158,7 +158,7 @@ def _graph(name: str, model: OnnxModel) -> dict[str, Any]:
     return {"file": f"{name}.onnx", "sha256": digest, "bytes": len(model.data), "errors": model.errors, **ports}
 
 
-def _dream(place: Place, agent: Agent) -> dict[str, Any]:
+def _dream(place: Place, agent: Agent, about: dict[str, Any]) -> dict[str, Any]:
     """How a dream goes on: the rules of `wm.gym.dream.Dreams`, as data."""
     return {
         "tau": place.tau,
@@ -170,10 +170,18 @@ def _dream(place: Place, agent: Agent) -> dict[str, Any]:
             "next z = mu + exp(log_sigma) * sqrt(tau) * n of that component, n standard normal",
         ],
         "log_sigma_floor": LOG_SIGMA_FLOOR,
-        # "threshold": over where the logit `done` exceeds `logit`;
-        # "drawn": over with probability sigmoid(done - shift), shift = ln(done_weight) of M's training
-        "end": {"rule": "none"} if agent.mdnrnn.done is None else {"rule": "threshold", "logit": 0.0},
-        # "sample": the z that M reads too; "mean": the mixture's mean at tau
-        "controller_z": "sample",
+        "end": _end(agent, about),
+        # "sample": the z that M reads too; "mean": the mixture's mean at tau, at the first frame V's mean
+        "controller_z": "sample" if about["sampled"] else "mean",
         "reward": default_reward(agent.mdnrnn, None),
     }
+
+
+def _end(agent: Agent, about: dict[str, Any]) -> dict[str, Any]:
+    """When a dream ends. "threshold": where the logit `done` exceeds `logit`; "drawn": with probability
+    sigmoid(done - shift). A dream to be looked at is one of those whose expectation an agent was evolved with."""
+    if agent.mdnrnn.done is None:
+        return {"rule": "none"}
+    if about.get("ends", "threshold") == "threshold":  # without the key: an agent made when this was the only rule
+        return {"rule": "threshold", "logit": 0.0}
+    return {"rule": "drawn", "shift": agent.mdnrnn.end_shift}

@@ -29,7 +29,10 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         False, description="C remembers with an M of the same shape that was never trained (ablation)"
     )
     hidden: int = Field(0, ge=0, description="tanh units between (paper's ablation: 40); 0 is the linear controller")
-    sampled: bool = Field(True, description="C reads a sample of z (paper) rather than V's mean")
+    sampled: bool = Field(
+        True,
+        description="C reads a sample of z (paper) rather than V's mean; in a dream the mean is that of M's mixture",
+    )
     rescore_every: int = Field(
         10, ge=1, description="generations between two scorings on selection episodes (released code: 25)"
     )
@@ -59,6 +62,13 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         "output. 0: all weights (of which `centre` speaks). Needs a linear controller with a bias",
     )
     dream: bool = Field(False, description="fitness comes from M's dream instead of the world")
+    ends: Literal["threshold", "drawn", "expected"] = Field(
+        "expected",
+        description="how a dream ends. expected: a step's reward counts with the probability of having lived until "
+        "then, by M's calibrated ends; drawn: an end is drawn with that probability, by the episode's own luck; "
+        "threshold: where the logit is positive, with done_weight 10 above p = 1/11 (the paper's code; departed from, "
+        "since a C that stays below is immortal)",
+    )
     select: Literal["world", "dream"] = Field(
         "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
     )

@@ -111,11 +111,15 @@ class Scorer:
         return self.dream.scores(params, numbers)[0] if self.config.dream_decides else self._whole(params, numbers)
 
     def virtual(self, params: np.ndarray) -> dict[str, float]:
-        """The score of one controller [N] in the dream, on episodes of its own; nothing without a dream."""
+        """The score of one controller [N] in the dream, on episodes of its own; nothing without a dream.
+
+        Where fitness is an expectation over ends these are drawn here, that the scores spread as the world's do.
+        """
         if not self.dream:
             return {}
         numbers = seeds.episodes(0, seeds.Purpose.TEST, count=VIRTUAL_EPISODES)
-        scores, _ = self.dream.scores(params[None], numbers)
+        dream = self.dream.ending("drawn") if self.config.ends == "expected" else self.dream
+        scores, _ = dream.scores(params[None], numbers)
         return {"virtual_score": float(scores.mean()), "virtual_std": float(scores.std())}
 
     def _whole(self, params: np.ndarray, numbers: list[int]) -> np.ndarray:

@@ -75,7 +75,8 @@ def _dream(
     config: EvolveConfig, world: str, tau: float, mdnrnn: Path, memory: MDNRNN, spec: ControllerSpec, threads: int
 ) -> Dream:
     """What fitness comes from instead of the world: dreams of `memory` that start where `mdnrnn` says."""
-    rules = DreamRules(tau, worlds.get(world).spec.max_steps)
+    reads = "sample" if config.sampled else "mean"
+    rules = DreamRules(tau, worlds.get(world).spec.max_steps, ends=config.ends, reads=reads)
     return Dream(memory, load_starts(mdnrnn), worlds.get(world), spec, rules, device=config.device, threads=threads)
 
 
@@ -97,6 +98,7 @@ def _write(
         selection_score=kept.score,
         dream=config.dream,
         tau=tau if config.dream else None,
+        ends=config.ends if config.dream else None,
     )
     with decoration("the search's curves"):
         figures.evolution(

@@ -22,6 +22,7 @@ from wm.core.workspace import Workspace
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.models.vae import load_vae
 from wm.pictures import decoration, figures, mosaics, videos
+from wm.stages import ends
 from wm.stages.training import TrainConfig, fit
 from wm.worlds.base import symlog
 
@@ -173,8 +174,9 @@ class MDNTask:
 def train_mdn(
     config: TrainMDNConfig, world: str, seed: int, latents: Path, vae: Path, previous: Path, workspace: Workspace
 ) -> dict[str, float]:
-    """Trains M on `latents`, from the last round's M in `previous` if there is one; keeps every episode's first frame
-    (as V's posterior) for dreams to start from. V is needed for the pictures alone.
+    """Trains M on `latents`, from the last round's M in `previous` if there is one; measures on held-out episodes how
+    likely its ends are (`wm.stages.ends`), and keeps every episode's first frame (as V's posterior) for dreams to start
+    from. V is needed for the pictures alone.
 
     Raises:
         DamagedData: a shard or a model is not whole; before any training.
@@ -197,6 +199,10 @@ def train_mdn(
         fit(task, config, workspace.checkpoints, workspace.journal, workspace.title)
     task.model.eval()
     save_mdnrnn(task.model, world, workspace.out)
+    if task.model.done:
+        made = load_mdnrnn(workspace.out)  # on the CPU
+        task.model.end_shift = ends.measure(made, data, seed)
+        save_mdnrnn(task.model, world, workspace.out)
     _save_starts(data, world, workspace.out)
     with decoration("pictures of M"):
         _pictures(load_mdnrnn(workspace.out), eyes, data, spec.fps, seed, workspace)

@@ -13,7 +13,7 @@ AGENT, MODEL = "an entry of `agents` in params.yaml", "an entry of `models` in p
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
-    text = "the random policy in M's dream at several temperatures, beside what it did in the world"
+    text = "those who collected in M's dream at several temperatures, beside what they did in the world; M's ends"
     command = add_command(commands, "calibrate", text, _calibrate)
     command.add_argument("name", metavar="MODEL", help=MODEL)
     command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
