@@ -50,8 +50,10 @@ def speed(tab, address: str) -> str:
 
 def compare(tab, place: Place, count: int, tau: float) -> str:
     """Score and survival of `count` dreams on the page and in Python."""
-    agent, params, _ = agents.load(place.folder)
-    spec, rules = ControllerSpec(agent.inputs, agent.layout), DreamRules(tau, agent.world.spec.max_steps)
+    agent, params, about = agents.load(place.folder)
+    ends = "threshold" if about.get("ends", "threshold") == "threshold" else "drawn"
+    spec, reads = ControllerSpec(agent.inputs, agent.layout), "sample" if about["sampled"] else "mean"
+    rules = DreamRules(tau, agent.world.spec.max_steps, ends=ends, reads=reads)
     dream = Dream(agent.mdnrnn, load_starts(place.starts), agent.world, spec, rules, threads=1)
     ours = dream.scores(params[None], range(APART, APART + count))
     page = tab.evaluate("([count, tau]) => worldModels.survey(count, tau, 1)", [count, tau])

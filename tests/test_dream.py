@@ -206,7 +206,8 @@ def test_known_ends_give_the_geometric_life():
     scores, lengths = known(0.02, "expected").scores(np.zeros((2, 54), np.float32), [1, 2])
     steps = int(np.ceil(np.log(LEAST_SURVIVAL) / np.log(0.98)))
     assert (lengths == steps).all() and scores == pytest.approx((1 - 0.98**steps) / 0.02, rel=1e-4)
-    assert (known(0.02, "threshold", 300).scores(np.zeros((1, 54), np.float32), [1])[1] == 1).all()
+    for p, life in ((0.02, 300), (0.2, 1)):  # immortal below p = 1 / (1 + exp(shift)), doomed above
+        assert (known(p, "threshold", 300).scores(np.zeros((1, 54), np.float32), [1])[1] == life).all()
 
 
 def test_what_is_expected_is_the_mean_of_what_is_drawn():

@@ -92,7 +92,10 @@ class DreamNoise:
         return mu[int(self._rng(0).integers(len(mu)))]
 
     def ends(self, index: int) -> np.ndarray:
-        """[NOISE_STEPS] float32 uniform in [0, 1), of the steps of `block`: what ends the episode where ends are drawn."""
+        """[NOISE_STEPS] float32 uniform in [0, 1), of the steps of `block`: what ends the episode where that is drawn.
+
+        These are numbers of their own: those of `block` are the same under every rule of ends.
+        """
         return self._rng(index, 1).random(NOISE_STEPS, np.float32)
 
     def block(self, index: int) -> np.ndarray:

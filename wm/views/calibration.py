@@ -185,12 +185,13 @@ def ends(memory: MDNRNN, latents: EpisodeSet, picture: Path) -> str:
     said, plain, measured = logits > 0, np.log(memory.config.done_weight), memory.end_shift
     before, after = (Reliability.of(probabilities(logits, by), true) for by in (plain, measured))
     figures.reliability(after.said, after.true, after.steps, picture)
+    false = 1000 * (said & ~true).sum() / max(1, (~true).sum())
     return (
         f"M sees {(said & true).sum()} of {true.sum()} ends of held-out episodes, and one where there is none in "
-        f"{1000 * (said & ~true).sum() / max(1, (~true).sum()):.2f} of 1,000 steps\n"
-        f"p(end) on held-out episodes: {1000 * true.mean():.3f} ends in 1,000 steps, expected calibration error "
-        f"{1000 * after.error:.3f} in 1,000 with the shift {measured:.3f} of M's record, {1000 * before.error:.3f} with "
-        f"ln done_weight = {plain:.3f}; diagram: {picture}"
+        f"{false:.2f} of 1,000 steps\n"
+        f"p(end) there, where {1000 * true.mean():.3f} of 1,000 steps end: expected calibration error "
+        f"{1000 * after.error:.3f} in 1,000 with the shift {measured:.3f} of M's record, "
+        f"{1000 * before.error:.3f} with ln done_weight = {plain:.3f}; diagram: {picture}"
     )
 
 
