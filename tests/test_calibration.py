@@ -100,6 +100,7 @@ def test_the_command_prints_a_line_a_temperature(model, capsys):
 def test_the_agent_that_collected_is_put_into_the_dream_as_well(model, capsys):
     """It looks at V's pictures of the dream, through its own V and M; this one does nothing, whatever it sees."""
     agent = Path("runs", "take_cover-1", "evolve")
+    agent.mkdir(parents=True)
     agents.save(model / "train_vae", model / "train_mdn", agent)
     memory = calibration.load_mdnrnn(agent)
     spec = agents.controller_spec(worlds.get("take_cover"), memory, ["z", "h"])

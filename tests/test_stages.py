@@ -453,6 +453,9 @@ def test_controllers_of_a_dream_are_rescored_in_the_world_too_and_the_dream_may_
     best = max(each["rescored_dream"] for each in lines)
     about = files.read_json(copy / "runs/tiny/evolve/controller.json")
     assert about["selection_score"] == best and about["dream"] and about["tau"] == 1.0
+    assert about["ends"] == "expected", "the default"
+    mine, of_m = (files.read_record(copy / "runs/tiny" / stage / "mdnrnn.json") for stage in ("evolve", "train_mdn"))
+    assert mine["end_shift"] == of_m["end_shift"], "what train_mdn measured goes with M"
     assert about["source"] == "mean", "a generation's best candidate is the best at its model's mistakes"
     assert all(each["dream_reality_gap"] == each["rescored_dream"] - each["rescored"] for each in lines)
     summary = files.read_json(copy / "runs/tiny/evolve/summary.json")
