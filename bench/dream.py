@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ PEAK_SIZE = 2048
 
 class _Tanh:
     """A world as far as the engine knows one."""
+
+    spec = SimpleNamespace(symlog_rewards=False)
 
     def squash(self, out: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         return out.tanh() if isinstance(out, torch.Tensor) else np.tanh(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,8 @@ INPUTS = {"z": Z, "h": H, "c": H}
 
 class Squashing:
     """All that the engine asks of a world."""
+
+    spec = SimpleNamespace(symlog_rewards=False)
 
     def squash(self, out: np.ndarray) -> np.ndarray:
         return np.tanh(out, dtype=np.float32)
