@@ -62,7 +62,7 @@ def connected(root: Path, model: str) -> Iterator[Registry]:
         raise
     except Exception as error:  # MLflow's are of many kinds
         where, reason = tracking.uri(root), tracking.sentence(error)
-        raise UserError(f"MLflow at {where} could not be asked ({reason}): start it, and repeat the command") from error
+        raise UserError(f"MLflow at {where} could not be asked ({reason}): start or mend it, and try again") from error
 
 
 class Registry:
