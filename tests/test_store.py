@@ -79,7 +79,8 @@ def test_a_path_may_have_any_sign(project, tmp_path, name):
     assert sorted(path.name for path in folder.iterdir()) == [".wm", "dvc.yaml", "mlartifacts", "mlflow.db", "note.txt"]
 
 
-def test_a_checkout_in_a_projects_scratch_tells_the_project(project):
+def test_a_checkout_in_a_projects_scratch_tells_the_project(project, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for scratch in (".wm/run/tiny-seed1", ".dvc/tmp/exps/tmp123"):
         inner = project / scratch
         inner.mkdir(parents=True)
