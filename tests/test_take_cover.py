@@ -52,7 +52,7 @@ def test_gymnasium_checker(env):
 
 def test_the_scenario_is_vizdooms_at_skill_4():
     game = world.configure("160x120")
-    assert game.get_doom_skill() == 4 and Path(game.get_doom_scenario_path()).name == "world.wad"
+    assert game.get_doom_skill() == 4 and Path(game.get_doom_scenario_path()).name == "take_cover.wad"
 
 
 def digest(env: gymnasium.Env, seed: int, hold: int = 10) -> str:

@@ -129,7 +129,7 @@ def test_how_often_a_checkpoint_is_written_decides_no_bit(tmp_path, request, mon
 
     monkeypatch.setattr(Checkpoints, "save", remember)
     found = []
-    for parts, seconds, expected in ((1, 1e9, []), (3, 1e9, [3, 6]), (1, -1.0, [*range(1, 9)])):
+    for parts, seconds, expected in ((1, 1e9, [9]), (3, 1e9, [3, 6, 9]), (1, -1.0, [*range(1, 10)])):
         monkeypatch.setattr(training, "CHECKPOINTS", parts)
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
         found.append(run(make(data), tmp_path / str(len(found))))
