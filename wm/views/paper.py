@@ -23,9 +23,9 @@ REMARKS = {
         "860 ± 120 with a trained and 870 ± 120 with an untrained M.",
     ),
     "take_cover": (
-        "AttentionAgent in today's world: the weights that its authors released, on 60 episodes of ViZDoom 1.3 drawn at 640x480, as "
-        "theirs were (median 650). On the same 60 seeds the agent in pretrained/take_cover, which sees 160x120, has "
-        "849 ± 511 (median 712).",
+        "AttentionAgent in today's world: the weights that its authors released, on 60 episodes of ViZDoom 1.3 "
+        "drawn at 640x480, as theirs were (median 650). On the same 60 seeds the agent in pretrained/take_cover, which "
+        "sees 160x120, has 849 ± 511 (median 712).",
     ),
 }
 """World -> what to know about the scores below."""
