@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import claim, gate, graph, numbers, pages, remote, rounds, start, variants, worktree
+from flows import claim, gate, graph, pages, recipe, remote, rounds, start, variants, worktree
 from flows.repro import Verdict, repro
 from flows.variants import Variant
 from wm import failures
@@ -122,9 +122,9 @@ def _in_time(address: str, deadline: float) -> Verdict:
         return result
     done = files.read_json(ended[0])["generation"]
     log.info("generations of %s: %d, so this run's params.yaml says that now", agent, done)
-    mine = numbers.read()
-    numbers.search(mine, agent)["generations"] = done
-    numbers.write(mine, f"{agent}: whole numbers, written by its run; its search has the generations of its budget.")
+    mine = recipe.read()
+    recipe.search(mine, agent)["generations"] = done
+    recipe.write(mine, f"{agent}: whole numbers, written by its run; its search has the generations of its budget.")
     return repro(address, log.info)
 
 
@@ -268,11 +268,11 @@ def improve(agent: str, actor: str | None = None) -> State[dict[str, Any]]:
 
 def _round(agent: str, actor: str | None) -> State[dict[str, Any]]:
     graph.check(agent)  # the branch's params.yaml may be older than the one that the agent was found in
-    params = numbers.read()
+    params = recipe.read()
     name = rounds.last(params, agent)
-    if name == rounds.last(numbers.parse(worktree.committed(str(numbers.FILE))), agent):  # else it was not finished
+    if name == rounds.last(recipe.parse(worktree.committed(str(recipe.FILE))), agent):  # else it was not finished
         name = rounds.add(params, agent, actor)
-        numbers.write(params, f"{agent} and its rounds: whole numbers, written by `python -m flows.improve {agent}`.")
+        recipe.write(params, f"{agent} and its rounds: whole numbers, written by `python -m flows.improve {agent}`.")
     state = pipeline(name, return_state=True)
     if not state.is_completed():
         return Failed(message=f"{name}: {state.message}; the next run goes on with it")

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from flows import claim, graph, guard, numbers, prepare, seeds, start, variants
+from flows import claim, graph, guard, prepare, recipe, seeds, start, variants
 from flows.server import Server
 from flows.variants import Variant
 from wm import failures
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         graph.check(agent)
         if place == "pools":
             _check_pools()
-        variant.of(numbers.read(), agent)  # mistakes are told before anything starts
+        variant.of(recipe.read(), agent)  # mistakes are told before anything starts
         if args.seeds is not None:
             return seeds.run(agent, variant, seeds.parse(args.seeds), _same(args))
         return _run(agent, place, variant, args.gate)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import claim, graph, numbers, worktree
+from flows import claim, graph, recipe, worktree
 from wm.core import git
 from wm.core.errors import UserError
 from wm.search import budget as budgets
@@ -71,7 +71,7 @@ class Variant:
         if self and agent not in params["agents"]:
             raise UserError(f"{agent} is none of params.yaml's agents, which alone have seeds, budgets and machines")
         found = copy.deepcopy(params)
-        entries = numbers.chain(found, agent) if self else []
+        entries = recipe.chain(found, agent) if self else []
         if self.budget is not None:
             _make_own_search(found, agent, [name for section, name in entries if section == "agents"])
         if self.seed is not None:
@@ -121,7 +121,7 @@ def inside(agent: str, variant: Variant) -> Iterator[None]:
         yield
         return
     graph.check(agent)
-    wanted = variant.of(numbers.read(), agent)
+    wanted = variant.of(recipe.read(), agent)
     _check_code(top, agent)
     commit = git.read(top, "rev-parse", "HEAD").strip()
     with worktree.inside(branch), claim.workspace(f"{agent} ({variant.text})"):
@@ -129,20 +129,20 @@ def inside(agent: str, variant: Variant) -> Iterator[None]:
         about = f"{agent} with {variant.text}: whole numbers, written by its run."
         known = _knows(wanted, agent, variant)
         if not known:
-            numbers.write(wanted, about)
+            recipe.write(wanted, about)
         done = graph.check_out(agent)
         if known and variant.budget is not None and f"evolve@{agent}" not in done:
-            numbers.write(wanted, about)  # its search begins anew or goes on, with a budget of its own
+            recipe.write(wanted, about)  # its search begins anew or goes on, with a budget of its own
         worktree.commit(f"{agent} with {variant.text}: its numbers")
         yield
 
 
 def _knows(wanted: dict[str, Any], agent: str, variant: Variant) -> bool:
     """Whether the branch has these numbers; how many generations there are, a budget may have decided already."""
-    mine = numbers.read()
+    mine = recipe.read()
     if variant.budget is not None and agent in mine.get("agents", {}):
         wanted = copy.deepcopy(wanted)
-        numbers.search(wanted, agent)["generations"] = numbers.search(mine, agent).get("generations")
+        recipe.search(wanted, agent)["generations"] = recipe.search(mine, agent).get("generations")
     return mine == wanted
 
 

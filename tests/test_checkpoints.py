@@ -75,7 +75,7 @@ def test_a_folder_in_the_making_is_not_a_checkpoint(tmp_path):
 def test_killed_at_any_moment_the_previous_one_is_whole(tmp_path):
     """A process that does nothing but save is killed at random moments; each time the newest whole one is found."""
     code = (
-        "import sys, numpy as np\nfrom wm.core.checkpoints import Checkpoints\nmade = Checkpoints(sys.argv[1])\n"
+        "import sys\nfrom wm.core.checkpoints import Checkpoints\nimport numpy as np\nmade = Checkpoints(sys.argv[1])\n"
         "found = made.load()\nstep = found[1]['step'] if found else 0\nprint(step, flush=True)\n"
         "while True:\n    step += 1\n    made.save(step, {'x': np.full(200_000, step)}, {'y': step})\n"
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from flows import numbers, seeds
+from flows import recipe, seeds
 from flows.variants import Variant
 from tests.flow_project import STAGES, Project, finish
 from tests.test_flow import read_until, verdicts
 from wm.core.errors import UserError
 
-PARAMS = numbers.parse((Path(__file__).parent.parent / "params.yaml").read_text())
+PARAMS = recipe.parse((Path(__file__).parent.parent / "params.yaml").read_text())
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def last(output: str) -> str:
 def test_a_seed_replaces_those_of_all_that_the_agent_comes_from_and_no_other():
     before = copy.deepcopy(PARAMS)
     found = Variant(seed=7).of(PARAMS, "car_racing")
-    mine = set(numbers.chain(PARAMS, "car_racing"))
+    mine = set(recipe.chain(PARAMS, "car_racing"))
     for section in ("models", "agents"):
         for name, entry in found[section].items():
             assert entry["seed"] == (7 if (section, name) in mine else PARAMS[section][name]["seed"])
@@ -49,7 +49,7 @@ def test_a_seed_replaces_those_of_all_that_the_agent_comes_from_and_no_other():
 def test_a_machine_changes_the_experiments_in_use_and_no_other():
     params = {**PARAMS, "machines": {"m": {"encode": {"batch": 5}, "evolve": {"slots": 3}}}}
     found = Variant(machine="m").of(params, "car_racing")
-    used = {PARAMS[section][name]["experiment"] for section, name in numbers.chain(PARAMS, "car_racing")}
+    used = {PARAMS[section][name]["experiment"] for section, name in recipe.chain(PARAMS, "car_racing")}
     for name, stages in found["experiments"].items():
         wanted = copy.deepcopy(PARAMS["experiments"][name])
         for stage, numbers_ in params["machines"]["m"].items():
@@ -64,8 +64,8 @@ def test_a_budget_shortens_no_search_that_the_agent_builds_on():
     params = copy.deepcopy(PARAMS)
     params["agents"]["second"] = params["agents"]["smoke"] | {"after": "smoke"}
     found = Variant(budget="1h").of(params, "second")
-    numbers.search(found, "second")["generations"] = 1
-    assert numbers.search(found, "smoke") == numbers.search(params, "smoke")
+    recipe.search(found, "second")["generations"] = 1
+    assert recipe.search(found, "smoke") == recipe.search(params, "smoke")
     assert found["agents"]["second"]["experiment"].endswith("smoke")  # whose runs MLflow keeps apart
     assert Variant(budget="1h").of(params, "smoke") == params
 
@@ -131,7 +131,7 @@ def test_a_search_that_is_out_of_time_is_evaluated_and_its_branch_says_how_long_
     assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
     assert "the time is over after generation 2 of 5" in output and "this run's params.yaml says that now" in output
     assert (project.folder / "params.yaml").read_text() == before and project.git("status", "--porcelain") == ""
-    assert numbers.search(params_of(project, "run/tiny-1h"), "tiny")["generations"] == 2
+    assert recipe.search(params_of(project, "run/tiny-1h"), "tiny")["generations"] == 2
     code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
     assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
 

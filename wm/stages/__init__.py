@@ -80,7 +80,7 @@ STAGES: dict[str, Stage] = {
             of="models",
             reads={"latents": ("own", "encode"), "vae": ("own", "train_vae"), "previous": ("after", "train_mdn")},
             own=("world", "seed"),
-            code=("stages/training.py", "core", "models", "pictures"),
+            code=("stages/training.py", "stages/ends.py", "core", "models", "pictures"),
             plays=True,
             about="trains M, the LSTM with a mixture density output: which z comes next",
         ),
