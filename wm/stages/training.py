@@ -81,7 +81,8 @@ def fit(task: Task, config: TrainConfig, checkpoints: Checkpoints, journal: Jour
         last = step == config.steps
         look = step % config.held_out_every == 0 or last
         if step % config.report_every == 0 or look:
-            line = {f"train/{name}": float(total) / counted for name, total in sums.items()}
+            # In the order of this step's metrics: sums that a checkpoint gave back come in another.
+            line = {f"train/{name}": float(sums[name]) / counted for name in metrics}
             line["learning_rate"] = learning_rate(config, step)
             seconds = time.perf_counter() - began
             if look:
