@@ -11,6 +11,7 @@ from test_lineage import commits, recorded, run  # noqa: F401  the first two are
 from wm.cli import main
 from wm.core import files
 from wm.records import gitfiles, lineage
+from wm.views import table
 
 RUN = "run/tiny-short:tiny"
 
@@ -75,3 +76,14 @@ def test_a_clone_whose_history_is_cut_names_no_commit(commits, tmp_path, monkeyp
         monkeypatch.chdir(top)
     gitfiles._lock_commits.cache_clear()  # of the clone
     assert lineage.trace("tiny").commit == commits[1]
+
+
+def test_runs_whose_models_have_one_name_share_them_only_if_they_were_made_alike():
+    def record(model_seed: int, seed: int) -> dict:
+        trained = {"address": "train_vae@tiny", "params": {"seed": model_seed}, "reads": []}
+        evolved = {"address": "evolve@tiny", "params": {"seed": seed}, "reads": ["train_vae@tiny"]}
+        return {"agent": f"run/tiny-seed{seed}:tiny", "stages": [trained, evolved], "score": {"mean": 1.0}}
+
+    for model_seeds, shared in (((1, 2), False), ((1, 1), True)):
+        (recipe,) = table.recipes([record(model_seeds[0], 1), record(model_seeds[1], 2)])
+        assert recipe.search is shared

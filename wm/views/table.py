@@ -239,7 +239,10 @@ def _stages(snapshot: history.Snapshot, name: str) -> list[dict[str, Any]]:
 
 
 def _recipe(records: Sequence[Mapping[str, Any]]) -> Recipe:
-    models = {read for one in records for read in _evolve(one)["reads"] if read.startswith("train_vae@")}
+    reads = ((one["stages"], read) for one in records for read in _evolve(one)["reads"])
+    models = {
+        _digest(stages, last=read) for stages, read in reads if read.startswith("train_vae@")
+    }  # by what made them
     records = sorted(records, key=_numbers)
     return Recipe(
         name=min((one["agent"] for one in records), key=lambda name: (len(name), name)),
@@ -274,8 +277,9 @@ def _seeds(record: Mapping[str, Any]) -> str:
     return f"seed{'s' if len(found) > 1 else ''} {' and '.join(map(str, found))}"
 
 
-def _digest(stages: Sequence[Mapping[str, Any]], without: str | None = None) -> str:
-    """Of what made the last stage: numbers and the order of stages, whatever the agents and models are called."""
+def _digest(stages: Sequence[Mapping[str, Any]], without: str | None = None, last: str | None = None) -> str:
+    """Of what made the last stage, or the one at the address `last`: numbers and the order of stages, whatever the
+    agents and models are called."""
     by_address = {stage["address"]: stage for stage in stages}
 
     @cache
@@ -285,7 +289,7 @@ def _digest(stages: Sequence[Mapping[str, Any]], without: str | None = None) -> 
         content = json.dumps([address.partition("@")[0], numbers, sorted(map(of, stage["reads"]))], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    return of(stages[-1]["address"])
+    return of(last or stages[-1]["address"])
 
 
 def _range(found: Mapping[str, float], sign: str = "") -> str:
