@@ -108,11 +108,11 @@ def test_latents_that_there_is_no_room_for_are_read_again(tmp_path, latents):
 
 @pytest.mark.parametrize("make, data", [(vae_task, "frames"), (mdn_task, "latents")])
 def test_resumed_is_the_same_to_the_bit(tmp_path, request, monkeypatch, make, data):
-    """Killed twice: between two checkpoints that fall between two reports, and right after one."""
+    """Killed three times: after a checkpoint with half of a report's sums, between two reports, right after one."""
     data = request.getfixturevalue(data)
     monkeypatch.setattr(training, "CHECKPOINTS", 5)  # after every second of nine steps
     expected = run(make(data), tmp_path / "whole")
-    for step in (6, 3):  # batches of this process: killed before step 6; then, going on after step 4, before step 7
+    for step in (3, 4, 3):  # of this process: killed before step 3; going on after 2, before 6; after 4, before 7
         with pytest.raises(KeyboardInterrupt):
             run(stop_at(make(data), step), tmp_path / "killed")
     assert Checkpoints(tmp_path / "killed" / "checkpoints").load()[1]["step"] == 6
