@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import get_args
 
 from wm.core.config import Config
-from wm.params import AgentEntry, Experiment, Model, WorldEntry
+from wm.params import AgentEntry, Experiment, Model
+from wm.worlds.entry import WorldEntry
 
 
 def describe() -> list[str]:
