@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 from wm.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = ("DASK_", "MLFLOW_", "PREFECT_", "WM_")
+"""How the names of settings begin that a person's shell does not have, though the process of the tests does."""
 STAGES = tuple(STAGES)
 
 PARAMS = """\
@@ -125,7 +127,7 @@ class Project:
 
     def __init__(self, folder: Path, **env: str):
         self.folder = folder
-        self.env = {key: text for key, text in os.environ.items() if not key.startswith(("PREFECT_", "WM_"))}
+        self.env = {key: text for key, text in os.environ.items() if not key.startswith(SETTINGS)}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.env |= {"PYTHONPATH": str(ROOT), "PATH": path, "WM_TRACKING": "off", **env}
         self._write()
