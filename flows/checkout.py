@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
-from wm.core import files, git
+from wm.core import files
 from wm.core.errors import UserError
+from wm.records import git
 
 PARAMS = "params.yaml"
 RESULTS = ("dvc.lock", "metrics")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from flows import claim, sweep
 from flows.variants import Variant
-from wm.core import git
 from wm.core.errors import UserError
+from wm.records import git
 
 
 def parse(text: str) -> list[int]:

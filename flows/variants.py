@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from flows import claim, graph, recipe, worktree
-from wm.core import git
 from wm.core.errors import UserError
+from wm.records import git
 from wm.search import budget as budgets
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import SCRATCH, graph
-from wm.core import git
 from wm.core.locks import lock
+from wm.records import git
 
 RESULTS = ("dvc.lock", "metrics")
 KEPT = ("params.yaml", *RESULTS)

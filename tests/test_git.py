@@ -1,4 +1,4 @@
-"""wm.core.git: whatever a hook, a person or another user's checkout brings, git answers or says why it does not."""
+"""wm.records.git: whatever a hook, a person or another user's checkout brings, git answers or says why it does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wm.core import git
+from wm.records import git
 
 
 def run(folder: Path, *words: str) -> str:

@@ -11,8 +11,8 @@ from tools.same_bits import cases, compare, lock
 from tools.same_bits.cases import SMOKES, Case
 from tools.same_bits.commits import Commit
 from tools.same_bits.compare import Row
-from wm.core import git
 from wm.core.errors import UserError
+from wm.records import git
 
 RESULTS = Path("~/.cache/wm-same-bits").expanduser()
 QUICK = 4

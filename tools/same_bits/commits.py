@@ -22,8 +22,8 @@ from typing import Any
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from wm.core import git
 from wm.core.errors import UserError
+from wm.records import git
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "cma", "gymnasium", "Box2D", "pygame-ce", "vizdoom", "opencv-python-headless"),

@@ -18,8 +18,8 @@ from typing import Any
 from tools.same_bits import compare, moved
 from tools.same_bits.cases import OF_MODEL
 from tools.same_bits.commits import Commit, environment
-from wm.core import git
 from wm.core.errors import UserError
+from wm.records import git
 
 PAGE = Path("docs/same-bits.md")
 HEAD = """\

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wm.core import git
 from wm.core.errors import UserError
+from wm.records import git
 
 
 @contextmanager

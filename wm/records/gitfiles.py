@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from wm.core import git
-from wm.records import dvcfiles
+from wm.records import dvcfiles, git
 from wm.records.history import LOCKS, Snapshot, Step, flat
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from wm import worlds
-from wm.core import files, git
+from wm.core import files
 from wm.core.errors import DamagedData, UserError
-from wm.records import dvcfiles
+from wm.records import dvcfiles, git
 from wm.stages import STAGES
 
 ZERO = "runs/zero/"

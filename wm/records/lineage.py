@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wm.core import git
 from wm.core.errors import UserError
-from wm.records import earlier, gitfiles, history, provenance, tracking
+from wm.records import earlier, git, gitfiles, history, provenance, tracking
 from wm.records.history import Snapshot, Step
 
 

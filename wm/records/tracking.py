@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wm.core import files, git
+from wm.core import files
 from wm.core.locks import lock
-from wm.records import provenance, spool, store
+from wm.records import git, provenance, spool, store
 from wm.records.spool import Entry
 
 PATIENCE = 20.0
