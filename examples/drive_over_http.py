@@ -11,6 +11,8 @@ where they differ.
 
 from __future__ import annotations
 
+import wm  # noqa: F401  # isort: skip  before NumPy, whose kernels it chooses
+
 import argparse
 import http.client
 import json

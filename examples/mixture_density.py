@@ -7,6 +7,8 @@ N points, G points of a grid, K mixtures.
 
 from __future__ import annotations
 
+import wm  # noqa: F401  # isort: skip  before NumPy, whose kernels it chooses
+
 import argparse
 import math
 from collections.abc import Callable

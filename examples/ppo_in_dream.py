@@ -10,6 +10,8 @@ seeds take five minutes on two cores; stable-baselines3 comes with `make install
 
 from __future__ import annotations
 
+import wm  # isort: skip  before NumPy, whose kernels it chooses
+
 import argparse
 import sys
 from pathlib import Path
