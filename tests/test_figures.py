@@ -1,6 +1,7 @@
 """Pictures and videos: the same bytes every time, readable by others, and honest about their input."""
 
 import hashlib
+import re
 
 import matplotlib
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from examples import mixture_density
+from wm.core.errors import DamagedData
 from wm.pictures import figures, mosaics, videos
 
 rng = np.random.default_rng(0)
@@ -97,6 +99,29 @@ def test_a_video_starts_before_it_is_whole_in_a_browser(tmp_path):
     data = (tmp_path / "a.mp4").read_bytes()
     assert 0 < data.find(b"moov") < data.find(b"mdat")
     assert b"avc1" in data[:4000]
+
+
+def test_a_video_has_the_colours_of_its_frames(tmp_path):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
+    videos.video((np.full((64, 64, 3), colour, np.uint8) for colour in colours), tmp_path / "a.mp4", fps=10)
+    means = [frame.mean((0, 1)) for frame in videos.read(tmp_path / "a.mp4")]
+    assert np.allclose(means, colours, atol=5), means
+
+
+def test_a_video_says_nothing_of_the_machine_that_made_it(tmp_path):
+    """Its bytes are compared between machines: x264 writes its settings into the film, with what it took of the CPU."""
+    videos.video(FRAMES, tmp_path / "a.mp4", fps=50)
+    settings = re.search(rb"x264 - core [ -~]*", (tmp_path / "a.mp4").read_bytes())[0].decode()
+    assert " threads=1 lookahead_threads=1 " in settings
+    assert not re.search(r"cpu|asm|avx|lavc", settings, re.IGNORECASE), settings
+
+
+def test_a_file_that_is_no_film_is_named(tmp_path):
+    videos.video(FRAMES, tmp_path / "a.mp4", fps=50)
+    for data in (b"", b"no film", (tmp_path / "a.mp4").read_bytes()[:300]):
+        (tmp_path / "b.mp4").write_bytes(data)
+        with pytest.raises(DamagedData, match=r"b\.mp4 is no whole film"):
+            list(videos.read(tmp_path / "b.mp4"))
 
 
 def test_a_video_that_fails_leaves_nothing(tmp_path):

@@ -7,10 +7,11 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-import imageio_ffmpeg
+import av
 import pytest
 import tiny_world
 from conftest import STAGES
@@ -242,6 +243,10 @@ def test_a_picture_that_fails_costs_no_training(project, monkeypatch, capsys):
 def test_films_that_cannot_be_written_are_told_before_the_work(project, monkeypatch, capsys):
     for stage in ("train_vae", "encode"):
         folder(project / "runs" / "tiny" / stage, "not looked at yet")
-    monkeypatch.setattr(imageio_ffmpeg, "__file__", str(project / "gone" / "__init__.py"))
+    with monkeypatch.context() as without:
+        without.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
+        assert main(["train_mdn", "tiny"]) == 2
+    assert "films need x264, and the package av" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "av", None)
     assert main(["train_mdn", "tiny"]) == 2
-    assert "films need the ffmpeg of the package imageio-ffmpeg" in capsys.readouterr().err
+    assert "films need the package av, and it is not whole here" in capsys.readouterr().err

@@ -144,7 +144,7 @@ print({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sort
 def test_personal_settings_of_plots_and_films_change_no_byte(tmp_path):
     settings = "font.size: 14\nfont.weight: bold\ntext.antialiased: False\ntext.usetex: True\nsavefig.dpi: 300\n"
     (tmp_path / "matplotlibrc").write_text(settings)
-    own = {**HOSTILE, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "IMAGEIO_FFMPEG_EXE": "/nowhere/ffmpeg"}
+    own = {**HOSTILE, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "AV_LOG_FORCE_COLOR": "1"}
     drawn = []
     for name, env in (("plain", {}), ("own", {name: own[name] for name in own if name != "PYTHONWARNINGS"})):
         (tmp_path / name).mkdir()

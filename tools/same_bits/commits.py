@@ -27,7 +27,7 @@ from wm.records import git
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "cma", "gymnasium", "Box2D", "pygame-ce", "vizdoom", "opencv-python-headless"),
-    *("pillow", "matplotlib", "imageio-ffmpeg", "pyarrow", "safetensors"),
+    *("pillow", "matplotlib", "av", "pyarrow", "safetensors"),
 )
 """What bits of an output come from besides the code."""
 

@@ -1,38 +1,29 @@
 """Moving pictures: frames in, an mp4 that browsers play out, the same bytes every time.
 
-H.264 in yuv420p with the index at the front; one thread and bit-exact flags, since x264's decisions change
-with the number of threads, and with the processor's instructions, of which it may use AVX2 and no later ones.
+H.264 in yuv420p with the index at the front. One thread, since x264's decisions change with their number; of the
+processor's instructions those of AVX2 and no later ones; and colours in whole numbers here, since FFmpeg's own
+conversion has other bits on other processors.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 
-import imageio_ffmpeg
 import numpy as np
 
-from wm.core.errors import UserError
+from wm.core.errors import DamagedData, UserError
 from wm.pictures import plain
 
 _SMALLEST = 320  # frames with a shorter side are enlarged by a whole factor, pixel for pixel
-_EXACT = [
-    "-threads",
-    "1",
-    "-x264-params",
-    "threads=1:lookahead-threads=1:asm=SSE2Fast,LZCNT,AVX2",
-    "-flags",
-    "+bitexact",
-    "-fflags",
-    "+bitexact",
-    "-map_metadata",
-    "-1",
-]
-_BROWSER = ["-c:v", "libx264", "-preset", "medium", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+_QUALITY = {"preset": "medium", "crf": "20"}
+_EXACT = {"x264-params": "threads=1:lookahead-threads=1:asm=SSE2Fast,LZCNT,AVX2", "flags": "+bitexact"}
+_FILE = {"movflags": "+faststart", "fflags": "+bitexact"}
 
 
 def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | None = None) -> int:
@@ -46,7 +37,7 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
         the number of frames written.
     Raises:
         ValueError: no frame, or one of another size than the first.
-        UserError: ffmpeg is not there, or failed; with its own words.
+        UserError: the encoder is not there, or failed; with its own words.
     """
     path, source = Path(path), iter(frames)
     first = next(source, None)
@@ -58,37 +49,57 @@ def video(frames: Iterable[np.ndarray], path: Path, fps: float, caption: str | N
     head = _caption(caption, width) if caption else np.zeros((0, width, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    command = _command(f"{width}x{height + len(head)}", fps, temporary)
-    ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={})  # FFREPORT and others
-    count = 0
+    pictures = (
+        np.concatenate([head, frame.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]])
+        for frame in _same(chain([first], source), first.shape, path)
+    )
+    av = _av()
     try:
-        for frame in _same(chain([first], source), first.shape, path):
-            frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
-            ffmpeg.stdin.write(np.concatenate([head, frame]).tobytes())
-            count += 1
-        _, message = ffmpeg.communicate()
-    except BrokenPipeError:
-        message = ffmpeg.stderr.read()
-        ffmpeg.wait()
-    except BaseException:
-        ffmpeg.kill()
-        ffmpeg.communicate()
-        temporary.unlink(missing_ok=True)
-        raise
-    if ffmpeg.returncode or not count:
-        temporary.unlink(missing_ok=True)
-        said = " ".join(message.decode(errors="replace").split()) or f"it ended with {ffmpeg.returncode}"
+        count = _write(av, pictures, temporary, fps)
+        os.replace(temporary, path)
+    except av.error.FFmpegError as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path.name} could not be written, since ffmpeg failed ({said}): see to that, and run it again"
-        )
-    os.replace(temporary, path)
+            f"{path.name} could not be written, since FFmpeg failed ({reason}): see to that, and run it again"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return count
 
 
-def _command(size: str, fps: float, path: Path) -> list[str]:
-    """ffmpeg from raw frames on its standard input to an mp4."""
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps:g}", "-i", "-", "-an"]
-    return [_ffmpeg(), "-y", "-loglevel", "error", *raw, *_BROWSER, *_EXACT, "-f", "mp4", str(path)]
+def _write(av: ModuleType, pictures: Iterable[np.ndarray], path: Path, fps: float) -> int:
+    """Encodes pictures [height, width, 3] uint8 with even sides; how many there were."""
+    with av.open(str(path), "w", format="mp4", container_options=_FILE) as film:
+        stream, count = None, 0
+        for count, picture in enumerate(pictures, 1):  # noqa: B007
+            if stream is None:
+                rate = Fraction(fps).limit_denominator(1000)
+                stream = film.add_stream("libx264", rate=rate, options={**_QUALITY, **_EXACT})
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt, stream.thread_count = "yuv420p", 1
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(_yuv420(picture), format="yuv420p")))
+        film.mux(stream.encode(None))
+    return count
+
+
+def _yuv420(picture: np.ndarray) -> np.ndarray:
+    """[height * 3/2, width] uint8: luma, then the two chromas at half size (ITU-R BT.601, 16 to 235), rounded.
+
+    Args:
+        picture: [height, width, 3] uint8 red, green, blue; even sides.
+    """
+    colours = [picture[:, :, index].astype(np.uint16) for index in range(3)]
+    red, green, blue = colours
+    luma = (66 * red + 129 * green + 25 * blue + (16 << 8) + (1 << 7)) >> 8
+    red, green, blue = (  # sums of four
+        (part[::2, ::2] + part[::2, 1::2] + part[1::2, ::2] + part[1::2, 1::2]).astype(np.int32) for part in colours
+    )
+    chromas = (
+        (-38 * red - 74 * green + 112 * blue + (128 << 10) + (1 << 9)) >> 10,
+        (112 * red - 94 * green - 18 * blue + (128 << 10) + (1 << 9)) >> 10,
+    )
+    planes = np.concatenate([plane.astype(np.uint8).ravel() for plane in (luma, *chromas)])
+    return planes.reshape(-1, picture.shape[1])
 
 
 def check() -> None:
@@ -105,24 +116,31 @@ def check() -> None:
 
 
 def read(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video, [height, width, 3] uint8 each, in order."""
-    os.environ["IMAGEIO_FFMPEG_EXE"] = _ffmpeg()
-    reader = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(reader)["size"]
-    for data in reader:
-        yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    """The frames of a video, [height, width, 3] uint8 each, in order.
+
+    Raises:
+        DamagedData: the file is no whole film.
+    """
+    av = _av()
+    try:
+        with av.open(str(path)) as film:
+            for frame in film.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except (av.error.InvalidDataError, IndexError) as error:  # IndexError: no video in it
+        raise DamagedData(f"{path} is no whole film ({' '.join(str(error).split())})") from None
 
 
-def _ffmpeg() -> str:
-    """The program that comes with the package imageio-ffmpeg: another one writes other bytes, or no H.264."""
-    folder = Path(imageio_ffmpeg.__file__).parent / "binaries"
-    found = next((path for path in sorted(folder.glob("ffmpeg-*")) if os.access(path, os.X_OK)), None)
-    if found is None:
-        raise UserError(
-            f"films need the ffmpeg of the package imageio-ffmpeg, and there is none in {folder}: "
-            "`python -m pip install --force-reinstall --no-deps imageio-ffmpeg` brings it back"
-        )
-    return str(found)
+def _av() -> ModuleType:
+    """The package av, whose wheel brings FFmpeg's libraries and x264: another encoder writes other bytes."""
+    again = "`python -m pip install --force-reinstall --no-deps --only-binary av av` brings it back"
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(f"films need the package av, and it is not whole here ({error}): {again}") from None
+    if "libx264" not in av.codecs_available:
+        raise UserError(f"films need x264, and the package av of {Path(av.__file__).parent} is without: {again}")
+    av.logging.set_level(av.logging.FATAL)  # what fails is an exception; x264 tells its statistics otherwise
+    return av
 
 
 def _same(frames: Iterable[np.ndarray], shape: tuple[int, ...], path: Path) -> Iterator[np.ndarray]:
