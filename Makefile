@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up down test lint docs audit ui bench clean
+.PHONY: help install run up down test lint docs plots audit ui bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ $(VENV)/.docs: $(INSTALLED)
 
 docs: $(VENV)/.docs  ## the pages of docs/ as a site in build/docs; a dead link fails
 	@NO_MKDOCS_2_WARNING=1 mkdocs build && echo build/docs/index.html
+
+$(VENV)/.plots: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[plots]'
+	@touch $@
+
+plots: $(VENV)/.plots  ## losses, searches and scores of what is here, on one page (dvc plots show, with no network)
+	@python -m flows.plots
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages (asks PyPI)
 	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt

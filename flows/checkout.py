@@ -14,7 +14,7 @@ from wm.core.errors import UserError
 from wm.records import git
 
 PARAMS = "params.yaml"
-RESULTS = ("dvc.lock", "metrics")
+RESULTS = ("dvc.lock", "metrics", "plots")
 """What git keeps and a pipeline writes: no part of what a stage is made from."""
 
 

@@ -15,7 +15,7 @@ NAME is an entry of `agents` in params.yaml. A round is one line more in `models
 numbers are those of the last round's experiment.
 
 It runs in .wm/improve/NAME, a git worktree on the branch improve/NAME that shares DVC's cache with this one, and ends
-with a commit of params.yaml, dvc.lock and metrics/ there. The folder that you work in does not change.
+with a commit of params.yaml, dvc.lock, metrics/ and plots/. The folder that you work in does not change.
 To bring a round back, wherever the cache or the DVC remote is:
   git checkout COMMIT && dvc repro evaluate@NAME-r2
 

@@ -12,7 +12,7 @@ from flows import SCRATCH, graph
 from wm.core.locks import lock
 from wm.records import git
 
-RESULTS = ("dvc.lock", "metrics")
+RESULTS = ("dvc.lock", "metrics", "plots")
 KEPT = ("params.yaml", *RESULTS)
 """What a commit of a run holds: its numbers, the hashes of all that it made, its scores."""
 
@@ -21,7 +21,7 @@ KEPT = ("params.yaml", *RESULTS)
 def inside(branch: str) -> Iterator[Path]:
     """The branch's worktree, made where there is none yet, as the current folder.
 
-    A new branch starts at the commit that is checked out here, with what dvc.lock and metrics/ know here.
+    A new branch starts at the commit that is checked out here, with what dvc.lock, metrics/ and plots/ know here.
 
     Raises:
         UserError: git refuses, e.g. because the branch is checked out in another folder.
@@ -47,8 +47,8 @@ def _make(top: Path, folder: Path, branch: str) -> None:
     if new:
         if Path("dvc.lock").exists():
             shutil.copy("dvc.lock", folder / "dvc.lock")
-        if Path("metrics").exists():
-            shutil.copytree("metrics", folder / "metrics", dirs_exist_ok=True)
+        for name in filter(os.path.isdir, RESULTS):
+            shutil.copytree(name, folder / name, dirs_exist_ok=True)
     _share(folder)
 
 

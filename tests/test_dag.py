@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from wm import params
+from wm.core import plots
 from wm.records import dvcfiles, history
 from wm.run import plan
 from wm.stages import STAGES, of
@@ -98,7 +99,8 @@ def test_a_stage_reads_and_writes_what_dvc_yaml_says(stages, everything, kind):
         data = {str(path) for path in todo.inputs.values()}
         assert dependencies(stage) - {"params.yaml", "trials/params.yaml"} == data | {*STAGES[kind].code_of(entry.code)}
         outs = {Path(out.fs_path).relative_to(ROOT).as_posix() for out in stage.outs}
-        assert outs == {str(todo.output)} | ({f"metrics/{name}.json"} if kind == "evaluate" else set())
+        scores = {f"metrics/{name}.json"} if kind == "evaluate" else set()
+        assert outs == {str(todo.output)} | scores | ({f"plots/{name}/{kind}.tsv"} if kind in plots.STAGES else set())
 
 
 @pytest.mark.parametrize("kind", STAGES)

@@ -77,7 +77,7 @@ def start(folder: Path, *words: str, stderr: int | None = None, **env: str) -> s
 def outputs(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for top in ("runs/tiny", "metrics")
+        for top in ("runs/tiny", "metrics", "plots")
         for path in sorted((folder / top).rglob("*"))
         if path.is_file()
     }

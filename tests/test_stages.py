@@ -165,7 +165,7 @@ def test_the_same_bits_elsewhere_with_workers(line, tmp_path):
     assert process.returncode == 0, errors
     closing = [text.split(":")[0] for text in said.splitlines() if not text.startswith("final selection: ")]
     assert closing == [f"{stage} tiny" for stage in STAGES]
-    for part in ("runs", "metrics"):
+    for part in ("runs", "metrics", "plots"):
         assert hashes(folder / part) == hashes(line / part)
     for path in (folder / "runs" / "tiny").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wm import params
-from wm.core import device, files
+from wm.core import device, files, plots
 from wm.core.checkpoints import fingerprint, modules
 from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace
@@ -24,6 +24,7 @@ from wm.stages import STAGES
 
 RUNS = Path("runs")
 METRICS = Path("metrics")
+PLOTS = Path("plots")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,8 @@ def run_stage(stage: str, name: str) -> None:
                 raise
         try:
             _check_unchanged(todo, before)
+            if stage in plots.STAGES:
+                plots.write(stage, workspace.out, PLOTS / name / f"{stage}.tsv")
             workspace.publish(todo.output, summary, METRICS / f"{name}.json" if stage == "evaluate" else None)
         except (OSError, UserError):
             with contextlib.suppress(OSError):  # a full disk takes no note either: the last checkpoint is there

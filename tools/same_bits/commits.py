@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 from ruamel.yaml import YAML
 
+from wm.core import plots
 from wm.core.errors import UserError
 from wm.records import git
 
@@ -113,6 +114,8 @@ class Commit:
         """
         stage, _, name = address.partition("@")
         paths = [f"runs/{name}/{stage}", *([f"metrics/{name}.json"] if stage == "evaluate" else [])]
+        if stage in plots.STAGES and self.file("wm/core/plots.py") is not None:  # older commits leave none
+            paths.append(f"plots/{name}/{stage}.tsv")
 
         def compute(log: Path) -> dict[str, Any]:
             done = self._python(["-m", "wm", stage, name])

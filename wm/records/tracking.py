@@ -287,8 +287,8 @@ def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -
 
 def _origin(root: Path) -> dict[str, Any]:
     """{"commit", "dirty" (whether the code has changes on top), "user", "machine"} of a run that begins now."""
-    # Locks and metrics/ change while a pipeline runs: they are its results, not its code.
-    code = git.state(root, "dvc.lock", "trials/dvc.lock", "metrics")
+    # Locks, metrics/ and plots/ change while a pipeline runs: they are its results, not its code.
+    code = git.state(root, "dvc.lock", "trials/dvc.lock", "metrics", "plots")
     if code.trouble:
         warn(f"which code this run has is unknown: {code.trouble}")
     about = {"commit": code.commit, "dirty": code.dirty}
