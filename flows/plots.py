@@ -23,14 +23,15 @@ _FRAME = """<!DOCTYPE html>
 {refresh_tag}
 <title>Plots</title>
 <style>
-body { font-family: sans-serif; margin: 1rem; display: flex; flex-wrap: wrap; gap: 2rem }
-.vega-embed { max-width: 100% } .vega-embed svg { max-width: 100%; height: auto }
+body { font-family: sans-serif; margin: 1rem; display: flex; flex-wrap: wrap; align-content: flex-start; gap: 1.5rem }
+body > div { max-width: 100% } .vega-embed { padding: 0 !important } .vega-embed svg { max-width: 100%; height: auto }
 img { max-width: 100% }
 </style>
-<script>%s</script>
+<script>SCRIPTS</script>
 <script>
 const draw = vegaEmbed;
-vegaEmbed = (where, what) => draw(where, what, {renderer: "svg", actions: false});
+vegaEmbed = (where, what) => what.data  // what has not been run here is an empty plot
+  ? draw(where, what, {renderer: "svg", actions: false}) : document.querySelector(where).remove();
 </script>
 </head>
 <body>
@@ -55,7 +56,7 @@ def write_frame() -> Path:
         raise UserError(f"the page needs the package vl-convert-python ({error}): run `make plots`") from None
     path = Path(".dvc/tmp/plots.html").absolute()
     path.parent.mkdir(exist_ok=True)
-    path.write_text(_FRAME % vl_convert.javascript_bundle(), encoding="utf-8")
+    path.write_text(_FRAME.replace("SCRIPTS", vl_convert.javascript_bundle()), encoding="utf-8")
     with Config(str(path.parent.parent)).edit("local") as mine:
         mine.setdefault("plots", {})["html_template"] = str(path)
     return path
