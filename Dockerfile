@@ -15,6 +15,7 @@ ENV PATH=/home/wm/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISAB
 COPY --chown=wm pyproject.toml constraints.txt LICENSE ./
 COPY --chown=wm wm/__init__.py wm/
 COPY --chown=wm flows/__init__.py flows/
+COPY --chown=wm tools/__init__.py tools/packing.py tools/
 RUN pip install --progress-bar off -c constraints.txt -e '.[servers]'
 
 COPY --chown=wm . .

@@ -194,7 +194,7 @@ def push_kept_by_git(address: str) -> None:
 def check_folder() -> None:
     """Raises UserError where no pipeline can run; writes nothing."""
     if not Path("dvc.yaml").exists():
-        raise UserError("there is no dvc.yaml here: run this in the repository's top folder")
+        raise UserError("there is no dvc.yaml here: run this in the top folder of a checkout of the repository")
     if not Path(".git").exists():
         raise UserError("this folder is no git repository: clone it, or run `git init` first")
     if not Path(".dvc/config").exists():

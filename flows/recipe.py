@@ -27,7 +27,9 @@ def read() -> dict[str, Any]:
     try:
         return parse(FILE.read_text())
     except FileNotFoundError:
-        raise UserError(f"there is no {FILE} here: run this in the repository's top folder") from None
+        raise UserError(
+            f"there is no {FILE} here: run this in the top folder of a checkout of the repository"
+        ) from None
 
 
 def parse(text: str) -> dict[str, Any]:

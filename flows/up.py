@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if not Path("prefect.yaml").exists():
-            raise UserError("there is no prefect.yaml here: run this in the repository's top folder")
+            raise UserError("there is no prefect.yaml here: run this in the top folder of a checkout of the repository")
         if args.command == "status":
             return status()
         if args.command == "register":

@@ -233,7 +233,10 @@ def test_a_file_that_is_not_whole_is_one_sentence(commits, capsys):
     Path("dvc.lock").write_text(lock)
     Path("params.yaml").unlink()
     assert main(["lineage", "nobody"]) == 2
-    assert "there is no params.yaml here: run from the repository's top" in capsys.readouterr().err
+    assert (
+        "there is no params.yaml here: run this in the top folder of a checkout of the repository"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_what_cannot_be_compared_is_a_sentence(runs, capsys):
     put(runs, "a", [1.0, 2.0])
     put(runs, "b", [1.0, 2.0], drawing="other")
     assert main(["table", "a", "nobody"]) == 2
-    assert "params.yaml is not here: run from the repository's top" in capsys.readouterr().err
+    assert (
+        "params.yaml is not here: run this in the top folder of a checkout of the repository" in capsys.readouterr().err
+    )
     make_project(runs.parent)
     assert main(["table", "a", "nobody"]) == 2
     assert "'nobody' is not in `agents` of params.yaml: expected one of tiny" in capsys.readouterr().err

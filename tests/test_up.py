@@ -66,7 +66,7 @@ def test_a_mistake_is_one_sentence(tmp_path):
     project = Project(tmp_path / "project")
     assert project.run("flows.up", "stop") == (
         2,
-        "error: there is no prefect.yaml here: run this in the repository's top folder\n",
+        "error: there is no prefect.yaml here: run this in the top folder of a checkout of the repository\n",
     )
     shutil.copy(ROOT / "prefect.yaml", project.folder)
     assert project.run("flows.up", "stop") == (0, "Nothing is up.\n")

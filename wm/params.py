@@ -225,7 +225,7 @@ def _read(path: Path) -> Any:
     try:
         return files.parse_yaml(path.read_text(), str(path))
     except FileNotFoundError:
-        raise UserError(f"{path} is not here: run from the repository's top") from None
+        raise UserError(f"{path} is not here: run this in the top folder of a checkout of the repository") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): it has to be a file of yours") from None
     except UnicodeDecodeError as error:

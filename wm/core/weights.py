@@ -63,6 +63,13 @@ def check_same(folder: Path, key: str, before: Config, now: Config) -> None:
             )
 
 
+def packaged(folder: Path) -> Path:
+    """`folder`; where it is pretrained/NAME and not here, that agent as an installed wheel carries it."""
+    folder = Path(folder)
+    carried = Path(__file__).parents[1] / folder
+    return carried if folder.parts[:1] == ("pretrained",) and not folder.exists() and carried.is_dir() else folder
+
+
 def exists(folder: Path, kind: str) -> bool:
     """Whether `folder` holds a model of that kind; the first round's predecessor (runs/zero) does not."""
     return (Path(folder) / f"{kind}.json").is_file()

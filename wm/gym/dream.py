@@ -298,6 +298,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
 
 def _at(model: Path, stage: str) -> Path:
     """Where a stage's files lie: runs/NAME has a folder a stage, pretrained/NAME has all in one, or names another."""
+    model = weights.packaged(model)
     if (model / stage).is_dir():
         return model / stage
     made = files.read_record(model / "made.json") if (model / "made.json").exists() else {}

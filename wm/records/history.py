@@ -191,7 +191,9 @@ class Snapshot:
                 return stage, name
         where = f" at {self.rev}" if self.rev else ""
         if not self.params:
-            raise UserError(f"there is no params.yaml here{where}: run from the repository's top")
+            raise UserError(
+                f"there is no params.yaml here{where}: run this in the top folder of a checkout of the repository"
+            )
         known = {key: None for section in ("agents", "models") for key in self.params.get(section) or {}}
         raise UserError(
             f"{name!r} is not in `agents` or `models` of params.yaml{where}: expected one of {', '.join(known)}"

@@ -72,7 +72,7 @@ def log(kind: str, folder: Path, run: Mapping[str, Any], run_id: str) -> Any:
         model.mkdir()
         for name in (f"{part}.{end}" for part in PARTS[kind] for end in ("safetensors", "json")):
             shutil.copyfile(folder / name, model / name)
-        shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
         return mlflow.pyfunc.log_model(
             name=f"{run['name']}-{kind}",
             python_model=str(package / "release" / "agent_model.py"),

@@ -62,7 +62,7 @@ def find(name: str) -> Place:
         UserError: there is none, or it has not been evolved.
         DamagedData: one of its records is not whole.
     """
-    folder = Path(name)
+    folder = weights.packaged(Path(name))
     if weights.exists(folder, weights.CONTROLLER_KIND):
         if parameters.FILE.exists():
             parameters.load()  # its world may be one that only params.yaml knows

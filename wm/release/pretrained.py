@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+import wm
 from wm import params, worlds
 from wm.core import files, weights
 from wm.core.checkpoints import fingerprint
@@ -33,6 +34,8 @@ from wm.stages import STAGES
 from wm.stages.evaluate import EvaluateConfig, evaluate
 
 FOLDER = Path("pretrained")
+CARRIED = Path(wm.__file__).parent / FOLDER
+"""Where they lie in an installed wheel."""
 WHOLE = Path(".wm", "pretrained")
 """Where an agent is put together whose V and M lie with another."""
 MODELS = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.STARTS_KIND)
@@ -51,9 +54,9 @@ def folder(name: str) -> Path:
         DamagedData: one of its files is missing or not whole.
     """
     for place in (FOLDER / name, _beside(name, "old")):  # the second where `keep` was killed between its two renames
-        if (place / "made.json").exists():
-            return whole(place)
-    known = sorted(path.parent.name for path in FOLDER.glob("[!.]*/made.json"))
+        if (weights.packaged(place) / "made.json").exists():
+            return whole(weights.packaged(place))
+    known = sorted({path.parent.name for top in (FOLDER, CARRIED) for path in top.glob("[!.]*/made.json")})
     raise UserError(f"no pretrained agent {name!r} comes with this repository: there is {', '.join(known) or 'none'}")
 
 
@@ -85,12 +88,13 @@ def whole(place: Path) -> Path:
 
 @contextlib.contextmanager
 def _kept_by_git(folder: Path) -> Iterator[None]:
-    """Damage found inside the block is told with the command that mends it."""
+    """Damage found inside the block is told with what mends it."""
     try:
         yield
     except DamagedData as error:
         damage = str(error).partition(":")[0]  # what follows is for runs/, which DVC keeps
-        raise DamagedData(f"{damage}: `git checkout {folder}` brings it back") from None
+        cure = "install the package again" if folder.is_absolute() else f"`git checkout {folder}` brings it back"
+        raise DamagedData(f"{damage}: {cure}") from None
 
 
 def _files(folder: Path, kinds: Iterable[str]) -> list[Path]:
