@@ -21,7 +21,7 @@ from wm.views import paper, table
 
 DREAM = """\
   tiny_dream:
-    evolve: {population: 4, generations: 3, episodes: 3, dream: true, select: dream, rescore_every: 3,
+    evolve: {population: 4, generations: 3, episodes: 3, dream: true, select: dream, gauge_least: -1, rescore_every: 3,
              rescore_episodes: 2, slots: 2}
     evaluate: {episodes: 3, episodes_per_job: 2, slots: 2, videos: false}
 models:

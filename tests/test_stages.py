@@ -26,8 +26,11 @@ from wm.cli import main
 from wm.core import files, seeds, weights
 from wm.core.episodes import EpisodeSet
 from wm.core.journal import read
+from wm.models import surprise
 from wm.models.controller import load_controller
 from wm.models.mdnrnn import load_mdnrnn, save_mdnrnn
+from wm.models.surprise import Reference
+from wm.models.vae import load_vae
 from wm.play.agent import AgentFiles, controller_spec
 from wm.search import loop
 from wm.search.budget import ENDED, OutOfTime
@@ -56,12 +59,21 @@ MADE = {
         "figures/reconstructions.png",
         "figures/traversal.png",
     },
-    "encode": {"manifest.json", "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet"},
+    "encode": {
+        "manifest.json",
+        "shard-00000.parquet",
+        "shard-00001.parquet",
+        "shard-00002.parquet",
+        "surprise_v.json",
+        "surprise_v.safetensors",
+    },
     "train_mdn": {
         "mdnrnn.json",
         "mdnrnn.safetensors",
         "starts.json",
         "starts.safetensors",
+        "surprise_m.json",
+        "surprise_m.safetensors",
         "metrics.jsonl",
         "figures/curves.png",
         "figures/dream_strip.png",
@@ -74,6 +86,10 @@ MADE = {
         "vae.safetensors",
         "mdnrnn.json",
         "mdnrnn.safetensors",
+        "surprise_v.json",
+        "surprise_v.safetensors",
+        "surprise_m.json",
+        "surprise_m.safetensors",
         "metrics.jsonl",
         "figures/curves.png",
     },
@@ -442,12 +458,16 @@ def test_an_untrained_memory_is_one_number_away(copy):
     trained, used = (weights.load(Path("runs/tiny") / stage, "mdnrnn")[1] for stage in ("train_mdn", "evolve"))
     assert all(used[name].shape == tensor.shape for name, tensor in trained.items())
     assert not torch.equal(used["lstm.weight_h"], trained["lstm.weight_h"])
+    assert not list(Path("runs/tiny/evolve").glob("surprise_m*")), "what surprises another M"
     vae = [hashes(Path("runs/tiny") / stage)["vae.safetensors"] for stage in ("train_vae", "evolve")]
     assert vae[0] == vae[1]
 
 
 def test_controllers_of_a_dream_are_rescored_in_the_world_too_and_the_dream_may_choose_alone(copy, capsys):
-    change(("evolve: {", "evolve: {dream: true, select: dream, "), ("final_episodes: 3", "final_episodes: 0"))
+    change(
+        ("evolve: {", "evolve: {dream: true, select: dream, gauge_least: -1, "),
+        ("final_episodes: 3", "final_episodes: 0"),
+    )
     assert main(["evolve", "tiny"]) == 0
     lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
     best = max(each["rescored_dream"] for each in lines)
@@ -460,6 +480,58 @@ def test_controllers_of_a_dream_are_rescored_in_the_world_too_and_the_dream_may_
     assert all(each["dream_reality_gap"] == each["rescored_dream"] - each["rescored"] for each in lines)
     summary = files.read_json(copy / "runs/tiny/evolve/summary.json")
     assert np.isfinite(summary["virtual_score"]) and summary["virtual_std"] >= 0
+
+
+DREAMING = (("evolve: {", "evolve: {dream: true, select: dream, "), ("final_episodes: 3", "final_episodes: 0"))
+
+
+def test_under_the_gauge_a_dream_chooses_nothing_and_that_is_said(copy, capsys):
+    change(*DREAMING, ("dream: true,", "dream: true, gauge_controllers: 5, gauge_least: 1,"))
+    assert main(["evolve", "tiny"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning: ") == 1 and "the world chooses what is kept, instead of the dream" in said
+    gauged = files.read_record(copy / "runs/tiny/evolve/gauge.json")
+    assert len(gauged["dream"]) == len(gauged["world"]) == 5 and not gauged["trusted"]
+    assert files.read_json(copy / "runs/tiny/evolve/summary.json")["gauge"] == gauged["correlation"]
+    assert (copy / "runs/tiny/evolve/figures/gauge.png").exists()
+    lines = [each for each in read(copy / "runs/tiny/evolve/metrics.jsonl") if "kept" in each]
+    best = max(max(each["rescored"], each["rescored_best"]) for each in lines)
+    assert files.read_json(copy / "runs/tiny/evolve/controller.json")["selection_score"] == best
+
+
+def test_a_dreaming_search_that_was_killed_goes_on_with_the_gauge_that_it_measured(copy, capsys, monkeypatch):
+    change(*DREAMING)
+    assert main(["evolve", "tiny"]) == 0
+    expected = hashes(copy / "runs/tiny/evolve")
+    shutil.rmtree(copy / "runs/tiny/evolve")
+    shutil.rmtree(copy / ".wm", ignore_errors=True)
+    for sign in ("out/gauge.json", "checkpoints/latest"):
+        process = start(copy, "evolve", "tiny")
+        try:
+            while not list((copy / ".wm/work").glob(f"evolve-tiny-*/{sign}")):
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.002)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    monkeypatch.setattr("wm.search.gauge.measure", None)  # played once
+    capsys.readouterr()
+    assert main(["evolve", "tiny"]) == 0
+    assert "going on from generation" in capsys.readouterr().out
+    assert hashes(copy / "runs/tiny/evolve") == expected
+
+
+def test_references_of_surprise_are_of_whole_held_out_episodes_and_go_with_the_agent(line):
+    runs = line / "runs/tiny"
+    frames, latents = EpisodeSet(runs / "collect"), EpisodeSet(runs / "encode")
+    v, m = (Reference.load(runs / "evolve", kind) for kind in weights.SURPRISE_KINDS)
+    (index,) = frames.held_out
+    length = frames.episodes[index]["length"]
+    assert v.episode.tolist() == [index] * length and m.episode.tolist() == [index] * (length - 1)
+    obs, episode = frames.read(index)["obs"], latents.read(index)
+    assert np.array_equal(v.values, surprise.to_v(load_vae(runs / "train_vae"), obs, 16)[0])
+    assert np.array_equal(m.values, surprise.to_m(load_mdnrnn(runs / "train_mdn"), episode["mu"], episode["act"]))
 
 
 def test_scores_are_of_test_episodes_and_the_interval_holds_the_mean(line):
@@ -543,7 +615,7 @@ def test_candidates_scatter_about_the_start_where_c_reads_its_average_or_nothing
 
 
 def test_a_dream_that_decides_alone_plays_the_final_selection_in_the_dream(copy, monkeypatch):
-    change(("evolve: {", "evolve: {dream: true, select: dream, "))
+    change(("evolve: {", "evolve: {dream: true, select: dream, gauge_least: -1, "))
     found = []
     real = Scorer.final
     monkeypatch.setattr(Scorer, "final", lambda self, *words: found.append((self, words)) or real(self, *words))

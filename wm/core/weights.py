@@ -21,6 +21,8 @@ from wm.core.errors import DamagedData, UserError
 VAE_KIND, MDNRNN_KIND, CONTROLLER_KIND = "vae", "mdnrnn", "controller"
 STARTS_KIND = "starts"
 """Where dreams start from, kept beside M."""
+SURPRISE_V_KIND, SURPRISE_M_KIND = SURPRISE_KINDS = ("surprise_v", "surprise_m")
+"""How surprising held-out frames are to V and to M (`wm.models.surprise`)."""
 
 
 def save(folder: Path, kind: str, tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -68,6 +70,12 @@ def packaged(folder: Path) -> Path:
     folder = Path(folder)
     carried = Path(__file__).parents[1] / folder
     return carried if folder.parts[:1] == ("pretrained",) and not folder.exists() and carried.is_dir() else folder
+
+
+def delete(folder: Path, kind: str) -> None:
+    """Takes a model of that kind out of `folder`, if there is one."""
+    for end in ("json", "safetensors"):
+        (Path(folder) / f"{kind}.{end}").unlink(missing_ok=True)
 
 
 def exists(folder: Path, kind: str) -> bool:

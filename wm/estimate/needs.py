@@ -187,6 +187,7 @@ class _Stage:
         episodes = config.generations * config.population * config.episodes
         looks = -(-config.generations // config.rescore_every)
         whole = (2 * looks + (self.everything.agents[self.name].after != ZERO)) * config.rescore_episodes
+        whole += config.gauge_controllers * config.gauge_episodes if config.dream else 0
         scored, length = whole + final_episodes(config), _length(self.everything, "evolve", self.name)
         pace, memory = self.measured(rates.drive, self.world, parts, config.slots, self.world.spec.drawings[0])
         looked, memory = pace.seconds(scored, self.driven), self._of_workers(memory)

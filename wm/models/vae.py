@@ -92,6 +92,13 @@ class VAE(nn.Module):
         unit = torch.sigmoid(self._decode_logits(z))
         return spread((unit * 255.0).round_().to(torch.uint8))
 
+    def errors(self, obs: Tensor, z: Tensor) -> Tensor:
+        """What `loss` calls the reconstruction's error, of each of the frames obs [B, 64, 64, 3] uint8, drawn from z
+        [B, Z]: [B]."""
+        squares = (torch.sigmoid(self._decode_logits(z)) - _to_unit(obs)).square_().flatten(1)
+        total = squares.sum(1)
+        return total + self.config.focus * squares.square_().sum(1) if self.config.focus else total
+
     def loss(self, obs: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error (and `focus` times its square) summed over pixels and channels plus max(KL, tolerance*Z), both
         averaged over the batch.

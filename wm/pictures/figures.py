@@ -126,6 +126,16 @@ def reliability(said: np.ndarray, true: np.ndarray, steps: np.ndarray, path: Pat
         save(figure, path)
 
 
+def gauge(dream: np.ndarray, world: np.ndarray, correlation: float, path: Path) -> None:
+    """Scores of controllers in the world over their scores in the dream, [P] each."""
+    with styled():
+        figure, (ax,) = subplots(1, f"Dream and world: rank correlation {correlation:.2f}")
+        ax.plot(dream, world, "o", color=PURPLE, markersize=5)
+        ax.set_ylabel("score in the world")
+        finish(ax, "Controllers, weights disturbed", "score in the dream", "linear", legend=False)
+        save(figure, path)
+
+
 def series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of the lines that have a finite number for `metric`, float64, the same length."""
     found = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]

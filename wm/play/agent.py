@@ -114,13 +114,18 @@ def controller_spec(world: World, mdnrnn: MDNRNN, inputs: Sequence[str] | None, 
     return ControllerSpec(chosen, layout(world, mdnrnn, chosen, hidden))
 
 
-def save(agent_vae: Path, agent_mdnrnn: Path, folder: Path) -> None:
-    """Copies V's and M's files beside C's, so that `folder` is a whole agent.
+def save(agent_vae: Path, agent_mdnrnn: Path, folder: Path, latents: Path | None = None) -> None:
+    """Copies V's and M's files beside C's, so that `folder` is a whole agent; and what surprises them, which models
+    made by an earlier version do not know.
 
+    Args:
+        latents: the folder that `encode` wrote, where what surprises V is.
     Raises:
         DamagedData: a file is missing or not what its checksum says.
     """
-    for source, kind in ((agent_vae, weights.VAE_KIND), (agent_mdnrnn, weights.MDNRNN_KIND)):
+    references = ((latents, weights.SURPRISE_V_KIND), (agent_mdnrnn, weights.SURPRISE_M_KIND))
+    known = [(source, kind) for source, kind in references if source and weights.exists(source, kind)]
+    for source, kind in ((agent_vae, weights.VAE_KIND), (agent_mdnrnn, weights.MDNRNN_KIND), *known):
         weights.load(source, kind)
         for name in (f"{kind}.safetensors", f"{kind}.json"):
             shutil.copyfile(Path(source) / name, Path(folder) / name)

@@ -70,7 +70,20 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         "since a C that stays below is immortal)",
     )
     select: Literal["world", "dream"] = Field(
-        "world", description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper)"
+        "world",
+        description="where the kept controller is chosen; with `dream`, dream leaves the world unseen (paper) but for "
+        "the gauge, under which a dream chooses nothing: the world does",
+    )
+    gauge_controllers: int = Field(
+        16, ge=4, description="with `dream`: disturbed controllers whose ranks in dream and world are compared first"
+    )
+    gauge_episodes: int = Field(4, ge=1, description="with `dream`: episodes that each of them plays in both")
+    gauge_least: float = Field(
+        0.43,
+        ge=-1,
+        le=1,
+        description="rank correlation with the world under which a dream chooses nothing: 16 controllers in two orders "
+        "that have nothing to do with each other have it once in twenty times (Spearman's rho); -1 trusts any dream",
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="where the dream runs: cpu, cuda or cuda:N")
 

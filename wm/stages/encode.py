@@ -1,4 +1,4 @@
-"""encode: V looks at every frame once, so that M trains on latents (paper, A.2)."""
+"""encode: V looks at every frame once, so that M trains on latents (paper, A.2), and what surprises V is noted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from wm.core import episodes
+from wm.core import episodes, weights
 from wm.core.config import Config
 from wm.core.journal import bar
 from wm.core.workspace import Workspace
+from wm.models import surprise
 from wm.models.vae import VAE, load_vae
 
 
@@ -24,7 +25,8 @@ class EncodeConfig(Config):
 
 
 def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) -> dict[str, float]:
-    """Writes V's posterior (mu, logvar) of every frame, with actions and rewards, a shard for a shard.
+    """Writes V's posterior (mu, logvar) of every frame, with actions and rewards, a shard for a shard; and beside them
+    how surprising held-out frames are to V (`wm.models.surprise`).
 
     Raises:
         DamagedData: a shard or V is not whole.
@@ -53,6 +55,8 @@ def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) ->
             log.store(index, *target.finish())
     progress.close()
     episodes.write_manifest(workspace.out, source.world, columns, log.shards)
+    parts = {i: surprise.to_v(model, source.read(i, ["obs"])["obs"], config.batch)[0] for i in surprise.chosen(source)}
+    surprise.Reference.of(parts).save(workspace.out, weights.SURPRISE_V_KIND, source.world)
     return {
         "episodes": len(source),
         "steps": source.steps,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from wm import worlds
-from wm.core import journal, seeds
+from wm.core import journal, seeds, weights
 from wm.core.workspace import Workspace
 from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.models.controller import ControllerSpec, save_controller
@@ -15,10 +16,14 @@ from wm.models.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
 from wm.pictures import decoration, figures
 from wm.play import agent as agents
 from wm.play.cluster import Cluster
+from wm.search import gauge
 from wm.search import start as starting
 from wm.search.config import EvolveConfig
 from wm.search.fitness import Scorer, WorldPlayer
+from wm.search.gauge import Gauge
 from wm.search.loop import Outcome, Search
+from wm.search.space import Space
+from wm.search.start import Start
 
 BLAS_THREADS = 2
 """Of the optimiser's linear algebra, on any machine: the last bits of a full covariance's axes depend on it."""
@@ -48,9 +53,10 @@ def evolve(
             with a controller that it is not for.
         OutOfTime: the next rescoring and the final selection would end after WM_DEADLINE.
     """
-    agents.save(vae, mdnrnn, workspace.out)
+    agents.save(vae, mdnrnn, workspace.out, latents)
     if config.untrained:
         save_mdnrnn(starting.untrained(load_mdnrnn(workspace.out), seed), world, workspace.out)
+        weights.delete(workspace.out, weights.SURPRISE_M_KIND)  # of the trained one
     memory = load_mdnrnn(workspace.out)
     spec = agents.controller_spec(worlds.get(world), memory, config.inputs, config.hidden)
     start = starting.inherited(previous, workspace.out, latents, memory, spec)
@@ -60,6 +66,9 @@ def evolve(
         files = agents.AgentFiles.read(workspace.out)
         player = WorldPlayer(config, world, spec, config.sampled, cluster, files)
         dream = _dream(config, world, tau, mdnrnn, memory, spec, cluster.workers) if config.dream else None
+        gauged = _gauge(config, seed, start, space, player, dream, workspace.out) if dream else None
+        if gauged and not gauged.trusted:
+            config = config.model_copy(update={"select": "world"})
         scorer = Scorer(config, player, dream, selection)
         search = Search(config, seed, start, space, scorer, workspace, models=(vae, mdnrnn))
         search.begin()
@@ -68,7 +77,7 @@ def evolve(
         outcome = search.finish()
         virtual = scorer.virtual(outcome.kept.params)
     _write(config, world, tau, spec, outcome, workspace)
-    return outcome.summary | virtual
+    return outcome.summary | virtual | ({"gauge": gauged.correlation} if gauged else {})
 
 
 def _dream(
@@ -78,6 +87,25 @@ def _dream(
     reads = "sample" if config.sampled else "mean"
     rules = DreamRules(tau, worlds.get(world).spec.max_steps, ends=config.ends, reads=reads)
     return Dream(memory, load_starts(mdnrnn), worlds.get(world), spec, rules, device=config.device, threads=threads)
+
+
+def _gauge(
+    config: EvolveConfig, seed: int, start: Start, space: Space, player: WorldPlayer, dream: Dream, out: Path
+) -> Gauge:
+    """Whether the dream knows the world's order: measured once, a search that goes on reads it. Says it."""
+    if (out / gauge.FILE).exists():
+        return Gauge.read(out / gauge.FILE)
+    rng = seeds.generator(seed, seeds.Purpose.CMA, start.round_index, gauge.GAUGE)
+    controllers = gauge.disturbed(space, config.sigma0, config.gauge_controllers, rng)
+    numbers = gauge.episodes(seed, start.round_index, config.gauge_episodes)
+    found = gauge.measure(player, dream, controllers, numbers, config.gauge_least, config.stall)
+    found.write(out)
+    print(f"rank correlation of dream and world: {found}")
+    if not found.trusted:
+        then = "the world chooses what is kept, instead of the dream; " if config.dream_decides else ""
+        about = "the dream does not put controllers into the world's order"
+        print(f"warning: {about}: {then}train M longer, or on more episodes", file=sys.stderr, flush=True)
+    return found
 
 
 def _write(

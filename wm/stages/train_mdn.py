@@ -19,6 +19,7 @@ from wm.core import journal, seeds, weights
 from wm.core.checkpoints import Tensors
 from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
+from wm.models import surprise
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.models.vae import load_vae
 from wm.pictures import decoration, figures, mosaics, videos
@@ -175,8 +176,8 @@ def train_mdn(
     config: TrainMDNConfig, world: str, seed: int, latents: Path, vae: Path, previous: Path, workspace: Workspace
 ) -> dict[str, float]:
     """Trains M on `latents`, from the last round's M in `previous` if there is one; measures on held-out episodes how
-    likely its ends are (`wm.stages.ends`), and keeps every episode's first frame (as V's posterior) for dreams to start
-    from. V is needed for the pictures alone.
+    likely its ends are (`wm.stages.ends`) and how surprising their frames are to M (`wm.models.surprise`), and keeps
+    every episode's first frame (as V's posterior) for dreams to start from. V is needed for the pictures alone.
 
     Raises:
         DamagedData: a shard or a model is not whole; before any training.
@@ -204,6 +205,7 @@ def train_mdn(
         task.model.end_shift = ends.measure(made, data, seed)
         save_mdnrnn(task.model, world, workspace.out)
     _save_starts(data, world, workspace.out)
+    _save_surprise(data, world, workspace.out)
     with decoration("pictures of M"):
         _pictures(load_mdnrnn(workspace.out), eyes, data, spec.fps, seed, workspace)
     return {f"held_out/{name}": value for name, value in task.held_out().items()}
@@ -217,6 +219,13 @@ def _save_starts(data: EpisodeSet, world: str, out: Path) -> None:
         for name in ("mu", "logvar")
     }
     weights.save(out, weights.STARTS_KIND, tensors, {"world": world})
+
+
+def _save_surprise(data: EpisodeSet, world: str, out: Path) -> None:
+    """How surprising the frames of held-out episodes are to the M in `out`."""
+    memory, read = load_mdnrnn(out), {index: data.read(index, ["mu", "act"]) for index in surprise.chosen(data)}
+    parts = {index: surprise.to_m(memory, episode["mu"], episode["act"]) for index, episode in read.items()}
+    surprise.Reference.of(parts).save(out, weights.SURPRISE_M_KIND, world)
 
 
 @torch.inference_mode()

@@ -241,7 +241,9 @@ def _seconds(costs: Sequence[Cost]) -> float | None:
 
 def _dream_decides(steps: Sequence[Made], name: str) -> bool:
     (own,) = (made for made in steps if made.step.folder == f"runs/{name}/evolve")
-    return bool(_number(own, "dream")) and _number(own, "select") == "dream"
+    gauged = Path(own.step.folder, "gauge.json")  # earlier searches have none
+    trusted = not gauged.exists() or files.read_record(gauged)["trusted"]
+    return bool(_number(own, "dream")) and _number(own, "select") == "dream" and trusted
 
 
 def _curve(made: Lineage, parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
