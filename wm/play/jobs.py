@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm import worlds
+from wm.core.episodes import Shard
 from wm.models.controller import ControllerSpec
 from wm.play import rollout
 from wm.play.agent import Agent, AgentFiles
@@ -74,12 +75,18 @@ def play(job: Job, agent: AgentFiles | None) -> rollout.Played:
     return rollout.play(world, driver, job.pairs, job.slots, **options)
 
 
-def record(job: Job, agent: AgentFiles | None) -> tuple[bytes, list[dict]]:
-    """Plays the job's episodes -> one shard's bytes and the manifest's lines, which name the agent that drove."""
+def record(job: Job, agent: AgentFiles | None, shard: Shard | None = None) -> tuple[bytes, list[dict]]:
+    """Plays the job's episodes -> one shard's bytes and the manifest's lines, which name the agent that drove.
+
+    Args:
+        shard: an empty one to write to; None for a plain one.
+    """
     world = worlds.get(job.world)
     driver = _driver(job, world, agent)
-    shard, lines = rollout.record(world, driver, job.pairs, job.slots, drawing=job.drawing, stall=job.stall)
-    return shard, lines if job.random else [{**line, "actor": agent.digest} for line in lines]
+    data, lines = rollout.record(
+        world, driver, job.pairs, job.slots, drawing=job.drawing, stall=job.stall, shard=shard
+    )
+    return data, lines if job.random else [{**line, "actor": agent.digest} for line in lines]
 
 
 def _driver(job: Job, world: World, files: AgentFiles | None) -> rollout.Driver:

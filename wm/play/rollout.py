@@ -288,9 +288,17 @@ class _one_thread:
 
 
 def record(
-    world: World, driver: Driver, pairs: list[Pair], slots: int, *, drawing: str | None = None, stall: int = 0
+    world: World,
+    driver: Driver,
+    pairs: list[Pair],
+    slots: int,
+    *,
+    drawing: str | None = None,
+    stall: int = 0,
+    shard: Shard | None = None,
 ) -> tuple[bytes, list[dict]]:
-    """Plays the pairs and returns them as one shard's bytes and the manifest's lines."""
-    shard = Shard(frame_columns(world.spec.action_size))
+    """Plays the pairs and returns them as one shard's bytes (`shard`'s, where an empty one is given) and the
+    manifest's lines."""
+    shard = Shard(frame_columns(world.spec.action_size)) if shard is None else shard
     play(world, driver, pairs, slots, drawing=drawing, stall=stall, shard=shard)
     return shard.finish()

@@ -1,14 +1,23 @@
-"""collect: episodes of the world, from a random policy or from the last round's agent (paper, A.1 and section 3.4)."""
+"""collect: episodes of the world, from a random policy or from the last round's agent (paper, A.1 and section 3.4).
+
+They are checked as they are played (`wm.checks`); V is not trained on data that fail.
+"""
 
 from __future__ import annotations
 
 import shutil
+import zipfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from wm import worlds
+from wm.checks import judge, sheet, verdicts
+from wm.checks.config import ChecksConfig, Given
+from wm.checks.measures import Measures, MeasuredShard, measure_set
 from wm.core import episodes, seeds, weights
 from wm.core.errors import UserError
 from wm.core.journal import bar
@@ -35,12 +44,13 @@ class CollectConfig(ClusterConfig):
     explore: float = Field(
         0.0, ge=0, le=1, description="share of episodes that a random policy drives, in rounds after the first"
     )
+    checks: ChecksConfig = Field(ChecksConfig(), description="from where on a check of the data speaks")
 
 
 def collect(
     config: CollectConfig, world: str, seed: int, previous: Path, actor: Path, workspace: Workspace
 ) -> dict[str, float]:
-    """Writes shards of frames and actions; carries the earlier rounds' shards over.
+    """Writes shards of frames and actions, and what the checks say of them; carries the earlier rounds' shards over.
 
     Args:
         previous: the last round's data set (runs/zero/collect for none).
@@ -64,13 +74,64 @@ def collect(
         initial=config.episodes - sum(len(jobs[index].pairs) for index in waiting),
     )
     with Cluster() as cluster:
-        results = cluster.map(playing.record, [jobs[index] for index in waiting], _read(shared))
-        for index, (data, about) in zip(waiting, results, strict=True):
+        played = cluster.map(partial(record, checks=config.checks), [jobs[index] for index in waiting], _read(shared))
+        for index, (data, about, measured) in zip(waiting, played, strict=True):
+            measured.save(_measures(workspace, len(carried) + index))
             log.store(len(carried) + index, data, about)
             progress.update(len(about))
     progress.close()
     episodes.write_manifest(workspace.out, world, columns, carried + log.shards)
-    return _report(workspace, len(carried))
+    data = episodes.EpisodeSet(workspace.out)
+    parts = [_measures(workspace, index) for index in range(len(data.shards))]
+    return _report(workspace, len(carried)) | check(data, parts, config.checks, config.stall, workspace.out)
+
+
+def record(job: playing.Job, agent: agents.AgentFiles | None, checks: ChecksConfig) -> tuple[bytes, list[dict], Measures]:
+    """As `wm.play.jobs.record`, and what was measured of the episodes."""
+    world = worlds.get(job.world)
+    shard = MeasuredShard(episodes.frame_columns(world.spec.action_size), world.action_bounds, checks.blank, checks.rare)
+    return *playing.record(job, agent, shard), shard.measures
+
+
+def given(world: str, stall: int) -> Given:
+    """What a world can give, as its class says."""
+    spec, (low, high) = worlds.get(world).spec, worlds.get(world).action_bounds
+    return Given(
+        rewards=spec.rewards, scores=spec.scores, low=tuple(low.tolist()), high=tuple(high.tolist()),
+        max_steps=spec.max_steps, stall=stall, still=spec.still, steady=spec.steady,
+    )  # fmt: skip
+
+
+def check(
+    data: episodes.EpisodeSet, parts: Sequence[Path], config: ChecksConfig, stall: int, out: Path
+) -> dict[str, int]:
+    """Checks a set of episodes and writes checks.json and figures/checks.png; also for recordings of other origin.
+
+    Args:
+        data: the set; its world says what it can give.
+        parts: where the measures of each shard are; those that are not there are taken from the frames on disk.
+        stall: steps without a positive reward after which an episode was ended; 0 for never.
+        out: the folder to write to.
+    Returns:
+        How many checks failed and how many warned.
+    """
+    known, first, measured = given(data.world, stall), 0, []
+    for shard, path in zip(data.shards, parts, strict=True):
+        numbers = range(first, first := first + len(shard["episodes"]))
+        try:
+            measured.append(Measures.load(path))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's, or a kill came between
+            measured.append(measure_set(data, numbers, (known.low, known.high), config.blank, config.rare))
+    seeds_of = [episode.get("seed") for episode in data.episodes]
+    found = judge.judge(Measures.join(measured), known, config, seeds_of)
+    verdicts.write(found, out)
+    with decoration("a sheet of what the checks found"):
+        sheet.draw(found, data, out / "figures" / "checks.png")
+    return verdicts.counts(found)
+
+
+def _measures(workspace: Workspace, shard: int) -> Path:
+    return workspace.folder / f"measures-{shard:05d}.npz"
 
 
 def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: bool) -> list[playing.Job]:

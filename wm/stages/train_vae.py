@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from wm.checks import verdicts
 from wm.core import journal, seeds, weights
 from wm.core.checkpoints import Tensors
 from wm.core.episodes import EpisodeSet
@@ -26,7 +27,16 @@ class TrainVAEConfig(TrainConfig):
     """V and its training."""
 
     model: VAEConfig = Field(VAEConfig(), description="the shape of V")
+    accept: list[str] = Field([], description="checks of the data that may fail: names as in the data's checks.json")
     pool_episodes: int = Field(16, gt=0, description="episodes in memory at once, from whose frames batches are drawn")
+
+    @field_validator("accept")
+    @classmethod
+    def _known(cls, accept: list[str]) -> list[str]:
+        for name in accept:
+            if name not in verdicts.DATA:
+                raise ValueError(f"holds {name!r}: expected some of {', '.join(verdicts.DATA)}")
+        return accept
 
 
 class VAETask:
@@ -109,9 +119,10 @@ def train_vae(
 
     Raises:
         DamagedData: a shard or the earlier model is not whole; before any training.
-        UserError: the loss is not finite, or the earlier V has another shape.
+        UserError: the loss is not finite, the earlier V has another shape, or the data fail a check.
     """
     torch.set_num_threads(config.threads)
+    verdicts.require(data, config.accept)
     episodes = EpisodeSet(data)
     episodes.verify()
     torch.manual_seed(seeds.sequence(seed, seeds.Purpose.TRAIN_VAE, 3).generate_state(1)[0])

@@ -46,6 +46,10 @@ class Spec:
         fps: steps a second, for videos.
         symlog_rewards: M predicts sign(r) log(1 + |r|) of a reward r (DreamerV3, equation 1), so that its squared error
             is of one size whatever a world pays; dreams turn it back.
+        rewards: lowest and highest reward of a step, for the checks of data; None where nobody says.
+        scores: lowest and highest sum of an episode's rewards; None where nobody says.
+        still: most steps in a row for which its picture can stand still; None where nobody says.
+        steady: its episodes are all drawn alike, without a blank frame or a cut: what stands out among them is a fault.
     """
 
     name: str
@@ -58,6 +62,10 @@ class Spec:
     solved: float | None
     fps: int
     symlog_rewards: bool = False
+    rewards: tuple[float, float] | None = None
+    scores: tuple[float, float] | None = None
+    still: int | None = None
+    steady: bool = False
 
     @property
     def references(self) -> dict[str, float]:

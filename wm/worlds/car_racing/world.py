@@ -36,6 +36,9 @@ SPEC = Spec(
     predicts_restart=False,
     solved=900.0,
     fps=FPS,
+    rewards=(-100.1, 20.0),  # off the field; four tiles of a short track in a step, where the car starts on three
+    scores=(-200.0, 1000.0),  # 1,000 for all tiles, -0.1 a step, -100 off the field
+    steady=True,
 )
 
 

@@ -48,6 +48,10 @@ class TakeCover(World):
         predicts_restart=True,
         solved=750,
         fps=35,
+        rewards=(1.0, 1.0),
+        scores=(1.0, float(MAX_TICS)),
+        still=9,  # of the 8 while the weapon is raised, and the tic of a death: after that Doom never draws one twice
+        steady=True,
     )
 
     def make(self, drawing: str | None = None) -> TakeCoverEnv:

@@ -1,0 +1,123 @@
+"""Frames that are elsewhere too: blocks that come back, parts of torn frames, copies of episodes.
+
+The hashes of a set are sorted once, so what it takes grows with N log N. A picture that stands still counts once.
+
+N steps of a set, E episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm.checks.measures import Measures
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Of every episode, [E] each.
+
+    Attributes:
+        block: frames of its longest block that is elsewhere, at other steps; block_at: where it begins.
+        parts: frames of which one band is another frame's, and the rest is not; parts_at: the first.
+        shared: share of frames that another episode has at the same steps.
+        single: share of frames in the set whose bands no other frame has.
+    """
+
+    block: np.ndarray
+    block_at: np.ndarray
+    parts: np.ndarray
+    parts_at: np.ndarray
+    shared: np.ndarray
+    single: float = 0.0
+
+
+def find(measured: Measures) -> Repeats:
+    """Looks through all frames of a set."""
+    lengths = measured.column("length").astype(np.int64)
+    count = len(lengths)
+    episode = np.repeat(np.arange(count), lengths)
+    step = np.arange(len(episode)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    top, bottom, whole = measured.hashes.T
+    kept = _fresh(whole, step)
+    shared = _shared(whole[kept], episode[kept], step[kept], count)
+    block, block_at = _blocks(whole[kept], episode[kept], step[kept], count, shared)
+    parts, parts_at, single = _parts(top, bottom, whole, episode, step, count)
+    return Repeats(block, block_at, parts, parts_at, shared, single)
+
+
+def _fresh(hashes: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Which frames are other ones than those before them."""
+    return np.concatenate([[True], (hashes[1:] != hashes[:-1])]) | (step == 0)
+
+
+def _groups(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An order in which equal hashes are neighbours, and whether each is its neighbour's equal, [N - 1]."""
+    order = np.argsort(hashes, kind="stable")
+    return order, hashes[order[1:]] == hashes[order[:-1]]
+
+
+def _shared(hashes: np.ndarray, episode: np.ndarray, step: np.ndarray, count: int) -> np.ndarray:
+    """Share of an episode's frames that the same other episode has at the same steps: the largest, [E]."""
+    order = np.lexsort((episode, step, hashes))
+    h, s, e = hashes[order], step[order], episode[order]
+    pairs = []
+    for gap in (1, 2):
+        same = (h[gap:] == h[:-gap]) & (s[gap:] == s[:-gap]) & (e[gap:] != e[:-gap])
+        pairs.append(np.stack([e[:-gap][same], e[gap:][same]], 1))
+    pairs = np.concatenate(pairs)
+    best = np.zeros(count)
+    if not len(pairs):
+        return best
+    frames = np.bincount(episode, minlength=count)
+    both, many = np.unique(pairs[:, 0] * count + pairs[:, 1], return_counts=True)
+    one, two = both // count, both % count
+    share = many / np.minimum(frames[one], frames[two])
+    np.maximum.at(best, one, share)
+    np.maximum.at(best, two, share)
+    return best
+
+
+def _blocks(
+    hashes: np.ndarray, episode: np.ndarray, step: np.ndarray, count: int, shared: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The longest block of every episode that is elsewhere at other steps, and where it begins."""
+    order, same = _groups(hashes)
+    longest, at = np.zeros(count), np.zeros(count, np.int64)
+    before = np.full(len(hashes), -1)
+    before[order[1:][same]] = order[:-1][same]
+    offset = np.where(before >= 0, np.arange(len(hashes)) - before, 0)
+    apart = (before >= 0) & ((step != step[before]) | (episode == episode[before]))
+    joined = apart[1:] & apart[:-1] & (offset[1:] == offset[:-1]) & (episode[1:] == episode[:-1])
+    joined &= episode[before[1:]] == episode[before[:-1]]
+    starts = np.flatnonzero(apart & ~np.concatenate([[False], joined]))
+    if not len(starts):
+        return longest, at
+    ends = np.concatenate([starts[1:], [len(hashes)]])
+    sizes = np.array([apart[first:last].sum() for first, last in zip(starts, ends, strict=True)])
+    for first, size in zip(starts, sizes, strict=True):
+        for place in (first, before[first]):  # which of the two is the copy, nobody can tell: both are named
+            if size > longest[episode[place]]:
+                longest[episode[place]], at[episode[place]] = size, step[place]
+    return longest, at
+
+
+def _parts(
+    top: np.ndarray, bottom: np.ndarray, whole: np.ndarray, episode: np.ndarray, step: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Frames of which one band is that of exactly one other frame, while the whole is not."""
+    torn, single = np.zeros(len(whole), bool), 0
+    for band in (top, bottom):
+        order, same = _groups(band)
+        edge = np.concatenate([[False], same, [False]])
+        single += (~edge[:-1] & ~edge[1:]).sum() / (2 * len(whole))
+        pair = same & ~edge[:-2] & ~edge[2:]  # two equal ones, and no third
+        one, two = order[:-1][pair], order[1:][pair]
+        other = whole[one] != whole[two]
+        torn[one[other]] = torn[two[other]] = True
+    many = np.bincount(episode[torn], minlength=count).astype(float)
+    first = np.full(count, 0, np.int64)
+    places = np.flatnonzero(torn)[::-1]
+    first[episode[places]] = step[places]
+    return many, first, float(single)
