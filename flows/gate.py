@@ -1,4 +1,4 @@
-"""The gate in the flow: after `evaluate`, `python -m wm gate` decides whether the new agent becomes champion.
+"""The gate in the flow: after `evaluate`, `python -m wm agent gate` decides whether the new agent becomes champion.
 
 An agent is due for it from the moment that a run may change it until MLflow has heard the decision, so that neither a
 kill nor a dead server lets one slip: `.wm/gate/NAME/due.json` holds the outputs of before, and is deleted at the end.
@@ -67,7 +67,7 @@ def _gate(agent: str, fetch: bool) -> State[str]:
         if pulled.state != "Completed":
             why = f"the agent could not be fetched from the DVC remote: see that `dvc pull {made}` works here"
             return _said("Undecided", f"the next run asks again, since {why} (log: {pulled.log})")
-    command = [sys.executable, "-m", "wm", "gate", agent]
+    command = [sys.executable, "-m", "wm", "agent", "gate", agent]
     with subprocess.Popen(
         command,
         env=environment(),

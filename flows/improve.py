@@ -9,6 +9,7 @@ from flows import claim, graph, guard, prepare, start
 from flows.server import Server
 from wm import failures
 
+DESCRIPTION = "Add a round to an agent, run it, and commit it on a branch of its own."
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml. A round is one line more in `models` and one in `agents`, NAME-r2, NAME-r3,
 …: the last round's agent collects, V and M go on with all data so far, and C is evolved from the last round's. The
@@ -37,11 +38,20 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m flows.improve",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
-        description="Add a round to an agent, run it, and commit it on a branch of its own.",
+        description=DESCRIPTION,
     )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("agent", metavar="NAME", help="an entry of `agents` in params.yaml")
     parser.add_argument("--actor", metavar="AGENT", help="who collects; default: the last round's agent")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The same for a command line that has been read."""
     guard.listen()
     try:
         graph.check_folder()

@@ -16,9 +16,9 @@ from flows import claim, graph, guard, prepare, recipe, seeds, start, variants
 from flows.server import Server
 from flows.variants import Variant
 from wm import failures
-from wm.core import workspace
 from wm.core.errors import UserError
 
+DESCRIPTION = "Run every stage that an agent needs, from the first episode to its score."
 EPILOG = """\
 NAME is an entry of `agents` in params.yaml; without one, the agents and the state of their stages are listed.
 
@@ -62,7 +62,18 @@ OUTLOOK = {
 def main(argv: list[str] | None = None) -> int:
     """Runs the pipeline for one agent; returns the exit code."""
     prepare()
-    args = _arguments(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
+        description=DESCRIPTION,
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """The same for a command line that has been read."""
     agent, place = args.agent, args.place
     variant = Variant(seed=args.seed, budget=args.budget, machine=args.machine)
     guard.listen()
@@ -76,19 +87,14 @@ def main(argv: list[str] | None = None) -> int:
             _check_pools()
         variant.of(recipe.read(), agent)  # mistakes are told before anything starts
         if args.seeds is not None:
-            return seeds.run(agent, variant, seeds.parse(args.seeds), _same(args))
+            return seeds.run(agent, variant, seeds.parse(args.seeds), options(args))
         return _run(agent, place, variant, args.gate)
     except Exception as error:
         return failures.tell(error)
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.pipeline",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EPILOG,
-        description="Run every stage that an agent needs, from the first episode to its score.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("agent", nargs="?", metavar="NAME", help="an entry of `agents` in params.yaml")
     parser.add_argument(
         "--place",
@@ -111,12 +117,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default=None,
         help="let the agent of a branch of its own become champion; that of this folder always may",
     )
-    return parser.parse_args(argv)
 
 
-def _same(args: argparse.Namespace) -> list[str]:
-    """The options of this command, but for its seeds."""
-    given = {"--place": args.place, "--budget": args.budget, "--machine": args.machine}
+def options(args: argparse.Namespace) -> list[str]:
+    """The options that were given, but for seeds, as they stand on a command line."""
+    given = {
+        "--budget": args.budget,
+        "--machine": args.machine,
+        "--place": None if args.place == "here" else args.place,
+    }
     return [
         *(word for pair in given.items() if pair[1] is not None for word in pair),
         *(["--gate"] if args.gate else []),
@@ -124,9 +133,9 @@ def _same(args: argparse.Namespace) -> list[str]:
 
 
 def _check_params() -> None:
-    check = subprocess.run([sys.executable, "-m", "wm", "check"], stderr=subprocess.PIPE, text=True)
+    check = subprocess.run([sys.executable, "-m", "wm", "params", "check"], stderr=subprocess.PIPE, text=True)
     if check.returncode:
-        reason = check.stderr.strip().splitlines() or [f"`wm check` ended with {check.returncode}"]
+        reason = check.stderr.strip().splitlines() or [f"`wm params check` ended with {check.returncode}"]
         raise UserError(reason[-1].removeprefix("error: "))
 
 
@@ -231,6 +240,8 @@ def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, f
 
 def _begun(waiting: list[str]) -> bool:
     """Whether one of these stages was stopped and goes on, of which an estimate knows nothing."""
+    from wm.core import workspace  # with NumPy, which a help text need not load
+
     scratch = [path.parent.name for path in (workspace.SCRATCH / "work").glob("*/out")]  # gone once it is published
     names = [re.escape(address.replace("@", "-")) for address in waiting]
     return any(re.fullmatch(rf"{name}-[0-9a-f]+", folder) for name in names for folder in scratch)

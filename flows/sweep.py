@@ -33,7 +33,11 @@ def main(argv: list[str] | None = None) -> int:
         description="Run every agent that dreams in a model, and compare their temperatures.",
     )
     parser.add_argument("model", metavar="MODEL", help="an entry of `models` in params.yaml")
-    model = parser.parse_args(argv).model
+    return run_all(parser.parse_args(argv).model)
+
+
+def run_all(model: str) -> int:
+    """The same for a model."""
     from wm import params
     from wm.views import sweep
 
@@ -42,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         return failures.tell(error)
     claim.watch_over()  # a sweep that is killed takes its run along
-    for command in (*(["flows.pipeline", name] for name in names), ["wm", "sweep", model]):
+    for command in (*(["flows.pipeline", name] for name in names), ["wm", "results", "temperatures", model]):
         if code := run(command):
             return code
     return 0

@@ -1,4 +1,4 @@
-"""Everything that schedules need, on this machine: `make up`, `make down`, `python -m flows.up start|stop|status`."""
+"""Everything that schedules need, on this machine: `wm up start` is `make up`, `wm up stop` is `make down`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ POOLS = ("cpu-pool", "gpu-pool")
 PATIENCE = 180.0
 """Seconds; Prefect's first start makes a database, which takes a minute on a busy machine."""
 
+ACTIONS = {
+    "start": "start what is not up: Prefect's server, MLflow's server, a worker for each work pool, the deployments",
+    "stop": "end all of it; a run under way is recorded as cancelled, and the next one goes on from its checkpoint",
+    "status": "say what is up; the exit code is 3 if something is not",
+    "register": "register the deployments of prefect.yaml alone, on the server that PREFECT_API_URL names",
+}
+DESCRIPTION = "Start and stop what schedules need: Prefect, MLflow, workers."
 EPILOG = """\
 start    Prefect's server, MLflow's server, a worker for each work pool; then the deployments of prefect.yaml
          are registered. What is up already is left alone.
@@ -41,27 +48,37 @@ def main(argv: list[str] | None = None) -> int:
     prepare()
     parser = argparse.ArgumentParser(
         prog="python -m flows.up",
-        description="Start and stop what schedules need: Prefect, MLflow, workers.",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("start", "stop", "status", "register"))
+    parser.add_argument("action", choices=ACTIONS)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What starting takes."""
     parser.add_argument("--prefect-port", type=int, default=4200, help="default: 4200")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="default: 5000")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The same for a command line that has been read."""
     try:
         if not Path("prefect.yaml").exists():
             raise UserError("there is no prefect.yaml here: run this in the top folder of a checkout of the repository")
-        if args.command == "status":
+        if args.action == "status":
             return status()
-        if args.command == "register":
+        if args.action == "register":
             if not os.environ.get("PREFECT_API_URL"):
                 raise UserError("set PREFECT_API_URL to the server's address, such as http://127.0.0.1:4200/api")
             register()
             return 0
         with Services(FOLDER).alone():
-            ports = dict(zip(SERVERS, (args.prefect_port, args.mlflow_port), strict=True))
-            return start(ports) if args.command == "start" else stop()
+            if args.action == "stop":
+                return stop()
+            return start(dict(zip(SERVERS, (args.prefect_port, args.mlflow_port), strict=True)))
     except Exception as error:
         return failures.tell(error)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from flows import graph, prepare
 from wm import failures
 from wm.core.errors import UserError
 
+DESCRIPTION = "Run stages of pipelines in this checkout, for a Prefect work pool."
 EPILOG = """\
 POOL is a name that a stage's `meta` in dvc.yaml gives, such as cpu-pool or gpu-pool; the pool and its deployment
 run-stage/POOL are made on the server if they are not there. A pool may have any number of workers.
@@ -40,10 +41,20 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m flows.worker",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
-        description="Run stages of pipelines in this checkout, for a Prefect work pool.",
+        description=DESCRIPTION,
     )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("pool", metavar="POOL", help="a work pool that dvc.yaml names")
-    pool = parser.parse_args(argv).pool
+
+
+def run(args: argparse.Namespace) -> int:
+    """The same for a command line that has been read."""
+    pool = args.pool
     try:
         graph.check_folder()
         if pool not in (known := graph.pools()):

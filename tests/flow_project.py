@@ -47,9 +47,10 @@ import json, os, subprocess, sys, time
 from pathlib import Path
 from ruamel.yaml import YAML
 
-stage, name = (sys.argv + [None])[1:3]
+words = sys.argv[2:] if sys.argv[1] == "agent" else sys.argv[1:]  # `wm agent gate NAME`
+stage, name = (words + [None])[:2]
 params = YAML(typ="safe").load(Path("params.yaml"))
-if stage == "check":
+if words == ["params", "check"]:
     if "typo" in params:
         sys.exit("error: params.yaml: unknown key 'typo'")
 elif stage == "estimate":

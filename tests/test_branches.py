@@ -37,11 +37,11 @@ def test_lineage_of_a_branch_is_its_own_and_not_that_of_the_files_here(branch, c
 
 
 def test_a_table_has_runs_of_branches_beside_those_here(branch, capsys):
-    assert main(["table", "tiny", RUN]) == 0
+    assert main(["results", "table", "tiny", RUN]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows] == ["agent", "tiny", RUN]
     shutil.rmtree(".dvc/cache")
-    assert main(["table", "tiny", RUN]) == 2
+    assert main(["results", "table", "tiny", RUN]) == 2
     assert "is not in DVC's cache: `git checkout run/tiny-short && dvc pull`" in capsys.readouterr().err
 
 

@@ -89,7 +89,7 @@ def test_a_dream_without_a_reward_is_cut_as_collect_cuts(model, monkeypatch):
 
 
 def test_the_command_prints_a_line_a_temperature(model, capsys):
-    assert main(["calibrate", "walk", "--tau", "0.5", "1.15", "--episodes", "3"]) == 0
+    assert main(["results", "calibration", "walk", "--tau", "0.5", "1.15", "--episodes", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" in ")[0].strip() for line in lines[1:3]] == ["tau 0.5", "tau 1.15"]
     assert lines[0].startswith("walk: the random policy in the world: score 20 ±") and "of 3 ends" in lines[4]
@@ -113,7 +113,7 @@ def test_the_agent_that_collected_is_put_into_the_dream_as_well(model, capsys):
     ]
     episodes.write_manifest(model / "collect", "take_cover", data.columns, shards)
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace(f"walk: {{{ENTRY}", f"walk: {{{DRIVEN}"))
-    assert main(["calibrate", "walk", "--tau", "1.0", "--episodes", "40"]) == 0
+    assert main(["results", "calibration", "walk", "--tau", "1.0", "--episodes", "40"]) == 0
     lines = capsys.readouterr().out.splitlines()
     mine = [steps for number, steps in enumerate(LENGTHS) if number % 10 == 0]
     assert f"the agent that collected in the world: score {np.mean(mine):.0f} ±" in lines[1]
@@ -142,7 +142,7 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(model, capsys):
         (["walk", "--tau", "0"], "--tau is 0"),
         (["walk", "--episodes", "0"], "--episodes is 0"),
     ):
-        assert main(["calibrate", *words]) == 2
+        assert main(["results", "calibration", *words]) == 2
         assert said in capsys.readouterr().err
     manifest = episodes.EpisodeSet(model / "collect")
     shards = [{**shard, "episodes": [{**e, "actor": "me"} for e in shard["episodes"]]} for shard in manifest.shards]

@@ -13,6 +13,7 @@ import pytest
 import tiny_world
 from ruamel.yaml import YAML
 
+import flows.cli
 from wm import cli, params
 from wm.cli import main
 from wm.stages import STAGES
@@ -21,10 +22,17 @@ from wm.views import keys
 ROOT = Path(__file__).parent.parent
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Every sub-command and its parser."""
-    actions = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    return actions[0].choices
+def commands(parser: argparse.ArgumentParser | None = None) -> dict[str, argparse.ArgumentParser]:
+    """Every command of `wm`, or every one inside a group, and its parser."""
+    actions = (parser or cli.parser(flows.cli.add))._actions
+    found = [action.choices for action in actions if isinstance(action, argparse._SubParsersAction)]
+    return found[0] if found else {}
+
+
+def all_commands() -> dict[str, argparse.ArgumentParser]:
+    """The same with those inside groups: {"agent keep": …}."""
+    found = commands()
+    return found | {f"{name} {inner}": one for name, group in found.items() for inner, one in commands(group).items()}
 
 
 def test_as_a_program_a_mistake_is_one_line_and_exit_code_2(project):
@@ -61,7 +69,7 @@ def test_a_stage_whose_input_is_missing_names_the_command_that_makes_it(project,
     ("words", "said"),
     [
         (["collect", "tiny"], "Stopped; the same command goes on from the last checkpoint.\n"),
-        (["check"], "Stopped.\n"),
+        (["params", "check"], "Stopped.\n"),
     ],
 )
 def test_only_a_stage_goes_on_where_it_was_stopped(project, monkeypatch, capsys, words, said):
@@ -79,7 +87,7 @@ def test_params_prints_what_describe_says(capsys):
 
 
 def test_check_is_silent_where_all_is_right(project, capsys):
-    assert main(["check"]) == 0
+    assert main(["params", "check"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -91,10 +99,66 @@ def test_stages_are_the_same_everywhere():
 
 
 def test_every_command_and_option_has_a_help_text():
-    for name, command in commands().items():
-        assert command.description, f"python -m wm {name} has no description"
+    for name, command in all_commands().items():
+        assert command.description, f"wm {name} has no description"
         for action in command._actions:
-            assert action.help, f"python -m wm {name}: {action.option_strings or action.dest} has no help"
+            assert action.help, f"wm {name}: {action.option_strings or action.dest} has no help"
+
+
+def test_there_are_at_most_16_words_besides_the_stages_and_help_shows_each_in_its_group():
+    words = commands().keys() - STAGES.keys()
+    assert len(words) <= 16
+    text = cli.parser(flows.cli.add).format_help()
+    for word in (*words, *STAGES):
+        assert len(re.findall(rf"^  {word} +[A-Z]", text, re.MULTILINE)) == 1, f"`wm --help` has no line for {word}"
+    assert set(cli.FLOWS) == words - commands(cli.parser()).keys()
+
+
+@pytest.mark.parametrize("word", cli.RENAMED)
+def test_a_word_of_an_earlier_version_names_the_new_one(word, capsys):
+    new = cli.RENAMED[word]
+    assert new in all_commands() or new == "params check"
+    assert main([word, "NAME", "--x"]) == 2
+    assert capsys.readouterr().err == f"error: there is no `wm {word}`: it is `wm {new} NAME --x` now\n"
+
+
+def test_what_needs_prefect_is_a_word_of_wm_alone(project, capsys, monkeypatch):
+    assert main(["run", "tiny"]) == 2
+    assert capsys.readouterr().err == (
+        "error: `python -m wm` has no run, which calls DVC or Prefect: give `wm run tiny`\n"
+    )
+    monkeypatch.setenv("PREFECT_HOME", str(project))  # what `prepare` sets is undone after the test
+    assert flows.cli.main(["run", "tiny"]) == 2
+    assert capsys.readouterr().err == "error: there is no dvc.yaml here: run this in the repository's top folder\n"
+    assert flows.cli.main(["run", "tiny", "--temperatures", "--machine", "big"]) == 2
+    assert "--temperatures takes no --machine" in capsys.readouterr().err
+
+
+def test_help_loads_neither_prefect_nor_dvc_nor_pytorch():
+    heavy = {"prefect", "dvc", "torch", "numpy", "mlflow", "distributed"}
+    script = f"import flows.cli, wm.cli, sys; wm.cli.parser(flows.cli.add); print({heavy!r} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_the_shell_completes_commands_options_and_groups(tmp_path):
+    script = tmp_path / "wm.bash"
+    with script.open("w") as file:
+        subprocess.run([sys.executable, "-m", "flows.cli", "--completion", "bash"], cwd=ROOT, stdout=file, check=True)
+    for line, expected in (
+        ("wm ev", {"evaluate", "evolve"}),
+        ("wm agent ro", {"rollback"}),
+        ("wm watch --pre", {"--pretrained"}),
+        ("wm params ch", {"check"}),
+    ):
+        words = line.split()
+        ask = (
+            f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; "
+            'complete -p wm | grep -o "[^ ]*_shtab[^ ]*" | head -n 1 | { read function; $function; '
+            'printf "%s\\n" "${COMPREPLY[@]}"; }'
+        )
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True)
+        assert set(done.stdout.split()) == expected, (line, done.stderr)
 
 
 def test_the_documents_name_every_command_stage_and_experiment():
@@ -104,11 +168,9 @@ def test_the_documents_name_every_command_stage_and_experiment():
     documents = "\n".join(
         path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if path.stem != "log"
     )
-    for name in commands():
+    for name in all_commands():
         if name not in STAGES:
-            assert f"python -m wm {name}" in documents, (
-                f"README.md and docs/ do not say what `python -m wm {name}` does"
-            )
+            assert re.search(rf"\bwm {name}\b", documents), f"README.md and docs/ do not say what `wm {name}` does"
     assert re.search(rf"python -m wm ({'|'.join(STAGES)})", documents), "they do not say how a stage runs by hand"
     everything = params.load(ROOT / "params.yaml")
     trials = YAML(typ="safe").load(ROOT / "trials" / "params.yaml")

@@ -60,7 +60,7 @@ def sentences(budget: float | None, generations: int = 8) -> list[str]:
 
 def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    none = "no score to expect: there is no results/a.json of an earlier run (`python -m wm results a`)"
+    none = "no score to expect: there is no results/a.json of an earlier run (`wm results page a`)"
     assert sentences(None) == [none]
     assert sentences(200 + 599) == ["in 13 min 19 s fit 4 of the 8 generations of evolve a", none]
     Path("results").mkdir()

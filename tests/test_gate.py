@@ -105,12 +105,12 @@ def version_tags(root: Path, version: str) -> dict[str, str]:
 
 
 def promote(version: str) -> int:
-    return main(["promote", "tiny", "--version", version, "--reason", f"because of {version}"])
+    return main(["agent", "promote", "tiny", "--version", version, "--reason", f"because of {version}"])
 
 
 def gate(version: str) -> dict:
     use(version)
-    assert main(["gate", "tiny"]) == 0
+    assert main(["agent", "gate", "tiny"]) == 0
     return json.loads(Path(".wm/gate/tiny/decision.json").read_text())
 
 
@@ -172,7 +172,7 @@ def test_a_rollback_restores_and_the_gate_does_not_undo_it(root, capsys):
     promote(PUSHES)
     assert gate(STILL)["decision"] == "promoted"
     capsys.readouterr()
-    assert main(["rollback", "tiny", "--reason", "it brakes in curves"]) == 0
+    assert main(["agent", "rollback", "tiny", "--reason", "it brakes in curves"]) == 0
     assert capsys.readouterr().out == "tiny-agent: version 1 is champion, before it was version 2\n"
     assert champion(root) == PUSHES
     tags = version_tags(root, PUSHES)
@@ -189,9 +189,9 @@ def test_several_rollbacks_go_back_step_by_step(root, capsys):
     for version in (PUSHES, STILL, NUDGES, PUSHES):
         assert promote(version) == 0
     for version in (NUDGES, STILL, PUSHES):
-        assert main(["rollback", "tiny", "--reason", "x"]) == 0 and champion(root) == version
+        assert main(["agent", "rollback", "tiny", "--reason", "x"]) == 0 and champion(root) == version
     capsys.readouterr()
-    assert main(["rollback", "tiny", "--reason", "x"]) == 2 and champion(root) == PUSHES
+    assert main(["agent", "rollback", "tiny", "--reason", "x"]) == 2 and champion(root) == PUSHES
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "tiny-agent had no champion before version 1" in said
     with registry.connected(root, MODEL) as versions:
@@ -220,19 +220,22 @@ def test_mistakes_are_one_sentence(root, capsys):
     promote(STILL)
     shutil.rmtree("runs/tiny-2", ignore_errors=True)
     for words, sentence in (
-        (["promote", "tiny", "--version", "9"], "tiny-agent has no version 9: expected one of "),
-        (["promote", "tiny", "--version", "2"], "version 2 of tiny-agent is the champion already"),
-        (["promote", "tiny-2"], "tiny-agent has no version of tiny-2: `python -m wm evaluate tiny-2` registers one"),
-        (["promote", "nobody"], "'nobody' is not in `agents` of params.yaml"),
+        (["agent", "promote", "tiny", "--version", "9"], "tiny-agent has no version 9: expected one of "),
+        (["agent", "promote", "tiny", "--version", "2"], "version 2 of tiny-agent is the champion already"),
+        (
+            ["agent", "promote", "tiny-2"],
+            "tiny-agent has no version of tiny-2: `python -m wm evaluate tiny-2` registers one",
+        ),
+        (["agent", "promote", "nobody"], "'nobody' is not in `agents` of params.yaml"),
     ):
         capsys.readouterr()
         assert main([*words, "--reason", "x"]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: {sentence}") and said.count("\n") == 1
-    assert main(["gate", "tiny-2"]) == 2
+    assert main(["agent", "gate", "tiny-2"]) == 2
     assert "runs/tiny-2/evolve holds no agent: run `dvc repro evaluate@tiny-2`" in capsys.readouterr().err
     make_agent(1.0, Path("runs/tiny-2/evolve"))
-    assert main(["gate", "tiny-2"]) == 2
+    assert main(["agent", "gate", "tiny-2"]) == 2
     assert "no version of tiny-agent has the weights in runs/tiny-2/evolve" in capsys.readouterr().err
     assert champion(root) == STILL
 
@@ -240,12 +243,16 @@ def test_mistakes_are_one_sentence(root, capsys):
 def test_without_mlflow_nothing_is_decided_and_one_sentence_says_so(root, monkeypatch, capsys):
     use(STILL)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    for words in (["gate", "tiny"], ["promote", "tiny", "--reason", "x"], ["rollback", "tiny", "--reason", "x"]):
+    for words in (
+        ["agent", "gate", "tiny"],
+        ["agent", "promote", "tiny", "--reason", "x"],
+        ["agent", "rollback", "tiny", "--reason", "x"],
+    ):
         assert main(words) == 2
         said = capsys.readouterr().err
         assert said.startswith("error: MLflow at http://127.0.0.1:9 could not be asked (") and said.count("\n") == 1
     monkeypatch.setenv("WM_TRACKING", "off")
-    assert main(["gate", "tiny"]) == 2 and "WM_TRACKING is off" in capsys.readouterr().err
+    assert main(["agent", "gate", "tiny"]) == 2 and "WM_TRACKING is off" in capsys.readouterr().err
     monkeypatch.undo()
     assert champion(root) is None
 
@@ -258,13 +265,14 @@ def test_an_evaluation_that_mlflow_missed_is_sent_before_the_gate_decides(root, 
     evaluated(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert list(Path(".wm/spool").glob("*/run.json"))
-    assert main(["gate", "tiny"]) == 0
+    assert main(["agent", "gate", "tiny"]) == 0
     assert not list(Path(".wm/spool").glob("*/run.json"))
     assert champion(root) == json.loads(Path(".wm/gate/tiny/decision.json").read_text())["challenger"] == "5"
 
 
 def test_two_take_turns(root, monkeypatch):
-    program = [sys.executable, Path(tiny_world.__file__), "promote", "tiny", "--version", STILL, "--reason", "x"]
+    words = ["agent", "promote", "tiny", "--version", STILL, "--reason", "x"]
+    program = [sys.executable, Path(tiny_world.__file__), *words]
     with registry.alone(root):
         other = subprocess.Popen(program, cwd=root, stdout=subprocess.PIPE, text=True, env=_path())
         assert other.stdout.readline() == "Waiting for another gate, promotion or rollback in this folder.\n"

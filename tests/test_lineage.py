@@ -121,7 +121,7 @@ def test_lineage_says_what_was_made_again_since(commits):
 def test_keep_records_what_dvc_and_git_do(commits):
     Path("later.txt").write_text("nothing that matters\n")
     assert commit("later") not in commits
-    assert main(["keep", "tiny"]) == 0
+    assert main(["agent", "keep", "tiny"]) == 0
     made = files.read_record(Path("pretrained/tiny/made.json"))
     assert made["commit"] == commits[1]
     assert [stage["commit"] for stage in made["stages"]] == [commits[0]] * 4 + [commits[1]] * 2
@@ -130,8 +130,8 @@ def test_keep_records_what_dvc_and_git_do(commits):
         assert {"path": name, "md5": stage["output"]}.items() <= lock()[stage["address"]]["outs"][-1].items()
     assert made["stages"][4]["numbers"]["generations"] == 6 and made["experiment"]["evaluate"]["episodes"] == 3
     Path("runs/tiny/evolve/more.txt").write_text("")
-    assert main(["keep", "tiny"]) == 2
-    assert main(["keep", "tiny", "--commit", commits[0][:10]]) == 0
+    assert main(["agent", "keep", "tiny"]) == 2
+    assert main(["agent", "keep", "tiny", "--commit", commits[0][:10]]) == 0
     made = files.read_record(Path("pretrained/tiny/made.json"))
     assert made["commit"] == commits[0] and made["stages"][4]["output"] == dvcfiles.md5("runs/tiny/evolve")
 

@@ -94,7 +94,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key(project, capsys, mistake):
     assert good in tiny_world.PARAMS
     Path("params.yaml").write_text(tiny_world.PARAMS.replace(good, bad, 1))
     before = sorted(project.rglob("*"))
-    for command in (["check"], ["train_vae", "tiny"]):
+    for command in (["params", "check"], ["train_vae", "tiny"]):
         assert main(command) == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.count("\n") == 1 and len(said.err) < 400, said.err
@@ -112,9 +112,9 @@ def test_entries_that_build_on_another_world_are_refused(project):
 
 def test_a_missing_file_and_a_folder_in_its_place(project, capsys):
     Path("params.yaml").unlink()
-    assert main(["check"]) == 2 and "params.yaml is not here" in capsys.readouterr().err
+    assert main(["params", "check"]) == 2 and "params.yaml is not here" in capsys.readouterr().err
     Path("params.yaml").mkdir()
-    assert main(["check"]) == 2 and capsys.readouterr().err.count("\n") == 1
+    assert main(["params", "check"]) == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 def test_numbers_are_read_as_yaml_1_2_has_them(project):
@@ -200,7 +200,7 @@ def test_a_mistake_among_trials_is_one_of_who_asks_for_a_trial(project, capsys, 
     assert good in TRIALS
     Path("trials").mkdir()
     Path("trials/params.yaml").write_text(TRIALS.replace(good, bad, 1))
-    assert main(["check"]) == 0 and params.load().entry("agents", "tiny")
+    assert main(["params", "check"]) == 0 and params.load().entry("agents", "tiny")
     assert main(["evolve", "longer"]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("error: trials/params.yaml: ") and sentence in said.err and said.err.count("\n") == 1

@@ -50,7 +50,7 @@ def kept(made, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WM_TRACKING", "off")
         patch.chdir(folder)
-        assert main(["keep", "tiny", "--commit", "HEAD"]) == 0
+        assert main(["agent", "keep", "tiny", "--commit", "HEAD"]) == 0
         shutil.rmtree(folder / "runs" / "tiny")
     return folder
 
@@ -133,7 +133,7 @@ def test_what_made_it_is_beside_it(project):
 
 def test_what_made_a_second_round_begins_with_the_first(scored):
     shutil.copytree("runs/tiny", "runs/tiny-2")
-    assert main(["keep", "tiny-2", "--commit", "HEAD"]) == 0
+    assert main(["agent", "keep", "tiny-2", "--commit", "HEAD"]) == 0
     stages = files.read_record(Path("pretrained/tiny-2/made.json"))["stages"]
     addresses = [stage["address"] for stage in stages]
     assert set(addresses) == {f"{stage}@{name}" for name in ("tiny", "tiny-2") for stage in STAGES} - {"evaluate@tiny"}
@@ -147,7 +147,7 @@ def test_what_made_a_second_round_begins_with_the_first(scored):
 def test_v_and_m_that_two_agents_share_lie_there_once(scored, capsys):
     shutil.copytree("runs/tiny", "runs/tiny-2")
     for name in ("tiny", "tiny-2"):
-        assert main(["keep", name, "--commit", "HEAD"]) == 0
+        assert main(["agent", "keep", name, "--commit", "HEAD"]) == 0
     own = {"controller.json", "controller.safetensors", "made.json", "scores.json"}
     assert set(os.listdir("pretrained/tiny-2")) == own and len(os.listdir("pretrained/tiny")) == len(own) + 6
     shutil.rmtree("runs/tiny-2")
@@ -161,7 +161,7 @@ def test_v_and_m_that_two_agents_share_lie_there_once(scored, capsys):
     vae.encoder[0].bias.data += 1  # another V: the second agent would silently become another one
     save_vae(vae, "tiny", Path("runs/tiny/evolve"))
     capsys.readouterr()
-    assert main(["keep", "tiny", "--commit", "HEAD"]) == 2
+    assert main(["agent", "keep", "tiny", "--commit", "HEAD"]) == 2
     assert "pretrained/tiny-2 has V and M of pretrained/tiny, and tiny has others now" in capsys.readouterr().err
     for end in ("json", "safetensors"):
         shutil.copy(f"runs/tiny/evolve/vae.{end}", "pretrained/tiny")
@@ -176,14 +176,14 @@ def test_the_commit_is_the_one_that_made_it_not_the_one_checked_out(scored, monk
     first = git("rev-parse", "HEAD~1")
     run = {"commit": first, "dirty": False, "machine": "Abacus, Model 3, 2 cores"}
     monkeypatch.setattr(earlier, "run_of", lambda digest: run)
-    assert main(["keep", "tiny"]) == 0
+    assert main(["agent", "keep", "tiny"]) == 0
     about = files.read_record(Path("pretrained/tiny/made.json"))
     assert about["commit"] == first and {stage["commit"] for stage in about["stages"]} == {first}
     assert about["processor"] == "Abacus, Model 3"  # the run's, not this one
 
 
 def test_an_unknown_or_doubtful_commit_is_refused_and_the_earlier_agent_stays(scored, capsys, monkeypatch):
-    assert main(["keep", "tiny", "--commit", "HEAD~1"]) == 0
+    assert main(["agent", "keep", "tiny", "--commit", "HEAD~1"]) == 0
     before = {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()}
     run = {"commit": git("rev-parse", "HEAD"), "dirty": True, "machine": ""}
     for words, runs, sentence in (
@@ -195,22 +195,22 @@ def test_an_unknown_or_doubtful_commit_is_refused_and_the_earlier_agent_stays(sc
     ):
         monkeypatch.setattr(earlier, "run_of", lambda digest, answer=runs: answer)
         capsys.readouterr()
-        assert main(["keep", *words]) == 2
+        assert main(["agent", "keep", *words]) == 2
         assert sentence in (said := capsys.readouterr().err) and said.count("\n") == 1
         assert {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()} == before
 
 
 def test_what_is_not_whole_is_refused_and_the_earlier_agent_stays(scored, capsys):
-    assert main(["keep", "tiny", "--commit", "HEAD"]) == 0
+    assert main(["agent", "keep", "tiny", "--commit", "HEAD"]) == 0
     before = {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()}
     starts, summary = Path("runs/tiny/train_mdn/starts.safetensors"), Path("runs/tiny/encode/summary.json")
     weights = starts.read_bytes()
     starts.write_bytes(weights[:-1] + b"\x01")
-    assert main(["keep", "tiny", "--commit", "HEAD"]) == 1
+    assert main(["agent", "keep", "tiny", "--commit", "HEAD"]) == 1
     assert "starts.safetensors is damaged" in capsys.readouterr().err
     starts.write_bytes(weights)
     summary.unlink()
-    assert main(["keep", "tiny", "--commit", "HEAD"]) == 1
+    assert main(["agent", "keep", "tiny", "--commit", "HEAD"]) == 1
     assert f"{summary} is missing" in capsys.readouterr().err
     assert [path.name for path in Path("pretrained").iterdir()] == ["tiny"]
     assert {path.name: path.read_bytes() for path in Path("pretrained/tiny").iterdir()} == before
@@ -218,7 +218,7 @@ def test_what_is_not_whole_is_refused_and_the_earlier_agent_stays(scored, capsys
 
 def test_numbers_that_evaluate_no_longer_takes_are_a_sentence(scored, capsys, monkeypatch):
     monkeypatch.setattr(history.Step, "numbers", {"episodes": "many"})
-    assert main(["keep", "tiny", "--commit", "HEAD"]) == 2
+    assert main(["agent", "keep", "tiny", "--commit", "HEAD"]) == 2
     assert "tiny was scored with numbers that `evaluate` does not take today" in capsys.readouterr().err
 
 
@@ -298,7 +298,7 @@ def test_a_damaged_or_unknown_agent_is_a_sentence(project, capsys):
     )
     assert main(["watch", "tiny", "--pretrained", "--out", "a.mp4"]) == 1
     assert capsys.readouterr().err == said and not Path("a.mp4").exists()
-    assert main(["keep", "tiny"]) == 2
+    assert main(["agent", "keep", "tiny"]) == 2
     assert "tiny has no score yet" in capsys.readouterr().err
 
 

@@ -78,7 +78,7 @@ def lengths(name: str, stage: str) -> int:
 
 
 def test_a_record_has_scores_costs_and_the_curve_of_the_whole_lineage(copy):
-    assert main(["results", "tiny-2"]) == 0
+    assert main(["results", "page", "tiny-2"]) == 0
     record, scores = expectation.read("tiny-2"), table.scores("tiny-2")
     assert record["score"]["mean"] == scores["mean"] and record["score"]["median"] == np.median(scores["scores"])
     cost = record["cost"]
@@ -97,7 +97,7 @@ def test_a_record_has_scores_costs_and_the_curve_of_the_whole_lineage(copy):
 
 
 def test_what_no_run_recorded_is_empty(copy):
-    assert main(["results", "tiny", "--machine", "an abacus, 3 cores"]) == 0
+    assert main(["results", "page", "tiny", "--machine", "an abacus, 3 cores"]) == 0
     record = expectation.read("tiny")
     assert {record["cost"][key] for key in ("training_seconds", "test_seconds", "core_hours")} == {None}
     assert record["cost"]["unrecorded"] == [f"{stage}@tiny" for stage in STAGES]
@@ -108,7 +108,7 @@ def test_what_no_run_recorded_is_empty(copy):
 
 def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_come_from(copy, capsys):
     names = ["tiny", "tiny-2", "tiny_dream"]
-    assert main(["results", *names]) == 0
+    assert main(["results", "page", *names]) == 0
     _, _, tiny, dreaming = table.table(["tiny", "tiny_dream"]).splitlines()
     assert tiny.replace("| tiny |", "| V and M | [tiny](tiny.png) |") in page()
     acts = "| V and M, evolved in the dream at tau 1 | [tiny_dream](tiny_dream.png) |"
@@ -127,20 +127,20 @@ def test_the_page_compares_agents_of_one_model_in_pairs_and_says_where_numbers_c
     dreamed = lengths("tiny_dream", "evolve")
     assert f"| {lengths('tiny', 'collect'):,} | 36 | {dreamed:,} |" in page()  # real steps; dreamed episodes and steps
     before = {path: path.read_bytes() for path in Path("results").iterdir()}
-    assert main(["results", *names]) == 0
+    assert main(["results", "page", *names]) == 0
     assert before == {path: path.read_bytes() for path in Path("results").iterdir()} and len(before) == 7
 
 
 def test_agents_that_differ_in_their_seed_alone_are_one_recipe(copy, capsys):
     names = ["tiny", "tiny_seed4", "tiny-2", "tiny_dream"]
-    assert main(["results", *names]) == 0
+    assert main(["results", "page", *names]) == 0
     first, second = (table.scores(name)["mean"] for name in names[:2])
     mean, std = (first + second) / 2, abs(first - second) / 2**0.5
     each = f"seed 3: {first:.0f}, seed 4: {second:.0f}"
     assert f"| **tiny, 2 seeds** | **{mean:.0f} ± {std:.0f}** |  |  |  | {each} |" in page()
     assert page().count("2 seeds") == 1 and "| **tiny** |" in page() and "| **tiny_seed4** |" in page()
     capsys.readouterr()
-    assert main(["table", *names[:2]]) == 0
+    assert main(["results", "table", *names[:2]]) == 0
     said = f"tiny, 2 seeds: {mean:.0f} ± {std:.0f} (mean ± standard deviation between seeds; {each})"
     assert capsys.readouterr().out.strip().splitlines()[-1] == said
     assert "seeds" not in table.table(["tiny", "tiny-2"])
@@ -153,7 +153,7 @@ def test_agents_that_differ_in_their_seed_alone_are_one_recipe(copy, capsys):
 
 def test_seeds_of_a_search_on_one_model_are_called_so(copy):
     """`tiny` from another seed for its search alone; and under another name, which makes no further seed of it."""
-    assert main(["results", "tiny"]) == 0
+    assert main(["results", "page", "tiny"]) == 0
     one = expectation.read("tiny")
     again, other = (
         json.loads(re.sub("(evolve|evaluate)@tiny", rf"\1@{name}", json.dumps(one))) | {"agent": name}
@@ -169,40 +169,40 @@ def test_seeds_of_a_search_on_one_model_are_called_so(copy):
 
 def test_agents_that_are_not_named_keep_their_records_and_the_page_needs_nothing_else(copy, capsys):
     names = ["tiny", "tiny_dream", "tiny-2", "tiny_seed4"]
-    assert main(["results", *names]) == 0
+    assert main(["results", "page", *names]) == 0
     whole = {path: path.read_bytes() for path in Path("results").iterdir()}
     for name in names[1:]:
         Path(f"results/{name}.json").unlink()
         Path(f"results/{name}.png").unlink()
-    assert main(["results"]) == 0 and page().count("[tiny_dream]") == 0
+    assert main(["results", "page"]) == 0 and page().count("[tiny_dream]") == 0
     for name in names[1:]:
-        assert main(["results", name]) == 0
+        assert main(["results", "page", name]) == 0
     compared = table.table(names[:1] + names[-1:]), table.table(names[:2])
     shutil.move("runs", copy.parent)
     assert compared == (table.table(names[:1] + names[-1:]), table.table(names[:2])) and "2 seeds" in compared[0]
-    assert main(["results"]) == 0
+    assert main(["results", "page"]) == 0
     assert whole == {path: path.read_bytes() for path in Path("results").iterdir()}
     Path("results/tiny-2.json").unlink()
-    assert main(["results"]) == 0 and "tiny-2" not in page() and "tiny_seed4" in page()
+    assert main(["results", "page"]) == 0 and "tiny-2" not in page() and "tiny_seed4" in page()
     record = Path("results/tiny.json")
     record.write_text(record.read_text().replace("12", "13"))
     capsys.readouterr()
-    assert main(["results"]) == 1
+    assert main(["results", "page"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: results/tiny.json is no record of an agent: `git checkout results/tiny.json`")
     assert said.count("\n") == 1
     shutil.copytree(copy.parent / "runs", "runs")
-    assert main(["results", "tiny"]) == 0 and "| **tiny** |" in page()
+    assert main(["results", "page", "tiny"]) == 0 and "| **tiny** |" in page()
 
 
 def test_a_look_at_what_a_search_starts_from_is_counted_where_it_was_made(copy):
-    assert main(["results", "tiny-2"]) == 0
+    assert main(["results", "page", "tiny-2"]) == 0
     before = expectation.read("tiny-2")["cost"]["selection"]
     path = Path("runs/tiny-2/evolve/metrics.jsonl")
     first, *rest = path.read_text().splitlines(keepends=True)
     assert json.loads(first)["step"] == 0
     path.write_text("".join(rest))  # as where the controller that it starts from fits nothing
-    assert main(["results", "tiny-2"]) == 0
+    assert main(["results", "page", "tiny-2"]) == 0
     assert expectation.read("tiny-2")["cost"]["selection"] == before - 2  # rescore_episodes
 
 
@@ -214,10 +214,10 @@ def test_old_records_are_read(copy):
         for stage in record["stages"]:
             del stage["params"], stage["reads"], stage["md5"]
 
-    assert main(["results", "tiny", "tiny_dream", "tiny_seed4"]) == 0
+    assert main(["results", "page", "tiny", "tiny_dream", "tiny_seed4"]) == 0
     for name in ("tiny", "tiny_dream"):
         change(name, make_old)
-    assert main(["results"]) == 0
+    assert main(["results", "page"]) == 0
     assert "| **tiny** |" in page() and "seeds" not in page().split("## tiny")[1]
     assert "|  | [tiny_dream](tiny_dream.png) |" in page() and "compared in pairs" not in page()
     assert page().count("| train_vae@tiny |") == 1
@@ -225,7 +225,7 @@ def test_old_records_are_read(copy):
 
 def test_every_stage_has_the_hash_of_its_output_and_the_way_to_check_it(copy):
     subprocess.run(["git", "init", "--quiet"], check=True)
-    assert main(["results", "tiny", "tiny_dream"]) == 0
+    assert main(["results", "page", "tiny", "tiny_dream"]) == 0
     stages = {stage["address"]: stage for stage in expectation.read("tiny_dream")["stages"]}
     md5 = dvcfiles.md5("runs/tiny/train_mdn")
     assert stages["train_mdn@tiny"]["md5"] == md5
@@ -233,14 +233,14 @@ def test_every_stage_has_the_hash_of_its_output_and_the_way_to_check_it(copy):
     assert page().count(md5[:12]) == 2 and "To check one" not in page()  # of no commit
     for name in ("tiny", "tiny_dream"):
         change(name, lambda record: [stage.update(commit="c" * 40) for stage in record["stages"]])
-    assert main(["results"]) == 0
+    assert main(["results", "page"]) == 0
     assert f"`git checkout {'c' * 12} && dvc repro train_mdn@tiny`, then `python -m wm lineage tiny`" in page()
     assert main(["lineage", "tiny"]) == 0
 
 
 def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
     """The tiny world's record as one of CarRacing, with the numbers of the paper's ablations."""
-    assert main(["results", "tiny", "tiny_dream"]) == 0
+    assert main(["results", "page", "tiny", "tiny_dream"]) == 0
     base = expectation.read("tiny_dream") | {"world": "car_racing"}
     kinds = {
         "full": ({}, "V and M", "906 ± 21"),
@@ -265,7 +265,7 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
         files.write_record(Path(f"results/{name}.json"), record)
     for name in ("tiny", "tiny_dream"):
         Path(f"results/{name}.json").unlink()
-    assert main(["results"]) == 0
+    assert main(["results", "page"]) == 0
     assert page().count("\nOn V and M of tiny (") == 1
     rows = [line for line in page().split("What the parts are worth")[1].splitlines() if ".png) |" in line]
     assert rows[0].startswith("| V and M | [full]")
@@ -277,7 +277,7 @@ def test_ablations_stand_below_the_paper_with_its_names_and_scores(copy):
 
 
 def test_an_agent_whose_search_goes_on_with_the_models_own_stands_in_the_papers_table_too(copy):
-    assert main(["results", "tiny", "tiny_dream"]) == 0
+    assert main(["results", "page", "tiny", "tiny_dream"]) == 0
     for start, stands in (("other", False), ("tiny", True)):
         record = expectation.read("tiny_dream")
         number = next(n for n, stage in enumerate(record["stages"]) if stage["address"] == "evolve@tiny_dream")
@@ -285,7 +285,7 @@ def test_an_agent_whose_search_goes_on_with_the_models_own_stands_in_the_papers_
         record["stages"].insert(number, own | {"address": f"evolve@{start}"})
         own["reads"] = [*(read for read in own["reads"] if not read.startswith("evolve@")), f"evolve@{start}"]
         files.write_record(Path("results/tiny_dream.json"), record)
-        assert main(["results"]) == 0
+        assert main(["results", "page"]) == 0
         assert ("| **tiny_dream** |" in page()) == stands == ("; goes on from tiny |" in page())
         assert page().count("[tiny_dream](tiny_dream.png)") == 1, "among the parts it stands in any case"
     assert page().index("| **tiny** |") < page().index("| **tiny_dream** |") < page().index("What the parts are worth")
@@ -295,12 +295,12 @@ def test_an_agent_whose_search_goes_on_with_the_models_own_stands_in_the_papers_
 def test_sweeps_stand_under_their_world(copy, capsys):
     Path("results/tiny_tau/figures").mkdir(parents=True)
     Path("results/tiny_tau/table.md").write_text("| tau | …\n\n`python -m flows.sweep tiny`\n")
-    assert main(["results", "tiny"]) == 0
+    assert main(["results", "page", "tiny"]) == 0
     found = page().split("## tiny\n")[1]
     assert "| tau | …\n\n`python -m flows.sweep tiny`\n\n![" in found and "(tiny_tau/figures/tau.png)" in found
     Path("results/tiny_tau").rename("results/tony_tau")
     capsys.readouterr()
-    assert main(["results"]) == 2
+    assert main(["results", "page"]) == 2
     assert "results/tony_tau is of a model that params.yaml does not have: delete it" in capsys.readouterr().err
 
 
@@ -324,7 +324,7 @@ def test_cores_are_the_runs_workers_and_no_more_than_its_machine_has(copy, monke
         run = started(client, experiment, stage, machine)
         client.log_param(run.info.run_id, "workers", 64)
         client.set_terminated(run.info.run_id, "FINISHED", 2000)
-    assert main(["results", "tiny"]) == 0
+    assert main(["results", "page", "tiny"]) == 0
     cores = {stage["address"].partition("@")[0]: stage["cores"] for stage in expectation.read("tiny")["stages"]}
     assert cores == {"collect": 3, "train_vae": 1, "encode": 1, "train_mdn": 1, "evolve": 64, "evaluate": 64}
 
@@ -339,7 +339,7 @@ def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, mo
         for generation in range(1, 6) if stage == "evolve" else ():
             client.log_metric(run.info.run_id, "seconds", 1.0 + generation, step=generation)
         client.set_terminated(run.info.run_id, "FINISHED", 1000 + 1000 * seconds)
-    assert main(["results", "tiny"]) == 0
+    assert main(["results", "page", "tiny"]) == 0
     record = expectation.read("tiny")
     cost = record["cost"]
     assert (cost["training_seconds"], cost["test_seconds"], cost["core_hours"]) == (80, 8, round(80 / 3600, 3))
@@ -350,7 +350,7 @@ def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, mo
     said = f"raised the best look so far by {last['kept'] - first['kept']:+.0f} and moved the mean of the distribution"
     assert f"tiny: the last 3 generations (15 s) {said} by {last['rescored'] - first['rescored']:+.0f}." in page()
     Path("runs/tiny/encode/summary.json").write_text("{}")  # not what its run wrote
-    assert main(["results", "tiny"]) == 0
+    assert main(["results", "page", "tiny"]) == 0
     assert "| tiny | 1 min 15 s (1 stage is not recorded) | 8 s | at least 0.02 |" in page()
     assert "tiny: the last 3 generations raised" in page()
 
@@ -365,10 +365,10 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(copy, capsys):
         (["tiny", "--out", "file"], "file cannot be a folder"),
         (["tiny", "--out", "nowhere/results"], "nowhere/results cannot be a folder"),
     ):
-        assert main(["results", *words]) == 2
+        assert main(["results", "page", *words]) == 2
         said = capsys.readouterr().err
         assert sentence in said and said.count("\n") == 1
     shutil.rmtree("runs/tiny/train_vae")
-    assert main(["results", "tiny"]) == 1
+    assert main(["results", "page", "tiny"]) == 1
     assert "runs/tiny/train_vae/summary.json is missing" in capsys.readouterr().err
     assert not Path("results").exists()

@@ -50,7 +50,7 @@ def put(name: str, virtual: float, actual: float) -> None:
 def test_it_compares_the_agents_that_dream_in_the_model_coldest_first(project, capsys):
     for name, virtual, actual in (("tiny-tau10", 30, 5), ("tiny-tau115", 20, 15), ("tiny-tau130", 10, 12)):
         put(name, virtual, actual)
-    assert main(["sweep", "tiny"]) == 0
+    assert main(["results", "temperatures", "tiny"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[2:] == [
         "| 0.10 | 30 ± 2 | 5 ± 3 | 4 to 6 | tiny-tau10 |",
@@ -70,7 +70,7 @@ def test_table_and_plot_are_in_mlflow(project, monkeypatch):
     monkeypatch.setattr(tracking, "PATIENCE", 60.0)
     for name, virtual, actual in (("tiny-tau10", 30, 5), ("tiny-tau115", 20, 15), ("tiny-tau130", 10, 12)):
         put(name, virtual, actual)
-    assert main(["sweep", "tiny"]) == 0
+    assert main(["results", "temperatures", "tiny"]) == 0
     client = tracking.connect(project)
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`wm.stage` = 'sweep'")
     assert run.info.status == "FINISHED" and run.data.metrics["virtual/tau_0.1"] == 30
@@ -81,7 +81,7 @@ def test_table_and_plot_are_in_mlflow(project, monkeypatch):
 
 def test_an_agent_without_a_score_is_named_with_what_to_do(project, capsys):
     put("tiny-tau10", 30, 5)
-    assert main(["sweep", "tiny"]) == 2
+    assert main(["results", "temperatures", "tiny"]) == 2
     assert "tiny-tau115 has no score yet: run `python -m flows.sweep tiny`" in capsys.readouterr().err
     assert not Path("results").exists()
 

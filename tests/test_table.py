@@ -33,7 +33,7 @@ def test_differences_are_paired(runs, capsys):
     tracks = np.linspace(100, 900, 20)
     put(runs, "a", tracks.tolist())
     put(runs, "b", (tracks + 2).tolist())
-    assert main(["table", "a", "b"]) == 0
+    assert main(["results", "table", "a", "b"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[2].startswith("| a | 500 ± 243 |") and lines[2].endswith("|  |  |")
     assert lines[3].startswith("| b | 502 ± 243 |") and lines[3].endswith("| +2 | +2 to +2 |")
@@ -42,16 +42,16 @@ def test_differences_are_paired(runs, capsys):
 def test_what_cannot_be_compared_is_a_sentence(runs, capsys):
     put(runs, "a", [1.0, 2.0])
     put(runs, "b", [1.0, 2.0], drawing="other")
-    assert main(["table", "a", "nobody"]) == 2
+    assert main(["results", "table", "a", "nobody"]) == 2
     assert (
         "params.yaml is not here: run this in the top folder of a checkout of the repository" in capsys.readouterr().err
     )
     make_project(runs.parent)
-    assert main(["table", "a", "nobody"]) == 2
+    assert main(["results", "table", "a", "nobody"]) == 2
     assert "'nobody' is not in `agents` of params.yaml: expected one of tiny" in capsys.readouterr().err
-    assert main(["table", "a", "tiny"]) == 2
+    assert main(["results", "table", "a", "tiny"]) == 2
     assert "tiny has no score yet" in capsys.readouterr().err
-    assert main(["table", "a", "b"]) == 2
+    assert main(["results", "table", "a", "b"]) == 2
     assert "b and a were not scored on the same episodes: their drawing differ" in capsys.readouterr().err
 
 
@@ -76,7 +76,7 @@ def test_recipes_with_the_same_seeds_are_compared_track_by_track_over_all_of_the
     monkeypatch.setattr(table, "_stages", lambda here, name: made[name])
 
     def below(*names):
-        assert main(["table", *names]) == 0
+        assert main(["results", "table", *names]) == 0
         return capsys.readouterr().out.strip().split("\n\n")[1:]
 
     recipes = [f"{name}, 2 seeds of the search" for name in "abc"]

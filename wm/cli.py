@@ -1,16 +1,21 @@
 """The command line: one sub-command a stage, and what people do besides.
 
 `python -m wm <stage> NAME` is the whole command of a stage in dvc.yaml. It needs no server, no Prefect and no DVC.
+`wm` is the same with the commands of flows/ besides (`flows.cli`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import shtab
 
 from wm import failures, surroundings
 from wm.core.errors import UserError
@@ -21,21 +26,62 @@ from wm.stages import STAGES
 from wm.views import commands as of_views
 
 RUNS = Path("runs")
+GROUPS = {
+    "stages, in the order in which they run": tuple(STAGES),
+    "make an agent": ("run", "improve", "estimate", "params"),
+    "look at it": ("watch", "play", "report", "results", "ui"),
+    "where a score comes from": ("lineage", "why"),
+    "what becomes of an agent": ("agent",),
+    "a world and data of your own": ("world", "data"),
+    "this machine": ("up", "clean"),
+}
+"""How `--help` puts the commands together; those of flows/ are there where `wm` is called, not `python -m wm`."""
+FLOWS = ("run", "improve", "up")
+"""What `flows.cli` adds."""
+RENAMED = {
+    "calibrate": "results calibration",
+    "sweep": "results temperatures",
+    "table": "results table",
+    "keep": "agent keep",
+    "gate": "agent gate",
+    "promote": "agent promote",
+    "rollback": "agent rollback",
+    "check": "params check",
+    "dream": "play",
+    "pipeline": "run",
+    "down": "up stop",
+    "worker": "up worker",
+}
+"""Words of earlier versions, of modules and of the Makefile, and the command that does the same."""
 EPILOG = """\
-Stages read runs/… and write runs/NAME/<stage>; `dvc repro evaluate@NAME` or `python -m flows.pipeline NAME` runs
-them all in order. NAME is an entry of `models` (collect to train_mdn) or `agents` (evolve, evaluate) in params.yaml;
-a run on a branch of its own, of another seed, budget or machine, is BRANCH:NAME, such as run/smoke-seed1:smoke.
+NAME is an entry of `models` (collect to train_mdn) or `agents` (the rest) in params.yaml; a run on a branch of its
+own, of another seed, budget or machine, is BRANCH:NAME, such as run/smoke-seed1:smoke. A stage reads runs/… and
+writes runs/NAME/<stage>; `wm run NAME` runs them all in order.
 
-  python -m wm params             every key of params.yaml and what it means
-  python -m wm estimate smoke     how long each stage will take on this machine
-  python -m wm train_vae smoke    one stage by hand
+  wm run smoke                    the whole pipeline with tiny numbers (python -m flows.pipeline smoke is the same)
+  wm estimate smoke               how long each stage will take on this machine
+  wm train_vae smoke              one stage by hand (python -m wm train_vae smoke is the same)
+  wm watch car_racing --pretrained --out drive.mp4
+  wm COMMAND --help               every option of a command, and the commands inside a group
+  eval "$(wm --completion bash)"  in ~/.bashrc: Tab completes commands and options (zsh and tcsh too)
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs a command; 0 is success, 128 + n a signal n, else the `code` of a UserError, whose sentence is printed."""
+AddMore = Callable[[argparse._SubParsersAction], None]
+
+
+def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
+    """Runs a command; 0 is success, 128 + n a signal n, else the `code` of a UserError, whose sentence is printed.
+
+    Args:
+        add_more: adds commands of another floor (`flows.cli`).
+    """
     surroundings.prepare("DASK_", "MLFLOW_")
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and (mistake := _misplaced(argv, add_more is not None)):
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    args = parser(add_more).parse_args(argv)
     failures.hear_signals(f"Stopped{_goes_on(args)}")
     try:
         from wm.core import watchdog
@@ -73,22 +119,55 @@ def _goes_on(args: argparse.Namespace) -> str:
     return "; the same command goes on from the last checkpoint" if "stage" in args else ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wm",
-        description="World Models: V sees, M predicts, C acts.",
+def _misplaced(argv: list[str], whole: bool) -> str | None:
+    """What is wrong with a word of an earlier version, or of a command that is not here."""
+    if new := RENAMED.get(argv[0]):
+        return f"there is no `wm {argv[0]}`: it is `wm {' '.join([new, *argv[1:]])}` now"
+    if argv[0] in FLOWS and not whole:
+        return f"`python -m wm` has no {argv[0]}, which calls DVC or Prefect: give `wm {' '.join(argv)}`"
+    return None
+
+
+def parser(add_more: AddMore | None = None) -> argparse.ArgumentParser:
+    """The command line's parser; `add_more` as in `main`."""
+    made = argparse.ArgumentParser(
+        prog="wm" if add_more else "python -m wm",
+        usage="%(prog)s COMMAND …",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Grouped,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    shtab.add_argument_to(made, "--completion", help="print what makes this shell complete commands and options")
+    commands = made.add_subparsers(prog=made.prog, required=True, metavar="COMMAND", help="one of those above")
     _add_stages(commands)
     _add_estimate(commands)
     _add_players(commands)
     for room in (of_views, of_records, of_release):
         room.add(commands)
-    add_command(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
-    add_command(commands, "check", "check params.yaml and say nothing if it is right", _check)
-    return parser
+    command = add_command(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
+    text = "check params.yaml instead, and say nothing if it is right"
+    command.add_argument("check", nargs="?", choices=["check"], help=text)
+    if add_more:
+        add_more(commands)
+    made.description = f"World Models: V sees, M predicts, C acts.\n\n{_list(commands.choices)}"
+    return made
+
+
+class _Grouped(argparse.RawDescriptionHelpFormatter):
+    """Leaves out argparse's one long list of commands: the description has them in groups."""
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Iterator[argparse.Action]:
+        return iter(())
+
+
+def _list(commands: Mapping[str, argparse.ArgumentParser]) -> str:
+    """The commands in groups, a line or two each."""
+    width, lines = min(shutil.get_terminal_size().columns, 118), []
+    for title, names in GROUPS.items():
+        lines += [f"{title}:"] if any(name in commands for name in names) else []
+        for name in filter(commands.get, names):
+            text = str(commands[name].description)
+            lines += textwrap.wrap(text, width, initial_indent=f"  {name:11}", subsequent_indent=" " * 13)
+    return "\n".join(lines)
 
 
 def _add_stages(commands: argparse._SubParsersAction) -> None:
@@ -224,13 +303,12 @@ def _can_write(option: str, path: Path | None, kinds: Sequence[str] = ()) -> Non
 
 
 def _params(args: argparse.Namespace) -> None:
+    if args.check:
+        from wm import params
+
+        params.load()
+        return
     from wm.views import keys
 
     for line in keys.describe():
         print(line)
-
-
-def _check(args: argparse.Namespace) -> None:
-    from wm import params
-
-    params.load()

@@ -143,7 +143,10 @@ def lines(
         generations = fits
     source = f"{table.RESULTS / name}.json"
     if (record := read(name)) is None:
-        return [*said, f"no score to expect: there is no {source} of an earlier run (`python -m wm results {name}`)"]
+        return [
+            *said,
+            f"no score to expect: there is no {source} of an earlier run (`wm results page {name}`)",
+        ]
     if (score := expect(record, generations)) is None:
         return [*said, f"no score to expect: {source} has no look as early as generation {generations}"]
     text = f"{score.score:.0f}, as {source} has it of one run ({score.low:.0f} to {score.high:.0f} over its episodes"

@@ -1,4 +1,4 @@
-"""`wm keep`, `gate`, `promote` and `rollback`, and `wm agent …`: what becomes of a trained agent."""
+"""`wm agent …`: what becomes of a trained agent."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ from typing import Any
 from wm.core.errors import UserError
 from wm.records.commands import add_command
 
+ENTRY = "an entry of `agents` in params.yaml"
 AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e.g. pretrained/car_racing"
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
-    name = "an entry of `agents` in params.yaml"
-    command = add_command(commands, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
-    command.add_argument("name", metavar="NAME", help=name)
-    command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
-    command = add_command(commands, "gate", "make an agent champion if it drives better than the champion does", _gate)
-    command.add_argument("name", metavar="NAME", help=f"{name}, evaluated")
-    promote = add_command(commands, "promote", "make an agent champion by hand", _promote)
-    rollback = add_command(commands, "rollback", "make the champion what it was before", _rollback)
-    for command in (promote, rollback):
-        command.add_argument("name", metavar="NAME", help=name)
-        command.add_argument("--reason", type=_reason, required=True, help="why; kept in MLflow with date and user")
-    promote.add_argument("--version", type=str, help="of the registered agent; default: the newest of NAME")
-    _add_agent(commands)
-
-
-def _add_agent(commands: argparse._SubParsersAction) -> None:
-    text = "what can be made of a trained agent: files for any runtime, a page to dream in"
+    text = "keep a trained agent, make it champion, give it away: files for any runtime, a page to dream in"
     group = commands.add_parser("agent", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to make")
+    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do with it")
+    _add_giving(inside)
+    _add_champion(inside)
+
+
+def _add_giving(inside: argparse._SubParsersAction) -> None:
+    command = add_command(inside, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
+    command.add_argument("name", metavar="NAME", help=ENTRY)
+    command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
     export = add_command(inside, "export", "write V, M and C as ONNX, with a description, into a folder", _export)
     demo = add_command(inside, "demo", "write one HTML page in which anyone can drive in the agent's dream", _demo)
     for command in (export, demo):
         command.add_argument("agent", metavar="AGENT", help=AGENT)
     export.add_argument("folder", type=Path, metavar="FOLDER", help="to be written")
     demo.add_argument("--out", type=Path, default=Path("dream.html"), help="the page to write; default: dream.html")
+
+
+def _add_champion(inside: argparse._SubParsersAction) -> None:
+    command = add_command(inside, "gate", "make an agent champion if it drives better than the champion does", _gate)
+    command.add_argument("name", metavar="NAME", help=f"{ENTRY}, evaluated")
+    promote = add_command(inside, "promote", "make an agent champion by hand", _promote)
+    rollback = add_command(inside, "rollback", "make the champion what it was before", _rollback)
+    for command in (promote, rollback):
+        command.add_argument("name", metavar="NAME", help=ENTRY)
+        command.add_argument("--reason", type=_reason, required=True, help="why; kept in MLflow with date and user")
+    promote.add_argument("--version", type=str, help="of the registered agent; default: the newest of NAME")
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -123,7 +123,9 @@ def _decision(
     if champion == challenger:
         return {"decision": "kept", "why": f"version {champion} is the champion already", **about}
     if hand:
-        why = f"version {challenger} was rolled back by {hand['by']} ({hand['reason']}): only `wm promote` takes it"
+        why = (
+            f"version {challenger} was rolled back by {hand['by']} ({hand['reason']}): only `wm agent promote` takes it"
+        )
         return {"decision": "kept", "why": why, **about}
     if result is None:
         return {"decision": "promoted", "why": f"version {challenger} is the first champion", **about}

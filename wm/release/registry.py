@@ -123,11 +123,12 @@ class Registry:
         """
         present = self.champion()
         if present is None:
-            raise UserError(f"{self.model} has no champion that could be rolled back: make one with `wm promote`")
+            raise UserError(f"{self.model} has no champion that could be rolled back: make one with `wm agent promote`")
         earlier = before(self.history(), present, self.versions())
         if earlier is None:
             raise UserError(
-                f"{self.model} had no champion before version {present}: choose one with `wm promote NAME --version N`"
+                f"{self.model} had no champion before version {present}: choose one with "
+                "`wm agent promote NAME --version N`"
             )
         move = self._move(earlier, ROLLED_BACK, reason)
         # The alias first: should MLflow go away here, the history still has the way back, and nothing is lost twice.

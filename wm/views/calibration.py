@@ -70,7 +70,7 @@ class Collector:
 
 
 def report(everything: Params, name: str, taus: Sequence[float] = TAUS, episodes: int = 200) -> str:
-    """What `python -m wm calibrate MODEL` prints; writes the reliability diagram NAME_ends.png.
+    """What `python -m wm results calibration MODEL` prints; writes the reliability diagram NAME_ends.png.
 
     Raises:
         UserError: the model is unknown or not there yet, none of its data were collected by a random policy, or a

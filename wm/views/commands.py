@@ -1,4 +1,4 @@
-"""`wm calibrate`, `sweep`, `table`, `results` and `report`: what people look at."""
+"""`wm report` and `wm results page …`: what people look at."""
 
 from __future__ import annotations
 
@@ -13,30 +13,37 @@ AGENT, MODEL = "an entry of `agents` in params.yaml", "an entry of `models` in p
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
-    text = "those who collected in M's dream at several temperatures, beside what they did in the world; M's ends"
-    command = add_command(commands, "calibrate", text, _calibrate)
-    command.add_argument("name", metavar="MODEL", help=MODEL)
-    command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
-    command.add_argument("--episodes", type=int, default=200, help="dreams at each; default: 200")
-    text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
-    command = add_command(commands, "sweep", text, _sweep)
-    command.add_argument("name", metavar="MODEL", help=MODEL)
-    text = "scored agents side by side, each compared with the first in pairs"
-    command = add_command(commands, "table", text, _table)
-    command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
-    text = "write results/: scores beside the paper's, costs, curves, and the command under every number"
-    command = add_command(commands, "results", text, _results)
-    text = "entries of `agents` in params.yaml, evaluated; without one, the page alone, from the records that it has"
-    command.add_argument("names", nargs="*", metavar="NAME", help=text)
-    command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
-    command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
     text = "one HTML page about an agent, with its pictures and films inside"
     command = add_command(commands, "report", text, write_report)
     command.add_argument("name", metavar="NAME", help=AGENT)
     command.add_argument("--out", type=Path, default=None, help="the page to write; default: NAME.html")
+    text = "scores side by side: the results page, tables, temperatures of the dream"
+    group = commands.add_parser("results", help=text, description=text[0].upper() + text[1:] + ".")
+    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to compare")
+    _add_page_and_table(inside)
+    text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
+    command = add_command(inside, "temperatures", text, _temperatures)
+    command.add_argument("name", metavar="MODEL", help=MODEL)
+    text = "those who collected in M's dream at several temperatures, beside what they did in the world; M's ends"
+    command = add_command(inside, "calibration", text, _calibration)
+    command.add_argument("name", metavar="MODEL", help=MODEL)
+    command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
+    command.add_argument("--episodes", type=int, default=200, help="dreams at each; default: 200")
 
 
-def _calibrate(args: argparse.Namespace) -> None:
+def _add_page_and_table(inside: argparse._SubParsersAction) -> None:
+    text = "write results/: scores beside the paper's, costs, curves, and the command under every number"
+    command = add_command(inside, "page", text, _page)
+    text = "entries of `agents` in params.yaml, evaluated; without one, the page alone, from the records that it has"
+    command.add_argument("names", nargs="*", metavar="NAME", help=text)
+    command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
+    command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
+    text = "scored agents side by side, each compared with the first in pairs"
+    command = add_command(inside, "table", text, _table)
+    command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
+
+
+def _calibration(args: argparse.Namespace) -> None:
     from wm import params
     from wm.views import calibration
 
@@ -45,7 +52,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     print(calibration.report(params.load(), args.name, args.tau or calibration.TAUS, args.episodes))
 
 
-def _sweep(args: argparse.Namespace) -> None:
+def _temperatures(args: argparse.Namespace) -> None:
     from wm import params
     from wm.views import sweep
 
@@ -58,7 +65,7 @@ def _table(args: argparse.Namespace) -> None:
     print(table.table(args.names))
 
 
-def _results(args: argparse.Namespace) -> None:
+def _page(args: argparse.Namespace) -> None:
     from wm.views import results, table
 
     print(results.write(args.names, args.out or table.RESULTS, args.machine))

@@ -9,7 +9,7 @@ from wm.records.lineage import duration, short_hash
 from wm.views import paper, table
 
 WORDS = """\
-Written by `python -m wm results NAME …`, which adds the agents that it names to those that have a record (NAME.json)
+Written by `wm results page NAME …`, which adds the agents that it names to those that have a record (NAME.json)
 beside this page; without a name it writes the page again from the records alone. Deleting NAME.json takes an agent out.
 
 A score is the mean ± standard deviation over test episodes, on which no agent was trained and no controller selected;
@@ -31,7 +31,7 @@ Agents on the V and M of another agent's recipe; those that go on from it stand 
 an interval is over test episodes, not over searches.
 A start from the dream spends dreamed episodes on top of those of the world ("What it cost")."""
 PAIRED = """\
-Scored on the same episodes, each compared in pairs with the first (`python -m wm table {names}`):"""
+Scored on the same episodes, each compared in pairs with the first (`python -m wm results table {names}`):"""
 ONCE = """\
 A stage that several agents share is listed once, with the time in the first one's record; "What it cost" adds up each
 record's own."""
