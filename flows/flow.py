@@ -21,7 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows import claim, gate, graph, pages, recipe, remote, rounds, start, variants, worktree
-from flows.repro import Verdict, repro
+from flows.repro import FAILED, Verdict, repro
 from flows.variants import Variant
 from wm import failures
 from wm.core import files, workspace
@@ -94,13 +94,13 @@ def run_stage(
     elif pool:
         outcome = remote.ask(address, upstream, pool, log.info)
         verdict = outcome.state
-        if verdict in ("Failed", "Transient"):
+        if verdict in FAILED:
             return Failed(name=verdict, message=outcome.message)
     else:
         result = _in_time(address, deadline) if deadline else repro(address, log.info)
         verdict = result.state
-        if verdict in ("Failed", "Transient"):
-            return Failed(name=verdict, message=f"{address} failed; its log is {result.log}")
+        if result.failed:
+            return Failed(name=verdict, message=result.why)
     outputs = graph.outputs(address)
     message = ", ".join(f"{path} {md5}" for path, md5 in outputs.items())
     return Completed(
@@ -161,9 +161,12 @@ def pipeline(
             deadline = _deadline(agent, place, budget, begin.began)
             if place == "pools":
                 graph.check_remote()
-            stages = graph.plan(agent, remote=place == "pools")
-            with _tracked(agent, stages) as page:
-                state = _stages(agent, stages, place, page, deadline, gated)
+            for _ in range(2):
+                stages = graph.plan(agent, remote=place == "pools")
+                with _tracked(agent, stages) as page:
+                    state = _stages(agent, stages, place, page, deadline, gated)
+                if state.name != "Damaged":  # else what was damaged is put aside, and made again in the second turn
+                    break
             if variant and state.is_completed():
                 return _committed(agent, variant, state)
             return state
@@ -236,7 +239,7 @@ def _stages(
     _keep_page(agent, "\n\n".join(filter(None, [text, pages.links(folders), pages.pictures(folders)])))
     for state in states.values():
         if not state.is_completed():  # in order: the first that is not whole is the culprit
-            return Failed(message=state.message)
+            return Failed(name="Damaged" if state.name == "Damaged" else "Failed", message=state.message)
     page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
     decided = gate.decide(agent, fetch=place == "pools") if gated else gate.left_out()
     if not decided.is_completed():

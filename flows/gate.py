@@ -20,7 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
 from flows import SCRATCH, graph
-from flows.repro import environment, transfer
+from flows.repro import environment, pull
 from wm.records import run_notes, tracking
 
 STAGES = ("evolve", "evaluate")
@@ -63,8 +63,8 @@ def _gate(agent: str, fetch: bool) -> State[str]:
     log, path, last = get_run_logger(), _due(agent), ""
     if fetch:
         made = f"evolve@{agent}"
-        pulled = transfer(f"gate@{agent}", ["pull", "--force", made], log.info)
-        if pulled.state != "Completed":
+        pulled = pull(f"gate@{agent}", [made], log.info)
+        if pulled.failed:
             why = f"the agent could not be fetched from the DVC remote: see that `dvc pull {made}` works here"
             return _said("Undecided", f"the next run asks again, since {why} (log: {pulled.log})")
     command = [sys.executable, "-m", "wm", "agent", "gate", agent]

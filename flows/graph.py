@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAMLError
 
+from flows import damage
 from wm.core import files
 from wm.core.errors import UserError
 
@@ -140,15 +141,20 @@ def check_out(agent: str) -> list[str]:
     """
     with project() as repo:
         graph, found = repo.index.graph, []
+        damage.put_aside_lists(repo.cache.local)
         for stage in _needed(repo, agent):
             before = list(graph.successors(stage))
             if any(other.addressing not in found for other in before):
                 continue
             if stage.changed(allow_missing=True, upstream=before):
                 continue
-            for out in stage.outs:
-                if out.use_cache and not out.exists:
+            lost = [out for out in stage.outs if out.use_cache and not out.exists]
+            if lost or damage.doubtful(stage.addressing):
+                damage.doubt([stage.addressing])
+                for out in lost:
                     out.checkout(allow_missing=True)
+                damage.put_aside(stage)
+                damage.settle([stage.addressing])
             if not stage.changed():
                 found.append(stage.addressing)
         return found
@@ -174,20 +180,28 @@ def upstream(address: str) -> list[str]:
         UserError: there is no such stage.
     """
     with project() as repo:
-        return sorted(other.addressing for other in repo.index.graph.successors(_find(repo, address)))
+        return sorted(other.addressing for other in repo.index.graph.successors(find(repo, address)))
+
+
+def recorded(agents: Collection[str] = ()) -> list[str]:
+    """The stages of these agents, or all, whose outputs' hashes dvc.lock has."""
+    with project() as repo:
+        stages = [stage for agent in agents for stage in _needed(repo, agent)] if agents else repo.index.stages
+        addresses = (stage.addressing for stage in stages if any(out.hash_info for out in stage.outs))
+        return list(dict.fromkeys(addresses))
 
 
 def kept_by_git(address: str) -> list[str]:
     """The outputs of a stage that DVC hashes but does not cache, e.g. metrics."""
     with project() as repo:
-        return [out.def_path for out in _find(repo, address).outs if not out.use_cache]
+        return [out.def_path for out in find(repo, address).outs if not out.use_cache]
 
 
 def push_kept_by_git(address: str) -> None:
     """Sends the same to the DVC remote: `dvc push` leaves them out, and without them no other checkout can restore
     the stage from the run-cache."""
     with project() as repo:
-        objects = [out.hash_info for out in _find(repo, address).outs if not out.use_cache]
+        objects = [out.hash_info for out in find(repo, address).outs if not out.use_cache]
         repo.cloud.push([each for each in objects if repo.cache.local.exists(each.value)])
 
 
@@ -219,7 +233,12 @@ def check_remote() -> None:
             ) from None
 
 
-def _find(repo, address: str):
+def find(repo, address: str):
+    """DVC's stage of this address.
+
+    Raises:
+        UserError: there is none.
+    """
     for stage in repo.index.stages:
         if stage.addressing == address:
             return stage
@@ -256,7 +275,7 @@ def _outlook(stage, upstream: list) -> str:
 
     try:
         if not stage.changed():
-            return "unchanged"
+            return "in the cache" if damage.doubtful(stage.addressing) else "unchanged"
         if stage.changed_stage() or not stage.deps_cached():
             stage.save_deps()  # in memory: the run-cache is keyed by what the inputs are now, not by dvc.lock
             for out in stage.outs:

@@ -25,7 +25,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, State
 
 from flows import checkout, claim, graph, lockfile
-from flows.repro import repro, transfer
+from flows.repro import FAILED, pull, push, repro
 from wm.core import files
 from wm.core.errors import UserError
 from wm.records import tracking
@@ -39,7 +39,7 @@ POLL = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """state is Cached, Restored or Completed; or Failed or Transient, with a sentence."""
+    """state is Cached, Restored or Completed; or one of FAILED, with a sentence."""
 
     state: str
     message: str = ""
@@ -70,7 +70,7 @@ def ask(address: str, upstream: Sequence[str], pool: str, say: Callable[[str], N
         _take(address, run)
         return Outcome(state.name)
     message = f"{address} on {pool}: {state.message or state.name}"
-    return Outcome("Transient" if state.is_crashed() or state.name == "Transient" else "Failed", message)
+    return Outcome("Transient" if state.is_crashed() else state.name if state.name in FAILED else "Failed", message)
 
 
 def _look_for_a_worker(pool: str, say: Callable[[str], None]) -> None:
@@ -121,7 +121,7 @@ def run_stage(address: str, lock: str, code: checkout.Checkout, tracked_under: s
             checkout.expect(code)
             graph.check_remote()
             outcome = _bring(address, lock, say)
-            if outcome.state in ("Failed", "Transient"):
+            if outcome.state in FAILED:
                 return Failed(name=outcome.state, message=outcome.message)
             _answer(address, outcome.state)
     except UserError as error:
@@ -136,17 +136,20 @@ def _bring(address: str, lock: str, say: Callable[[str], None]) -> Outcome:
     if not all(Path(path).exists() for path in graph.kept_by_git(address)):
         lockfile.put([address], "")  # unchanged for DVC, which has no copy: the run-cache may have one
     if upstream:  # also where an older version of them is here
-        done = transfer(address, ["pull", "--force", *upstream], say)
-        if done.state != "Completed":
+        done = pull(address, upstream, say)
+        if done.failed:
             missing = f"what {' and '.join(upstream)} made could not be fetched from the DVC remote"
-            return Outcome(done.state, f"{missing}: run `dvc push --run-cache` where it was made (log: {done.log})")
+            cure = (
+                f"{done.why}; the same command goes on" if done.why else "run `dvc push --run-cache` where it was made"
+            )
+            return Outcome(done.state, f"{missing}: {cure} (log: {done.log})")
     result = repro(address, say, pull=True)
-    if result.state in ("Failed", "Transient"):
-        return Outcome(result.state, f"{address} failed; its log is {result.log.absolute()}")
-    done = transfer(address, ["push", "--run-cache", address], say)
-    if done.state != "Completed":
-        return Outcome(done.state, f"what {address} made could not be pushed to the DVC remote (log: {done.log})")
-    graph.push_kept_by_git(address)
+    if result.failed:
+        return Outcome(result.state, f"{result.why}, in {Path.cwd()}")
+    done = push(address, say)
+    if done.failed:
+        why = f": {done.why}; the same command goes on" if done.why else ""
+        return Outcome(done.state, f"what {address} made could not be pushed to the DVC remote{why} (log: {done.log})")
     return Outcome(result.state)
 
 

@@ -83,6 +83,8 @@ else:
     if numbers["seconds"] > 30:  # a worker in a session of its own, as hard to find as they come
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     print("working", flush=True)
+    if stage == "encode":
+        json.loads(Path("runs", name, "train_vae/out.json").read_text())
     if stage == "evolve" and os.environ.get("WM_DEADLINE") and numbers["generations"] > 2:
         from wm.search.budget import OutOfTime
         Path(f".wm/work/evolve-{name}-0123").mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -78,6 +79,25 @@ def test_the_verdict_of_dvc_is_the_state_of_the_task(project):
     _, output = project.pipeline()
     assert re.search(r"evolve@tiny +changed; its outputs are in the cache", output) and "a moment" not in output
     assert verdicts(output)["evolve"] == "Restored"
+
+
+def test_what_a_stage_finds_damaged_is_put_aside_and_made_again_in_the_same_run(project):
+    """Files are links into DVC's cache here, so that the damage is in both, and DVC sees none."""
+    project.run("dvc", "config", "--local", "cache.type", "hardlink")
+    assert project.run("dvc", "repro", "encode@tiny")[0] == 0
+    path = project.folder / "runs/tiny/train_vae/out.json"
+    was, before = path.read_bytes(), path.stat()
+    assert before.st_nlink == 2
+    path.chmod(0o644)
+    path.write_bytes(b"!" + was[1:])
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    project.set("encode", number=2)
+    code, output = project.pipeline()
+    assert code == 0 and "score.mean 1.5" in output, output
+    name = hashlib.md5(was).hexdigest()
+    assert "JSONDecodeError" in output and f"put aside as .dvc/cache/damaged/{name}" in output
+    assert path.read_bytes() == was
 
 
 def test_states_and_artifact_on_the_server(project):

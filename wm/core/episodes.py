@@ -194,7 +194,7 @@ class EpisodeSet:
             table = self._file(shard).read_row_group(group, columns=[c.name for c in columns], use_threads=False)
         except (OSError, pa.ArrowException) as error:
             path = self.folder / self.shards[shard]["file"]
-            raise DamagedData(f"{path} is damaged ({error}): delete it and run `dvc checkout`") from None
+            raise DamagedData(f"{path} is damaged ({error}): {files.MEND}") from None
         if any(table.schema.field(column.name).type != column.arrow for column in columns):
             path = self.folder / self.shards[shard]["file"]
             raise DamagedData(f"{path} has the layout of an earlier version: run the stage that wrote it again")

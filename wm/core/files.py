@@ -13,6 +13,11 @@ from typing import Any
 from wm.core.errors import DamagedData, UserError
 
 CHECKSUM = "checksum"
+MEND = (
+    "run `python -m flows.mend`, which puts aside what is damaged, here and in DVC's cache, and then the stage that "
+    "made it"
+)
+"""What helps with a damaged output: `dvc checkout` would bring the same bytes back if DVC's cache has them."""
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -147,7 +152,7 @@ def read_json(path: Path) -> Any:
         raise DamagedData(f"{path} is missing: run the stage that writes it, or `dvc checkout`") from None
 
 
-def parse_json(data: bytes | str, name: str, cure: str = "delete it and run `dvc checkout`") -> Any:
+def parse_json(data: bytes | str, name: str, cure: str = MEND) -> Any:
     """What JSON says.
 
     Args:
@@ -213,10 +218,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.pop(CHECKSUM, None) != checksum(content):
-        raise DamagedData(
-            f"{path} is damaged (its contents differ from its checksum): "
-            "delete it and run `dvc checkout`, or run the stage again"
-        )
+        raise DamagedData(f"{path} is damaged (its contents differ from its checksum): {MEND}")
     return content
 
 
@@ -236,7 +238,4 @@ def check(path: Path, expected: str) -> None:
     if not Path(path).is_file():
         raise DamagedData(f"{path} is missing: run `dvc checkout`, or delete its folder and run the stage again")
     if sha256(path) != expected:
-        raise DamagedData(
-            f"{path} is damaged (its sha256 differs from the recorded one): "
-            "delete it and run `dvc checkout`, or run the stage again"
-        )
+        raise DamagedData(f"{path} is damaged (its sha256 differs from the recorded one): {MEND}")

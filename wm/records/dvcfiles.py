@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from wm.core.errors import UserError
-from wm.core.files import read_json
+from wm.core.errors import DamagedData, UserError
+from wm.core.files import MEND
 
 EDITORS = re.compile(r"\..*\.sw.|\.#.*|#.*#|.*~|4913|__pycache__", re.DOTALL)
 """Names that .dvcignore leaves out everywhere: caches, and what editors leave beside a file."""
@@ -39,23 +39,40 @@ def _md5(path: Path) -> str:
 
 def folder_md5(files: Mapping[str, str]) -> str:
     """DVC's hash of a folder: the md5 of its list of files."""
+    return hashlib.md5(listing(files)).hexdigest() + ".dir"
+
+
+def listing(files: Mapping[str, str]) -> bytes:
+    """The list of a folder's files {path in it: md5} as DVC's cache keeps it."""
     listed = [{"md5": files[name], "relpath": name} for name in sorted(files, key=lambda name: name.split("/"))]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+    return json.dumps(listed, sort_keys=True).encode()
 
 
 def cached(folder: str, name: str) -> bytes | None:
-    """A file of a folder in DVC's cache."""
+    """A file of a folder in DVC's cache.
+
+    Raises:
+        DamagedData: it, or the list of the folder's files, is not what its name says.
+    """
     config = configparser.ConfigParser()
     try:
         config.read([".dvc/config", ".dvc/config.local"])
     except configparser.Error as error:
         raise UserError(f"DVC's settings in .dvc/ cannot be read ({' '.join(str(error).split())}): mend them") from None
     store = Path(".dvc", config.get("cache", "dir", fallback="cache").strip("\"'"), "files", "md5")
-    listing = store / folder[:2] / folder[2:]
-    if not listing.is_file():
+    if (listed := _object(store, folder)) is None:
         return None
-    for entry in read_json(listing):
+    for entry in json.loads(listed):
         if entry["relpath"] == name:
-            path = store / entry["md5"][:2] / entry["md5"][2:]
-            return path.read_bytes() if path.is_file() else None
+            return _object(store, entry["md5"])
     return None
+
+
+def _object(store: Path, name: str) -> bytes | None:
+    path = store / name[:2] / name[2:]
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    if hashlib.md5(data).hexdigest() != name.removesuffix(".dir"):
+        raise DamagedData(f"{path} is damaged (DVC's cache: its md5 is not its name): {MEND}")
+    return data

@@ -139,8 +139,7 @@ class Snapshot:
         Raises:
             DamagedData: it is not whole.
         """
-        cure = f"delete it and run `dvc checkout {step.target}`"
-        return _object(self.read(step, name), f"{step.folder}/{name}", cure)
+        return _object(self.read(step, name), f"{step.folder}/{name}")
 
     def _name(self, path: str) -> str:
         """Of a file, for who has to look at it."""
@@ -289,7 +288,7 @@ def _short(key: str) -> str:
     return ".".join(parts[1:] if parts[0] in STAGES else parts)
 
 
-def _object(data: bytes | str | None, name: str, cure: str) -> dict[str, Any]:
+def _object(data: bytes | str | None, name: str, cure: str = files.MEND) -> dict[str, Any]:
     """What JSON says, which is a mapping; empty where there is none."""
     return _mapping(files.parse_json(data, name, cure), name) if data else {}
 
