@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wm import worlds
 from wm.models.controller import save_controller
@@ -65,9 +68,54 @@ def test_the_same_request_has_the_same_answer_and_another_state_another(folder):
         np.testing.assert_array_equal(again["state"], ask(model, frames, first["state"], [7], 1)["state"])
 
 
+def test_a_frame_may_travel_as_base64_of_its_bytes_or_of_a_png(folder):
+    model = agent_model.load(folder)
+    frames = np.random.default_rng(2).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    state = np.random.default_rng(3).normal(size=(2, 16)).astype(np.float32)
+    expected = ask(model, frames, state, [7, 8], 1)
+    raw = [base64.b64encode(frame.tobytes()).decode() for frame in frames]
+    png = []
+    for frame in frames:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "PNG")
+        png.append(base64.b64encode(file.getvalue()).decode())
+    for texts in (raw, png, [raw[0], png[1]]):
+        found = ask(model, np.array(texts, object), state, [7, 8], 1)
+        np.testing.assert_array_equal(found["actions"], expected["actions"])
+        np.testing.assert_array_equal(found["state"], expected["state"])
+    np.testing.assert_array_equal(
+        ask(model, frames.astype(object), state, [7, 8], 1)["actions"], expected["actions"]
+    )  # nested lists, as MLflow hands them on
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ("no base64!", "a frame is no base64: 'no base64!'"),
+        (base64.b64encode(b"short").decode(), "a frame has 5 bytes: expected a PNG, or 12288 bytes"),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(12288)).decode(), "a PNG of 0 x 0 that cannot be read"),
+    ],
+)
+def test_a_frame_that_is_none_is_a_sentence(folder, frame, said):
+    with pytest.raises(ValueError, match=said):
+        ask(agent_model.load(folder), np.array([frame], object), np.zeros((1, 0), np.float32), [7], 0)
+
+
+def test_a_huge_png_is_refused_before_it_is_unpacked(folder):
+    file = io.BytesIO()
+    Image.new("L", (20_000, 20_000)).save(file, "PNG")  # 400 MB unpacked, 50 kB packed
+    text = base64.b64encode(file.getvalue()).decode()
+    with pytest.raises(ValueError, match="a PNG of 20000 x 20000 that cannot be read: expected 64 x 64"):
+        ask(agent_model.load(folder), np.array([text], object), np.zeros((1, 0), np.float32), [7], 0)
+
+
 def test_a_wrong_request_is_a_sentence(folder):
     model = agent_model.load(folder)
     frames = np.zeros((1, 64, 64, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"frames are \[1, 64, 64\], expected \[B, 64, 64, 3\]"):
+        ask(model, frames[..., 0], np.zeros((1, 0), np.float32), [7], 0)
+    with pytest.raises(ValueError, match="something else than whole numbers from 0 to 255"):
+        ask(model, frames.astype(object) + 300, np.zeros((1, 0), np.float32), [7], 0)
     with pytest.raises(ValueError, match=r"state is \[1, 3\], expected the last reply's \[1, 16\]"):
         ask(model, frames, np.zeros((1, 3), np.float32), [7], 1)
     with pytest.raises(ValueError, match="the request lacks 'frames'; it has seed, step"):

@@ -23,7 +23,7 @@ from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.models.vae import VAE, VAEConfig, save_vae
 from wm.pictures import mosaics
 from wm.play import agent, rollout
-from wm.records import earlier, lineage, provenance, run_notes, spool, tracking
+from wm.records import earlier, lineage, measured, provenance, registered_models, run_notes, spool, tracking
 
 PACKAGE = Path(tracking.__file__).parents[2]
 FRAMES = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
@@ -139,6 +139,8 @@ def test_a_pipeline_with_a_stage_is_told_whole_and_its_model_registered_once(roo
     assert "![Frames of the episodes](get-artifact?run_uuid=" in first.data.tags["mlflow.note.content"]
 
     (version,) = client.search_model_versions("name = 'car_racing-vae'")
+    scored = {m.key: m for m in client.get_logged_model(registered_models.model_id(version)).metrics}["held_out/loss"]
+    assert (scored.dataset_name, scored.dataset_digest) == (str(data), dataset.dataset.digest)
     assert version.tags["wm.data"] == provenance.digest(root / data) and version.run_id == first.info.run_id
     assert second.data.tags["wm.version"] == "car_racing-vae/1"
 
@@ -198,6 +200,8 @@ def test_notes_say_the_score_first_and_show_what_was_made():
 
 def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     import mlflow
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
 
     folder, world = root / "runs/a/evolve", worlds.get("car_racing")
     vae, memory = VAE(VAEConfig()), MDNRNN(MDNConfig(hidden=16), 32, 3, reads_restart=False)
@@ -206,7 +210,9 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     params = np.random.default_rng(1).normal(size=layout.size)
     save_controller(params, layout, "car_racing", ("z", "h"), folder, sampled=True)
     with track(root, stage="evaluate", experiment="smoke", inputs=[Path("runs/a/evolve")]):
-        work(root, "evaluate")
+        output = work(root, "evaluate")
+        tested = {"world": "car_racing", "drawing": "gymnasium", "seeds": [5, 6], "episodes": 2}
+        files.write_json(output / "scores.json", tested), files.write_json(output / "summary.json", {"mean": 7.0})
     client = tracking.connect(root)
     (run,) = runs(root, stage="evaluate")
     assert client.get_experiment(run.info.experiment_id).name == "car_racing-smoke"
@@ -216,6 +222,10 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     stored = {path.suffix for path in (root / "mlartifacts").rglob("*") if path.is_file()}
     assert ".safetensors" in stored and not stored & {".pkl", ".pickle", ".pt", ".pth"}
     assert version.tags["wm.weights"]
+    score = {m.key: m for m in client.get_logged_model(registered_models.model_id(version)).metrics}["mean"]
+    (episodes,) = run.inputs.dataset_inputs
+    assert (score.value, score.dataset_name) == (7.0, "test episodes of car_racing")
+    assert score.dataset_digest == episodes.dataset.digest and json.loads(episodes.dataset.profile)["episodes"] == 2
 
     loaded, params, _ = agent.load(folder)
     driver = rollout.AgentDriver(loaded, params[None], 2, sampled=True)
@@ -227,6 +237,27 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
         reply = model.predict(request)
         np.testing.assert_array_equal(reply["actions"], driver.act(frames, np.arange(2)))
         state = reply["state"]
+
+    # MLflow's scoring server takes the input example that the model names, and the reply is what `predict` gives.
+    served = TestClient(scoring_server.init(model))
+    example = mlflow.models.convert_input_example_to_serving_input(model.input_example)
+    answer = served.post("/invocations", content=example, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    expected = model.predict(model.input_example)
+    np.testing.assert_allclose(answer.json()["predictions"]["actions"], expected["actions"])
+
+
+def test_the_machine_is_looked_at_while_a_stage_runs(root):
+    """MLflow's monitor writes to the run that it is given; `EVERY` is too long for a test."""
+    client = tracking.connect(root)
+    run_id = client.create_run(client.create_experiment("machine")).info.run_id
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measured, "EVERY", 0.2)
+        monitor = measured.machine(run_id, tracking.uri(root))
+    assert until(lambda: monitor._logging_step > 1)
+    monitor.finish()
+    found = client.get_run(run_id).data.metrics
+    assert found["system/system_memory_usage_megabytes"] > 0 and "system/cpu_utilization_percentage" in found
 
 
 def test_a_dead_server_costs_a_warning_and_what_it_missed_is_sent_with_the_next_run(root, monkeypatch, capfd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.metadata
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wm.core import files
+from wm.worlds.base import FRAME_SHAPE
 
 OF_STAGE = {"train_vae": "vae", "train_mdn": "mdnrnn", "evaluate": "agent"}
 """Stage -> the kind of model that is registered when it has ended; an agent when it has been scored."""
@@ -79,6 +81,7 @@ def log(kind: str, folder: Path, run: Mapping[str, Any], run_id: str) -> Any:
             artifacts={"model": str(model)},
             code_paths=[str(code)],
             signature=_signature(kind),
+            input_example=_example(kind, folder),
             pip_requirements=pins,
             model_type=kind,
             params={name: str(value)[:500] for name, value in run["config"].items()},
@@ -90,7 +93,8 @@ def _signature(kind: str) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    frames = TensorSpec(np.dtype("uint8"), (-1, 64, 64, 3), "frames")
+    # MLflow's word for "whatever it is": an array [B, 64, 64, 3], or [B] texts.
+    frames = TensorSpec(np.dtype("object"), (-1,), "frames")
 
     def real(*names: str) -> list[Any]:
         return [TensorSpec(np.dtype("float32"), (-1, -1), name) for name in names]
@@ -103,3 +107,16 @@ def _signature(kind: str) -> Any:
         "agent": ([frames, *real("state"), *whole], real("actions", "state")),
     }[kind]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+def _example(kind: str, folder: Path) -> dict[str, np.ndarray]:
+    """A request at an episode's first step, of one grey frame."""
+    grey = base64.b64encode(np.full(FRAME_SHAPE, 128, np.uint8).tobytes()).decode()
+    frames, state = {"frames": np.array([grey], object)}, {"state": np.zeros((1, 0), np.float32)}
+    if kind == "vae":
+        return frames
+    if kind == "agent":
+        return {**frames, **state, "seed": np.array([0]), "step": np.array([0])}
+    about = files.read_record(folder / "mdnrnn.json")
+    sizes = {"z": about["z_size"], "act": about["action_size"]}
+    return {**{name: np.zeros((1, size), np.float32) for name, size in sizes.items()}, **state}

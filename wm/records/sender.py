@@ -19,7 +19,7 @@ from typing import Any
 
 from wm.core import files
 from wm.core.locks import lock
-from wm.records import registered_models, run_notes, spool, tracking
+from wm.records import measured, registered_models, run_notes, spool, tracking
 from wm.records.spool import Entry
 
 EVERY = 10.0
@@ -33,7 +33,7 @@ def main(folder: Path, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     entry, client = Entry(folder), None
-    trouble, backlog = folder / "trouble.txt", True
+    trouble, backlog, machine = folder / "trouble.txt", True, None
     while True:
         end = entry.end
         try:
@@ -43,9 +43,12 @@ def main(folder: Path, parent: int) -> None:
             sender.pump()
             trouble.unlink(missing_ok=True)
             if end:
+                if machine:
+                    machine.finish()
                 return sender.finish(end)
             if entry.run["kind"] == "pipeline":
                 return None
+            machine = machine or measured.machine(sender.run_id, tracking.uri(entry.root))
             if backlog:
                 backlog = _send_left_behind(entry, client)
         except Exception as error:  # MLflow's are of many kinds; the run must not hear of any
@@ -106,7 +109,7 @@ class Sender:
         params = [entities.Param(name, str(value)[:6000]) for name, value in self.run["config"].items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
-        datasets = self._datasets()
+        datasets = measured.read(self.run)
         models = [entities.LoggedModelInput(registered_models.model_id(version)) for version in self._input_models()]
         if datasets or models:
             self.client.log_inputs(run_id, datasets=datasets, models=models)
@@ -164,18 +167,6 @@ class Sender:
             },
         )
 
-    def _datasets(self) -> list[Any]:
-        from mlflow import entities
-
-        datasets = [
-            entities.Dataset(
-                path, about["md5"], "local", json.dumps({"uri": path}), profile=json.dumps(about["numbers"])
-            )
-            for path, about in self.run["datasets"].items()
-        ]
-        context = entities.InputTag("mlflow.data.context", self.run["stage"])
-        return [entities.DatasetInput(dataset, [context]) for dataset in datasets]
-
     def _input_models(self) -> list[Any]:
         """Registered versions of V and M that the run reads."""
         return [version for kind, weights in self.run["models"] for version in self._versions(kind, weights)[:1]]
@@ -232,11 +223,15 @@ class Sender:
                     self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
                     pictures += [relative.as_posix()] if path.suffix == ".png" else []
                     films += [relative.as_posix()] if path.suffix == ".mp4" else []
-            model_id = self._register(end)
+            about = {"model_id": self._register(end), "run_id": run_id}
+            if episodes := measured.tested(self.run, output):
+                self.client.log_inputs(run_id, datasets=[episodes])
+            if data := [one.dataset for one in ([episodes] if episodes else measured.read(self.run))][:1]:
+                about |= {"dataset_name": data[0].name, "dataset_digest": data[0].digest}
             self.client.log_batch(
                 run_id,
                 metrics=[
-                    Metric(name, float(value), end["end_ms"], 0, model_id=model_id)
+                    Metric(name, float(value), end["end_ms"], 0, **about)
                     for name, value in end.get("summary", {}).items()
                     if isinstance(value, (int, float))
                 ],
