@@ -39,7 +39,9 @@ def test_an_agent_of_ones_own_world_is_exported_and_described(tiny, exported):
     about = json.loads((exported / "agent.json").read_text())
     assert about["world"] == "tiny" and about["sizes"] == {"z": Z, "h": H, "act": A, "mixtures": 3}
     assert about["controller_reads"] == ["z", "c", "h"] and about["action"]["low"] == [-1.0, -1.0]
-    assert about["dream"]["reward"] == "survival" and about["dream"]["end"] == {"rule": "threshold", "logit": 0.0}
+    assert about["dream"]["reward"] == "survival" and about["dream"]["end"] == {
+        "rule": "threshold", "logit": 0.0, "shift": agents.load(tiny)[0].mdnrnn.end_shift
+    }  # fmt: skip
     assert about["dream"]["controller_z"] == about["z"]["rule"]
     memory = about["graphs"]["memory"]
     assert [port["name"] for port in memory["inputs"]] == ["z", "act", "h", "c", "restart"]

@@ -18,7 +18,7 @@ export interface About {
   dream: {
     tau: number;
     max_steps: number;
-    end: { rule: "none" } | { rule: "threshold"; logit: number } | { rule: "drawn"; shift: number };
+    end: { rule: "none" } | { rule: "threshold"; logit: number; shift: number } | { rule: "drawn"; shift: number };
     controller_z: "sample" | "mean";
     reward: "head" | "survival";
   };

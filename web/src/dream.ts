@@ -13,7 +13,7 @@ export interface Moment {
 /** The probability of an end that M's logit stands for. */
 export function endProbability(about: About, logit: number): number {
   const { end } = about.dream;
-  return 1 / (1 + Math.exp((end.rule === "drawn" ? end.shift : 0) - logit));
+  return 1 / (1 + Math.exp((end.rule === "none" ? 0 : end.shift) - logit));
 }
 
 /** Whether the episode is over, by the rule that the agent's description names. */

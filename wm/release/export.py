@@ -179,9 +179,11 @@ def _dream(place: Place, agent: Agent, about: dict[str, Any]) -> dict[str, Any]:
 
 def _end(agent: Agent, about: dict[str, Any]) -> dict[str, Any]:
     """When a dream ends. "threshold": where the logit `done` exceeds `logit`; "drawn": with probability
-    sigmoid(done - shift). A dream to be looked at is one of those whose expectation an agent was evolved with."""
+    sigmoid(done - shift), which is M's p(end) in both. A dream to be looked at is one of those whose expectation an
+    agent was evolved with."""
     if agent.mdnrnn.done is None:
         return {"rule": "none"}
+    shift = {"shift": agent.mdnrnn.end_shift}
     if about.get("ends", "threshold") == "threshold":  # without the key: an agent made when this was the only rule
-        return {"rule": "threshold", "logit": 0.0}
-    return {"rule": "drawn", "shift": agent.mdnrnn.end_shift}
+        return {"rule": "threshold", "logit": 0.0, **shift}
+    return {"rule": "drawn", **shift}
