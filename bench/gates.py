@@ -68,7 +68,8 @@ def repeated(episode, rng, other, given):
 def borrowed(episode, rng, other, given):
     """Fifteen frames of another episode."""
     place = _place(episode, rng, 15)
-    source = other["obs"][20 : 20 + place.stop - place.start]
+    half = len(other["obs"]) // 2
+    source = other["obs"][half : half + place.stop - place.start]
     episode["obs"][place.start : place.start + len(source)] = source
 
 
@@ -76,9 +77,7 @@ def torn(episode, rng, other, given):
     """Twelve frames whose lower part is another moment's."""
     obs, place = episode["obs"].copy(), _place(episode, rng)
     for at in range(place.start, place.stop):
-        episode["obs"][at, int(rng.integers(16, 49)) :] = 0
         row = int(rng.integers(16, 49))
-        episode["obs"][at] = obs[at]
         episode["obs"][at, row:] = obs[int(rng.integers(len(obs))), row:]
 
 
@@ -270,7 +269,9 @@ def collected(world: str, episodes: int, folder: Path) -> tuple[EpisodeSet, floa
     """A sound set of random play, and the seconds of processors that it took."""
     zero = folder / "zero"
     zero.mkdir(parents=True, exist_ok=True)
-    config = stage.CollectConfig(episodes=episodes, stall=100 if world == "car_racing" else 0, episodes_per_job=20, slots=20)
+    config = stage.CollectConfig(
+        episodes=episodes, stall=100 if world == "car_racing" else 0, episodes_per_job=20, slots=20
+    )
     with Workspace("collect", world, "0" * 16, folder) as workspace:
         began = time.time()
         stage.collect(config, world, 0, zero, zero, workspace)
@@ -282,7 +283,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=200, help="of each world (default: %(default)s)")
     parser.add_argument("--worlds", nargs="+", default=["car_racing", "take_cover"], help="which")
-    parser.add_argument("--keep", type=Path, help="a folder for the sound episodes, and where they are if it holds some")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the sound episodes, and where they are if it holds some"
+    )
     args = parser.parse_args()
     for world in args.worlds:
         with tempfile.TemporaryDirectory() as scratch:
@@ -299,7 +302,9 @@ def _print(world: str, sound: Sound, seconds: float) -> None:
     table = rows(sound)
     for one, ten in zip(table[::2], table[1::2], strict=True):
         cells = [f"{row['found']}/{row['there']} ({row['failed']} fail)" for row in (one, ten)]
-        print(f"  {one['fault']:16}{cells[0]:>14}{cells[1]:>14}{one['others'] + ten['others']:>8}  {', '.join(ten['by'])}")
+        print(
+            f"  {one['fault']:16}{cells[0]:>14}{cells[1]:>14}{one['others'] + ten['others']:>8}  {', '.join(ten['by'])}"
+        )
     cost = sound.seconds / sound.data.steps * 1000
     print(f"  reading and measuring 1,000 frames: {cost:.3f} s of a processor; collect took {seconds:.0f} s")
 

@@ -50,6 +50,8 @@ MADE = {
         "shard-00001.parquet",
         "shard-00002.parquet",
         "figures/episodes.png",
+        "checks.json",
+        "figures/checks.png",
     },
     "train_vae": {
         "vae.json",
@@ -66,6 +68,8 @@ MADE = {
         "shard-00002.parquet",
         "surprise_v.json",
         "surprise_v.safetensors",
+        "checks.json",
+        "figures/checks.png",
     },
     "train_mdn": {
         "mdnrnn.json",

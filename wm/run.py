@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wm import params
+from wm.checks import verdicts
 from wm.core import device, files, plots
 from wm.core.checkpoints import fingerprint, modules
 from wm.core.errors import DamagedData, UserError
@@ -101,7 +102,7 @@ def run_stage(stage: str, name: str) -> None:
             inputs=list(todo.inputs.values()),
             output=todo.output,
             live=workspace.live,
-        ),
+        ) as run,
     ):
         whole = files.checksum(before)
         if (summary := workspace.finished(whole)) is None:
@@ -111,6 +112,8 @@ def run_stage(stage: str, name: str) -> None:
             except OutOfTime as ended:
                 ended.write(workspace.folder)
                 raise
+        if (workspace.out / verdicts.FILE).exists():
+            run.add(note=verdicts.table(verdicts.read(workspace.out)))
         try:
             _check_unchanged(todo, before)
             if stage in plots.STAGES:

@@ -29,20 +29,25 @@ class ChecksConfig(Config):
         2, ge=1, description="frames of which one part is another frame's, beyond what three episodes in four show"
     )
     reach: float = Field(
-        10.0,
+        1.0,
         gt=0,
-        description="how far outside the middle half of the episodes one may lie, in widths of that half, before its "
-        "frames are unlike the rest (at 6.3 sound episodes of Doom remain inside)",
+        description="how far from the others an episode's frames may look, where 1 is a third or more beyond what sound "
+        "episodes of CarRacing and Doom show",
     )
     order: float = Field(
-        0.15, gt=0, description="how much less than usual neighbouring frames may resemble each other, against next ones"
+        0.15,
+        gt=0,
+        description="how much less than usual neighbouring frames may resemble each other, against next ones",
     )
     rare: int = Field(8, ge=1, description="frames of an episode that have to be unlike the rest: one may be a flash")
     span: float = Field(
         0.25, ge=0, le=1, description="share of its range that every number of an action covers in the whole set"
     )
+    sure: float = Field(
+        1.5, ge=1, description="how many times beyond its limit a thing fails that only stands out; below, it warns"
+    )
     alike: float = Field(
-        0.8, gt=0, le=1, description="share of frames at the same steps from which an episode is a copy of another"
+        0.9, gt=0, le=1, description="share of frames at the same steps from which an episode is a copy of another"
     )
 
 
@@ -69,3 +74,18 @@ class Given:
     stall: int = 0
     still: int | None = None
     steady: bool = False
+
+
+class LatentsConfig(Config):
+    """From where on a check of latents speaks."""
+
+    reach: float = Field(
+        6.0,
+        gt=0,
+        description="how far outside the middle half of held-out episodes one may lie, in widths of that half",
+    )
+    active: float = Field(
+        0.01,
+        gt=0,
+        description="variance of a dimension's mean over all frames below which it says nothing (Burda et al. 2016)",
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
@@ -34,7 +34,7 @@ WINDOW = 12
 
 FIGURES = (
     "length", "blank", "blank_at", "still", "still_at", "still_acts", "acts_changed", "acts_changed_still",
-    "seam", "seam_at", "order", "order_at", "end_marks", "ended", "idle",
+    "seam", "seam_at", "glitch", "glitch_at", "order", "order_at", "end_marks", "ended", "idle",
     "rew_bad", "rew_bad_at", "rew_low", "rew_low_at", "rew_high", "rew_high_at", "rew_sum", "rew_most", "rew_kinds",
     "rew_size", "act_bad", "act_bad_at", "act_outside", "act_outside_at",
     *(f"{name}_{side}{at}" for name in LOOKS for side in ("low", "high") for at in ("", "_at")),
@@ -53,19 +53,25 @@ class Measures:
         figures: [E, len(FIGURES)] float64.
         hashes: [N, 3] uint64: of a frame's upper band, its lower band, and the whole.
         acts: [E, 2, A] float64: lowest and highest action.
-        keys: [E] uint64: the hash of the first actions, up to the 16th change; 0 where there are fewer.
+        keys: [E, 2] uint64: the hash of the first actions, up to the 16th change (0 where there are fewer), and that of
+            all frames and actions.
+        change: [N] float64: mean change of a frame since the one before; 0 of an episode's first.
+        seams: [E, 61] float64: how sharp the edge between two rows is in the mean of all frames.
+        pictures: [E, 16, 16, 3] float64: the mean frame, small.
     """
 
     figures: np.ndarray
     hashes: np.ndarray
     acts: np.ndarray
     keys: np.ndarray
+    change: np.ndarray
+    seams: np.ndarray
+    pictures: np.ndarray
 
     @classmethod
     def join(cls, parts: list[Measures]) -> Measures:
         """Those of all parts."""
-        names = ("figures", "hashes", "acts", "keys")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in NAMES))
 
     def column(self, name: str) -> np.ndarray:
         """A figure of every episode, [E]."""
@@ -74,14 +80,17 @@ class Measures:
     def save(self, path: Any) -> None:
         """Writes them to a file, whole or not at all."""
         data = io.BytesIO()
-        np.savez(data, figures=self.figures, hashes=self.hashes, acts=self.acts, keys=self.keys)
+        np.savez(data, **{name: getattr(self, name) for name in NAMES})
         write_bytes(path, data.getvalue())
 
     @classmethod
     def load(cls, path: Any) -> Measures:
         """What `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(**{name: file[name] for name in ("figures", "hashes", "acts", "keys")})
+            return cls(**{name: file[name] for name in NAMES})
+
+
+NAMES = tuple(field.name for field in fields(Measures))
 
 
 class MeasuredShard(Shard):
@@ -117,14 +126,17 @@ def measure(episode: dict[str, np.ndarray], bounds: tuple[Any, Any] | None, blan
     """
     obs, act = episode["obs"], np.asarray(episode["act"], np.float64)
     hashes = _hashes(obs)
-    found = {"length": len(obs), **_frames(obs, blank, rare), **_rewards(episode["rew"])}
+    looks, more = _frames(obs, blank, rare)
+    found = {"length": len(obs), **looks, **_rewards(episode["rew"])}
     found |= _still(hashes[:, 2], act) | _actions(act, bounds)
     end = np.asarray(episode["end"], bool)
     found |= {"end_marks": end[:-1].sum(), "ended": end[-1:].sum()}
     with np.errstate(invalid="ignore"):
         spread = np.stack([act.min(0), act.max(0)])
     row = np.array([float(found[name]) for name in FIGURES])
-    return Measures(row[None], hashes, spread[None], np.array([_key(act)], np.uint64))
+    content = hashlib.blake2b(hashes.tobytes() + act.tobytes(), digest_size=8).digest()
+    keys = np.array([[_key(act), int.from_bytes(content, "little")]], np.uint64)
+    return Measures(row[None], hashes, spread[None], keys, *more)
 
 
 def _hashes(obs: np.ndarray) -> np.ndarray:
@@ -147,8 +159,8 @@ def _difference(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return cv2.absdiff(one, two).reshape(shape)
 
 
-def _frames(obs: np.ndarray, blank: int, rare: int) -> dict[str, float]:
-    """Figures of frames alone."""
+def _frames(obs: np.ndarray, blank: int, rare: int) -> tuple[dict[str, float], tuple[np.ndarray, ...]]:
+    """Figures of frames alone; and `change`, `seams` and `pictures` of `Measures`."""
     steps = len(obs)
     flat = np.array([cv2.minMaxLoc(frame.reshape(SIDE, -1))[:2] for frame in obs])
     is_blank = flat[:, 1] - flat[:, 0] <= blank
@@ -167,23 +179,31 @@ def _frames(obs: np.ndarray, blank: int, rare: int) -> dict[str, float]:
         place = min(rare, steps) - 1
         for side, at in (("low", order[place]), ("high", order[-1 - place])):
             found |= {f"{name}_{side}": values[at], f"{name}_{side}_at": at}
-    return found | _seam(edges, changed) | _order(grey, changed.sum(1))
+    sharp = _sharp(edges)
+    twice = _rows(_difference(grey[2:], grey[:-2]), steps - 2) if steps > 2 else np.zeros((0, SIDE), np.int64)
+    found |= _seam(sharp, changed) | _glitch(changed, twice) | _order(twice.sum(1), changed.sum(1))
+    total = obs.reshape(steps, -1).sum(0, dtype=np.uint32).reshape(16, 4, 16, 4, 3).sum((1, 3))
+    since = np.concatenate([[0.0], changed.sum(1) / SIDE**2])
+    return found, (since, sharp.sum(0)[None] / (steps * SIDE), total[None] / (steps * 16))
 
 
-def _seam(edges: np.ndarray, changed: np.ndarray) -> dict[str, float]:
+def _sharp(edges: np.ndarray) -> np.ndarray:
+    """[T, 61], in 1/64: how much more two rows differ than those beside them, of edges [T, 63, 64]."""
+    beside = np.maximum(edges[:, :-2], edges[:, 2:])
+    middle = np.ascontiguousarray(edges[:, 1:-1])
+    return _rows(cv2.subtract(middle.reshape(-1, SIDE), beside.reshape(-1, SIDE)), len(edges))
+
+
+def _seam(sharp: np.ndarray, changed: np.ndarray) -> dict[str, float]:
     """How strongly a straight edge comes or goes in a frame whose one side changes and whose other does not: the second
     largest of the episode, in units that make 1 the largest of a usual episode.
 
     Args:
-        edges: [T, 63, 64] differences of a row and the next.
+        sharp: [T, 61] of `_sharp`.
         changed: [T - 1, 64] sums of changes of a row.
     """
-    steps = len(edges)
-    if steps < 3:
+    if len(sharp) < 3:
         return {"seam": 0.0, "seam_at": 0}
-    beside = np.maximum(edges[:, :-2], edges[:, 2:])
-    sharp = cv2.subtract(np.ascontiguousarray(edges[:, 1:-1]).reshape(-1, SIDE), beside.reshape(-1, SIDE))
-    sharp = _rows(sharp, steps)  # [T, 61], in 1/64
     around = cv2.dilate(sharp.astype(np.float32), np.ones((1, 7), np.uint8))
     fresh, gone = sharp[1:] - around[:-1], sharp[:-1] - around[1:]
     total = np.cumsum(changed, 1)
@@ -196,17 +216,37 @@ def _seam(edges: np.ndarray, changed: np.ndarray) -> dict[str, float]:
     return {"seam": score[at], "seam_at": at + 1}
 
 
-def _order(grey: np.ndarray, change: np.ndarray) -> dict[str, float]:
+def _order(twice: np.ndarray, change: np.ndarray) -> dict[str, float]:
     """The largest share, over windows of 12 frames with more than the usual change, of the change in one step in that
-    in two: about 0.5 of steady motion, 1 of noise and of frames in any order."""
+    in two: about 0.5 of steady motion, 1 of noise and of frames in any order.
+
+    Args:
+        twice: [T - 2] changes in two steps; change: [T - 1] in one.
+    """
     if len(change) < 2 * WINDOW:
         return {"order": 0.0, "order_at": 0}
-    twice = _rows(_difference(grey[2:], grey[:-2]), len(grey) - 2).sum(1)
     one, two = (_windows(values) for values in (change[1:], twice))
     moving = one >= max(np.sort(one)[len(one) // 2], 1)
     share = np.where(moving, one / np.maximum(two, 1), 0.0)
     at = int(share.argmax())
     return {"order": share[at], "order_at": at + 1}
+
+
+def _glitch(changed: np.ndarray, twice: np.ndarray) -> dict[str, float]:
+    """How much a band differs from the frames before and after, more than these from each other: the fifth largest.
+
+    Args:
+        changed: [T - 1, 64] sums of changes of a row in one step; twice: [T - 2, 64] in two.
+    """
+    if len(twice) < 5:
+        return {"glitch": 0.0, "glitch_at": 0}
+    bands = []
+    for band in (slice(0, BAND), slice(SIDE - BAND, SIDE)):
+        sums = changed[:, band].sum(1)
+        bands.append(np.minimum(sums[:-1], sums[1:]) - twice[:, band].sum(1))
+    both = np.maximum(*bands) / (BAND * SIDE)
+    at = np.argsort(both, kind="stable")[-5]
+    return {"glitch": both[at], "glitch_at": at + 1}
 
 
 def _windows(values: np.ndarray) -> np.ndarray:
@@ -250,7 +290,12 @@ def _actions(act: np.ndarray, bounds: tuple[Any, Any] | None) -> dict[str, float
         low, high = (np.asarray(bound, np.float64) for bound in bounds)
         room = 1e-5 * np.maximum(1.0, np.abs(high - low))
         outside = ((act < low - room) | (act > high + room)).any(1)
-    return {"act_bad": bad.sum(), "act_bad_at": bad.argmax(), "act_outside": outside.sum(), "act_outside_at": outside.argmax()}
+    return {
+        "act_bad": bad.sum(),
+        "act_bad_at": bad.argmax(),
+        "act_outside": outside.sum(),
+        "act_outside_at": outside.argmax(),
+    }
 
 
 def _key(act: np.ndarray) -> int:

@@ -136,6 +136,17 @@ def gauge(dream: np.ndarray, world: np.ndarray, correlation: float, path: Path) 
         save(figure, path)
 
 
+def bars(values: np.ndarray, path: Path, title: str, xlabel: str, reference: tuple[str, float]) -> None:
+    """Positive values in their order on a logarithmic axis, and one to compare with."""
+    with styled():
+        figure, (ax,) = subplots(1, title)
+        ax.bar(np.arange(1, len(values) + 1), np.maximum(values, 1e-6), color=SKY)
+        ax.set_yscale("log")
+        reference_line(ax, *reference)
+        finish(ax, "Variance of the mean over all frames", xlabel, "linear", legend=True)
+        save(figure, path)
+
+
 def series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of the lines that have a finite number for `metric`, float64, the same length."""
     found = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]

@@ -83,9 +83,7 @@ def record(job: Job, agent: AgentFiles | None, shard: Shard | None = None) -> tu
     """
     world = worlds.get(job.world)
     driver = _driver(job, world, agent)
-    data, lines = rollout.record(
-        world, driver, job.pairs, job.slots, drawing=job.drawing, stall=job.stall, shard=shard
-    )
+    data, lines = rollout.record(world, driver, job.pairs, job.slots, drawing=job.drawing, stall=job.stall, shard=shard)
     return data, lines if job.random else [{**line, "actor": agent.digest} for line in lines]
 
 

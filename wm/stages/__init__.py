@@ -71,7 +71,7 @@ STAGES: dict[str, Stage] = {
             of="models",
             reads={"data": ("own", "collect"), "vae": ("own", "train_vae")},
             own=(),
-            code=("core", "models"),
+            code=("checks", "core", "models", "pictures"),
             plays=False,
             about="lets V look at every frame once: mean and log-variance of z, from which M learns",
         ),

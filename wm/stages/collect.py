@@ -17,7 +17,7 @@ from pydantic import Field
 from wm import worlds
 from wm.checks import judge, sheet, verdicts
 from wm.checks.config import ChecksConfig, Given
-from wm.checks.measures import Measures, MeasuredShard, measure_set
+from wm.checks.measures import MeasuredShard, Measures, measure_set
 from wm.core import episodes, seeds, weights
 from wm.core.errors import UserError
 from wm.core.journal import bar
@@ -86,10 +86,14 @@ def collect(
     return _report(workspace, len(carried)) | check(data, parts, config.checks, config.stall, workspace.out)
 
 
-def record(job: playing.Job, agent: agents.AgentFiles | None, checks: ChecksConfig) -> tuple[bytes, list[dict], Measures]:
+def record(
+    job: playing.Job, agent: agents.AgentFiles | None, checks: ChecksConfig
+) -> tuple[bytes, list[dict], Measures]:
     """As `wm.play.jobs.record`, and what was measured of the episodes."""
     world = worlds.get(job.world)
-    shard = MeasuredShard(episodes.frame_columns(world.spec.action_size), world.action_bounds, checks.blank, checks.rare)
+    shard = MeasuredShard(
+        episodes.frame_columns(world.spec.action_size), world.action_bounds, checks.blank, checks.rare
+    )
     return *playing.record(job, agent, shard), shard.measures
 
 

@@ -1,0 +1,77 @@
+"""Checks of latents, after `encode`: what V did not know, and what of z it does not use.
+
+T steps of an episode, Z latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wm.checks.config import LatentsConfig
+from wm.checks.verdicts import Check, Found
+from wm.core.episodes import EpisodeSet
+from wm.pictures.figures import bars
+
+RARE = 8
+"""Frames of an episode that have to be unknown: one may be a flash."""
+FEW = 8
+"""Held-out episodes from which on they say how well V knows what it has not learned from."""
+
+
+def check(data: EpisodeSet, config: LatentsConfig) -> tuple[list[Check], np.ndarray]:
+    """The checks of a set of latents, and the variance of every dimension's mean [Z]. Episodes are read one at a time."""
+    told, count, total, squares = [], 0, 0.0, 0.0
+    for number in range(len(data)):
+        episode = data.read(number, ["mu", "logvar"])
+        mu, logvar = (episode[name].astype(np.float64) for name in ("mu", "logvar"))
+        told.append(_told(mu, logvar))
+        count, total, squares = count + len(mu), total + mu.sum(0), squares + (mu**2).sum(0)
+    variance = squares / count - (total / count) ** 2
+    seeds = [episode.get("seed") for episode in data.episodes]
+    return [_unknown(np.array(told), data.held_out, config, seeds), _unused(variance, config)], variance
+
+
+def _told(mu: np.ndarray, logvar: np.ndarray) -> tuple[float, int]:
+    """How far z is from the prior: the KL divergence of a frame in nats, the eighth largest, and its step."""
+    divergence = 0.5 * (mu**2 + np.exp(logvar) - logvar - 1).sum(1).round(4)
+    at = np.argsort(divergence, kind="stable")[-min(RARE, len(divergence))]
+    return float(divergence[at]), int(at)
+
+
+def _unknown(told: np.ndarray, held_out: list[int], config: LatentsConfig, seeds: Sequence[int | None]) -> Check:
+    """Latents far from the prior, against those of held-out episodes; of all where these are too few."""
+    values, known = told[:, 0], told[held_out if len(held_out) >= FEW else slice(None), 0]
+    low, high = np.quantile(known, [0.25, 0.75], method="higher")
+    limit = float(high + max(config.reach * (high - low), 0.5 * high, 5.0))
+    order = [int(i) for i in np.argsort(-values, kind="stable") if values[i] > limit]
+    found = tuple(
+        Found(episode=i, at=int(told[i, 1]), figure=round(float(values[i]), 4), worst=False, seed=seeds[i],
+              why=f"{values[i]:.0f} nats from the prior") for i in order
+    )  # fmt: skip
+    worst = int(values.argmax())
+    return Check(
+        name="unknown", verdict="warn" if found else "pass", figure=round(float(values[worst]), 4), limit=round(limit, 4),
+        unit="nats", where=(worst, int(told[worst, 1])), episodes=found,
+        said=f"V does not know frames: {found[0].why}" if found else "V knows every episode as those held out",
+    )  # fmt: skip
+
+
+def _unused(variance: np.ndarray, config: LatentsConfig) -> Check:
+    """A count with its reason, and no alarm: what a frame needs is fewer numbers than z has."""
+    dead = int((variance < config.active).sum())
+    alive = len(variance) - dead
+    said = (
+        f"{dead} of {len(variance)} dimensions say nothing about a frame: with the KL divergence to pay, {alive} are "
+        "enough for what V keeps"
+    )
+    verdict = "pass" if alive else "fail"
+    return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions",
+                 said=said if alive else "V says nothing about any frame: all of its dimensions are the prior's")  # fmt: skip
+
+
+def draw(variance: np.ndarray, config: LatentsConfig, path: Path) -> None:
+    """The variance of every dimension's mean, from the one that says most on."""
+    bars(np.sort(variance)[::-1], path, "What every dimension of z says", "dimension", ("says nothing", config.active))
