@@ -255,13 +255,10 @@ def rows(sound: Sound, shares: tuple[float, ...] = (0.01, 0.1)) -> list[dict]:
             checks = [check for check in sound.judge(changed) if check.verdict != "pass"]
             named = {one.episode for check in checks for one in check.episodes}
             failed = {one.episode for check in checks for one in check.episodes if one.worst}
-            table.append(
-                {
-                    "fault": name, "check": own, "share": share, "there": len(changed), "found": len(named & {*changed}),
-                    "failed": len(failed & {*changed}), "others": len(named - {*changed} - sources),
-                    "by": sorted(check.name for check in checks),
-                }
-            )  # fmt: skip
+            spoiled = {*changed}
+            row = {"fault": name, "check": own, "there": len(changed), "by": sorted(check.name for check in checks)}
+            row |= {"found": len(named & spoiled), "failed": len(failed & spoiled)}
+            table.append(row | {"others": len(named - spoiled - sources)})
     return table
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import httpx
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed, State
@@ -24,6 +24,7 @@ from flows import claim, gate, graph, pages, recipe, remote, rounds, start, vari
 from flows.repro import FAILED, Verdict, repro
 from flows.variants import Variant
 from wm import failures
+from wm.checks import verdicts
 from wm.core import files, workspace
 from wm.core.errors import UserError
 from wm.records import history, run_notes, tracking
@@ -236,6 +237,7 @@ def _stages(
     folders = [path for result in results.values() for path in result["outputs"] if path.startswith("runs/")]
     text = summary(agent, results, [a for a in states if a not in results])
     page.add(note=text)
+    _keep_checks(agent, folders)
     _keep_page(agent, "\n\n".join(filter(None, [text, pages.links(folders), pages.pictures(folders)])))
     for state in states.values():
         if not state.is_completed():  # in order: the first that is not whole is the culprit
@@ -293,6 +295,22 @@ def _keep_page(agent: str, text: str) -> None:
         )
     except httpx.TransportError as error:  # of a server that is gone; the stages have done their work
         get_run_logger().warning("Prefect's server did not take the page about this run (%s)", error)
+
+
+def _keep_checks(agent: str, folders: list[str]) -> None:
+    """A table of what the checks found in the data and the latents that are here."""
+    there = [Path(folder) for folder in folders if Path(folder, verdicts.FILE).exists()]
+    rows = [{"data": str(folder), **row} for folder in there for row in verdicts.rows(verdicts.read(folder))]
+    if not rows:
+        return
+    try:
+        create_table_artifact(
+            key=re.sub("[^a-z0-9]+", "-", f"checks-{agent}".lower()),
+            table=rows,
+            description=f"What the checks found in the data and the latents of {agent}",
+        )
+    except httpx.TransportError as error:
+        get_run_logger().warning("Prefect's server did not take the table of checks (%s)", error)
 
 
 def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tracking.Run]:

@@ -10,8 +10,8 @@ from wm.core.config import Config
 
 
 class ChecksConfig(Config):
-    """From where on a check of the data speaks. Most limits are set by the data itself: a fault is in a few episodes, and
-    what every fourth episode shows is how the world is."""
+    """From where on a check of the data speaks. Most limits come from the data: a fault is in a few episodes, and what
+    every fourth episode shows is how the world is."""
 
     common: float = Field(
         0.25, gt=0, le=0.5, description="share of episodes from which on a thing is how the world is, and no fault"
@@ -31,7 +31,7 @@ class ChecksConfig(Config):
     reach: float = Field(
         1.0,
         gt=0,
-        description="how far from the others an episode's frames may look, where 1 is a third or more beyond what sound "
+        description="how far from the others an episode's frames may look; 1 is a third or more beyond what sound "
         "episodes of CarRacing and Doom show",
     )
     order: float = Field(

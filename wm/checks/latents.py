@@ -22,7 +22,7 @@ FEW = 8
 
 
 def check(data: EpisodeSet, config: LatentsConfig) -> tuple[list[Check], np.ndarray]:
-    """The checks of a set of latents, and the variance of every dimension's mean [Z]. Episodes are read one at a time."""
+    """The checks of a set of latents, read an episode at a time, and the variance of every dimension's mean [Z]."""
     told, count, total, squares = [], 0, 0.0, 0.0
     for number in range(len(data)):
         episode = data.read(number, ["mu", "logvar"])
@@ -52,11 +52,17 @@ def _unknown(told: np.ndarray, held_out: list[int], config: LatentsConfig, seeds
               why=f"{values[i]:.0f} nats from the prior") for i in order
     )  # fmt: skip
     worst = int(values.argmax())
+    said = f"V does not know frames: {found[0].why}" if found else "V knows every episode as those held out"
     return Check(
-        name="unknown", verdict="warn" if found else "pass", figure=round(float(values[worst]), 4), limit=round(limit, 4),
-        unit="nats", where=(worst, int(told[worst, 1])), episodes=found,
-        said=f"V does not know frames: {found[0].why}" if found else "V knows every episode as those held out",
-    )  # fmt: skip
+        name="unknown",
+        verdict="warn" if found else "pass",
+        figure=round(float(values[worst]), 4),
+        limit=round(limit, 4),
+        unit="nats",
+        said=said,
+        where=(worst, int(told[worst, 1])),
+        episodes=found,
+    )
 
 
 def _unused(variance: np.ndarray, config: LatentsConfig) -> Check:
@@ -67,9 +73,10 @@ def _unused(variance: np.ndarray, config: LatentsConfig) -> Check:
         f"{dead} of {len(variance)} dimensions say nothing about a frame: with the KL divergence to pay, {alive} are "
         "enough for what V keeps"
     )
-    verdict = "pass" if alive else "fail"
-    return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions",
-                 said=said if alive else "V says nothing about any frame: all of its dimensions are the prior's")  # fmt: skip
+    if not alive:
+        said = "V says nothing about any frame: all of its dimensions are the prior's"
+    verdict = "pass" if alive else "warn"
+    return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions", said=said)
 
 
 def draw(variance: np.ndarray, config: LatentsConfig, path: Path) -> None:

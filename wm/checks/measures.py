@@ -275,11 +275,12 @@ def _rewards(rew: np.ndarray) -> dict[str, float]:
     sound = np.where(bad, 0.0, rew)
     values, counts = np.unique(sound, return_counts=True)
     positive = np.flatnonzero(sound > 0)
+    idle = len(rew) - 1 - (positive[-1] if len(positive) else -1)
     return {
         "rew_bad": bad.sum(), "rew_bad_at": bad.argmax(),
         "rew_low": sound.min(), "rew_low_at": sound.argmin(), "rew_high": sound.max(), "rew_high_at": sound.argmax(),
         "rew_sum": sound.sum(), "rew_most": values[counts.argmax()], "rew_kinds": len(values),
-        "rew_size": np.sort(np.abs(sound))[len(sound) // 2], "idle": len(rew) - 1 - (positive[-1] if len(positive) else -1),
+        "rew_size": np.sort(np.abs(sound))[len(sound) // 2], "idle": idle,
     }  # fmt: skip
 
 

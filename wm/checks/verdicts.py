@@ -115,8 +115,8 @@ def require(folder: Path, accept: Collection[str]) -> None:
         more = f" ({', '.join(check.name for check in failed[1:])} failed too)" if failed[1:] else ""
         names = ", ".join(check.name for check in failed)
         raise UserError(
-            f"the data in {folder} fail the check `{first.name}`: {first.said}{_episodes(first)}{more}; mend or collect "
-            f"them again, or let them through with train_vae.accept: [{names}]"
+            f"the data in {folder} fail the check `{first.name}`: {first.said}{_episodes(first)}{more}; mend or "
+            f"collect them again, or let them through with train_vae.accept: [{names}]"
         )
 
 

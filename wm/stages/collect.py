@@ -83,7 +83,7 @@ def collect(
     episodes.write_manifest(workspace.out, world, columns, carried + log.shards)
     data = episodes.EpisodeSet(workspace.out)
     parts = [_measures(workspace, index) for index in range(len(data.shards))]
-    return _report(workspace, len(carried)) | check(data, parts, config.checks, config.stall, workspace.out)
+    return _report(workspace, len(carried)) | check(data, config.checks, config.stall, workspace.out, parts)
 
 
 def record(
@@ -107,20 +107,20 @@ def given(world: str, stall: int) -> Given:
 
 
 def check(
-    data: episodes.EpisodeSet, parts: Sequence[Path], config: ChecksConfig, stall: int, out: Path
+    data: episodes.EpisodeSet, config: ChecksConfig, stall: int, out: Path, parts: Sequence[Path] = ()
 ) -> dict[str, int]:
     """Checks a set of episodes and writes checks.json and figures/checks.png; also for recordings of other origin.
 
     Args:
         data: the set; its world says what it can give.
-        parts: where the measures of each shard are; those that are not there are taken from the frames on disk.
         stall: steps without a positive reward after which an episode was ended; 0 for never.
         out: the folder to write to.
+        parts: where the measures of each shard are; what is not there is measured from the frames on disk.
     Returns:
         How many checks failed and how many warned.
     """
     known, first, measured = given(data.world, stall), 0, []
-    for shard, path in zip(data.shards, parts, strict=True):
+    for shard, path in zip(data.shards, parts or [out / "none"] * len(data.shards), strict=True):
         numbers = range(first, first := first + len(shard["episodes"]))
         try:
             measured.append(Measures.load(path))

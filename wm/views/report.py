@@ -18,13 +18,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wm import params, worlds
+from wm.checks import verdicts
 from wm.core import files, journal
 from wm.core.errors import UserError
 from wm.records import history, lineage
-from wm.records.lineage import Lineage, Made
+from wm.records.lineage import Made
 from wm.stages import STAGES
 from wm.stages.evolve import EvolveConfig
-from wm.views import charts, paper
+from wm.views import charts, numbers, paper
 
 BIGGEST_FILM = 6_000_000
 """Bytes of an mp4 that goes into the page; of a bigger one, a frame does."""
@@ -86,8 +87,9 @@ def html(name: str) -> str:
         search=_search(world, made.steps),
         charts=_charts(rounds, scores, solved),
         pictures=_pictures(rounds),
+        checks=_checks(made.steps),
         stages=[_stage(one) for one in made.steps],
-        numbers=_numbers(made),
+        numbers=numbers.table(made),
         lineage=made,
         text=lineage,
     )
@@ -265,6 +267,18 @@ def _pictures(rounds: dict[str, list[Made]]) -> dict[str, Picture]:
     }
 
 
+def _checks(steps: Sequence[Made]) -> list[dict[str, Any]]:
+    """What the checks found, a table a set of data or latents, with a picture."""
+    found = []
+    for one in steps:
+        folder = Path(one.step.folder)
+        if (folder / verdicts.FILE).is_file():
+            words = "Frames around what each check found most" if one.step.stage == "collect" else "What z says"
+            picture = _picture(one, "checks.png", words)
+            found.append({"of": one.step.target, "rows": verdicts.rows(verdicts.read(folder)), "picture": picture})
+    return found
+
+
 def _picture(made: Made, file: str, alt: str) -> Picture:
     path = Path(made.step.folder, "figures", file)
     if not path.is_file():
@@ -313,7 +327,7 @@ def _uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-# ---------------------------------------------------------------- stages and numbers
+# ---------------------------------------------------------------- stages
 
 
 def _stage(made: Made) -> dict[str, Any]:
@@ -334,16 +348,3 @@ def _figure(value: float) -> str:
     if isinstance(value, int) or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
-
-
-def _numbers(made: Lineage) -> dict[str, Any]:
-    """What params.yaml sets, a row a key and a column a round: {"columns": [...], "rows": [(stage, key, [values])]}."""
-    columns = list(dict.fromkeys(one.step.name for one in made.steps))
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in made.steps:
-        for key, value in one.step.numbers.items():
-            shared = key in ("world", "seed")
-            rows.setdefault(("", key) if shared else (one.step.stage, key), {})[one.step.name] = value
-    order = {"": -1} | {stage: index for index, stage in enumerate(STAGES)}
-    ordered = sorted(rows, key=lambda row: (order[row[0]], row[1] != "world", row[1]))
-    return {"columns": columns, "rows": [(*row, [rows[row].get(column, "") for column in columns]) for row in ordered]}

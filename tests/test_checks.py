@@ -1,0 +1,167 @@
+"""Checks of data: every fault in 1% and in 10% of the episodes is found and named, and sound sets are let through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bench import gates
+from wm.checks import verdicts
+from wm.checks.config import ChecksConfig, Given, LatentsConfig
+from wm.checks.latents import check as check_latents
+from wm.checks.measures import MeasuredShard, Measures, measure_set
+from wm.cli import main
+from wm.core import episodes
+from wm.core.episodes import EpisodeSet, Shard, frame_columns, latent_columns
+from wm.core.errors import UserError
+from wm.stages import collect
+
+LENGTH = 80
+GIVEN = Given(
+    rewards=(-0.1, 3.0), scores=(-50.0, 300.0), low=(-1.0, 0.0), high=(1.0, 1.0), max_steps=100, steady=True
+)  # fmt: skip
+
+
+def drive(rng: np.random.Generator, length: int = LENGTH) -> dict[str, np.ndarray]:
+    """A view that moves smoothly over a landscape of its own, which is darker below."""
+    land = rng.integers(0, 256, (60, 60, 3)).astype(np.float32)
+    land = cv2.resize(cv2.GaussianBlur(land, (0, 0), 1.5), (480, 480), interpolation=cv2.INTER_CUBIC)
+    land = np.clip(120 + 2.5 * (land - land.mean()) + np.array([25, 0, -25]), 0, 255)
+    act = np.clip(np.cumsum(rng.normal(0, 0.2, (length, 2)), 0), [-1, 0], 1).astype(np.float32)
+    path = np.clip(200 + np.cumsum(1.5 + act, 0).astype(int), 0, 415)
+    shade = np.linspace(1.1, 0.6, 64)[:, None, None]
+    obs = np.stack([land[y : y + 64, x : x + 64] * shade for x, y in path]).clip(0, 255).astype(np.uint8)
+    rew = np.where(rng.random(length) < 0.1, rng.uniform(1, 2, length), -0.1).astype(np.float32)
+    return whole(obs, act, rew)
+
+
+def walk(rng: np.random.Generator, length: int = LENGTH) -> dict[str, np.ndarray]:
+    """A square in a maze of 5 x 5 cells that often walks against a wall: pictures stand still and come back."""
+    at, obs, moves = np.array([2, 2]), [], rng.integers(0, 4, length)
+    for move in moves:
+        at = np.clip(at + [(0, 1), (1, 0), (0, -1), (-1, 0)][move], 0, 4)
+        frame = np.zeros((64, 64, 3), np.uint8)
+        frame[::12] = 60
+        frame[12 * at[0] + 2 : 12 * at[0] + 10, 12 * at[1] + 2 : 12 * at[1] + 10, 0] = 255
+        obs.append(frame)
+    return whole(np.stack(obs), np.eye(4, dtype=np.float32)[moves], np.zeros(length, np.float32))
+
+
+def flicker(rng: np.random.Generator, length: int = LENGTH) -> dict[str, np.ndarray]:
+    """As `drive`, from a black screen on, and every other frame lacks its middle, as old games draw."""
+    episode = drive(rng, length)
+    episode["obs"][: int(rng.integers(1, 6))] = 0
+    episode["obs"][::2, 20:30] = 0
+    return episode
+
+
+def whole(obs: np.ndarray, act: np.ndarray, rew: np.ndarray) -> dict[str, np.ndarray]:
+    end = np.zeros(len(obs), bool)
+    end[-1] = True
+    return {"obs": obs, "act": act, "out": np.full_like(act, np.nan), "rew": rew, "end": end}
+
+
+def write(
+    folder: Path, made: list[dict[str, np.ndarray]], world: str = "tiny", shard: Shard | None = None
+) -> EpisodeSet:
+    """A set of one shard on disk."""
+    columns = frame_columns(made[0]["act"].shape[1])
+    shard = Shard(columns) if shard is None else shard
+    for seed, episode in enumerate(made):
+        shard.add(episode, seed=seed, score=float(episode["rew"].sum()))
+    folder.mkdir(parents=True, exist_ok=True)
+    episodes.write_manifest(folder, world, columns, [episodes.store_shard(folder, 0, *shard.finish())])
+    return EpisodeSet(folder)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> gates.Sound:
+    rng = np.random.default_rng(0)
+    data = write(tmp_path_factory.mktemp("sound"), [drive(rng) for _ in range(100)])
+    return gates.Sound(data, GIVEN, ChecksConfig())
+
+
+def test_a_sound_set_passes_every_check(sound):
+    checks = sound.judge({})
+    assert {check.name: check.verdict for check in checks} == dict.fromkeys(verdicts.DATA, "pass"), checks
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+@pytest.mark.parametrize("name", sorted(gates.FAULTS))
+def test_a_fault_is_found_in_every_episode_that_has_it_and_in_no_other(sound, name, share):
+    fault, own = gates.FAULTS[name]
+    changed, sources = sound.spoiled(fault, share, np.random.default_rng([3, int(100 * share)]))
+    checks = {check.name: check for check in sound.judge(changed)}
+    named = {one.episode for check in checks.values() for one in check.episodes}
+    assert named >= {*changed}, f"missed {sorted({*changed} - named)}"
+    assert named <= {*changed} | sources
+    assert checks[own].verdict == "fail"
+    assert all(one.seed == one.episode for one in checks[own].episodes)
+
+
+@pytest.mark.parametrize("play", [walk, flicker])
+def test_worlds_that_stand_still_or_flicker_give_no_alarm_where_nothing_is_known_of_them(tmp_path, play):
+    rng = np.random.default_rng(1)
+    data = write(tmp_path, [play(rng, int(rng.integers(40, 90))) for _ in range(60)])
+    sound = gates.Sound(data, Given(), ChecksConfig())
+    alarms = [(check.name, check.said) for check in sound.judge({}) if check.verdict != "pass"]
+    assert not alarms
+
+
+def test_an_episode_is_measured_alike_while_it_is_played_and_from_the_disk(tmp_path):
+    rng = np.random.default_rng(2)
+    made, bounds = [drive(rng, length) for length in (3, 40, 1)], (np.array([-1, 0]), np.ones(2))
+    shard = MeasuredShard(frame_columns(2), bounds, 8, 8)
+    data = write(tmp_path, made, shard=shard)
+    shard.measures.save(tmp_path / "measures.npz")
+    for one in (Measures.load(tmp_path / "measures.npz"), measure_set(data, range(3), bounds, 8, 8)):
+        for name, array in vars(shard.measures).items():
+            assert np.array_equal(getattr(one, name), array, equal_nan=True), name
+
+
+def test_v_is_not_trained_on_data_that_fail_unless_they_are_accepted(project, capsys):
+    """The same sentence from the command, which is all that DVC and the flow call."""
+    assert main(["collect", "tiny"]) == 0
+    folder = project / "runs/tiny/collect"
+    assert {check.name for check in verdicts.read(folder)} == {*verdicts.DATA}
+    before = (folder / verdicts.FILE).read_bytes()
+    data = EpisodeSet(folder)
+    made = [data.read(index) for index in range(len(data))]
+    assert collect.check(data, ChecksConfig(), 0, folder)["checks_failed"] == 0
+    assert (folder / verdicts.FILE).read_bytes() == before, "measured from the disk, they say something else"
+    made[7]["act"][5] = np.nan
+    collect.check(write(folder, made), ChecksConfig(), 0, folder)
+    assert main(["train_vae", "tiny"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    for part in ("runs/tiny/collect", "`actions`", "no finite number", "episode 7 (at step 5)", "accept: [actions]"):
+        assert part in said
+    assert not (project / "runs/tiny/train_vae").exists()
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("train_vae: {", "train_vae: {accept: [actions], "))
+    assert main(["train_vae", "tiny"]) == 0
+    params.write_text(params.read_text().replace("accept: [actions]", "accept: [action]"))
+    assert main(["train_vae", "tiny"]) == 2
+    assert "train_vae.accept holds 'action': expected some of blank, frozen" in capsys.readouterr().err
+    (folder / verdicts.FILE).unlink()
+    with pytest.raises(UserError, match=r"checks\.json is missing"):
+        verdicts.require(folder, [])
+
+
+def test_latents_that_v_does_not_know_and_dimensions_that_say_nothing(tmp_path):
+    rng, columns = np.random.default_rng(3), latent_columns(6, 1)
+    shard = Shard(columns)
+    for index in range(40):
+        mu = rng.standard_normal((50, 6)) * [1, 1, 1, 1e-3, 1e-3, 0]
+        mu[20:35, :3] *= 6 if index == 17 else 1
+        logvar = np.full((50, 6), -3.0) * [1, 1, 1, 0, 0, 0]
+        zeros = {"act": np.zeros((50, 1)), "out": np.zeros((50, 1)), "rew": np.zeros(50), "end": np.zeros(50, bool)}
+        shard.add({"mu": mu, "logvar": logvar, **zeros})
+    episodes.write_manifest(tmp_path, "tiny", columns, [episodes.store_shard(tmp_path, 0, *shard.finish())])
+    (unknown, unused), variance = check_latents(EpisodeSet(tmp_path), LatentsConfig())
+    assert unknown.verdict == "warn" and [one.episode for one in unknown.episodes] == [17]
+    assert 20 <= unknown.episodes[0].at < 35
+    assert unused.verdict == "pass" and unused.figure == 3 and "3 of 6 dimensions" in unused.said
+    assert (variance > 0.01).tolist() == [True, True, True, False, False, False]

@@ -1,0 +1,160 @@
+"""Checks of frames.
+
+E episodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wm.checks.measures import EDGE, LOOKS
+from wm.checks.sets import FEW, Set, outcome
+from wm.checks.verdicts import Check
+
+ROOM = {
+    "light": (16.0, 3.0), "red_green": (0.75, 4.0), "red_blue": (0.75, 4.0), "green_blue": (0.75, 4.0),
+    "grain": (1.0, 3.0), "top_bottom": (20.0, 4.0), "change": (8.0, 10.0),
+}  # fmt: skip
+"""How far beyond the middle half of the episodes a look may go: at least so much, in 1/255, and so many widths of that
+half. What 200 sound episodes of CarRacing and of Doom each need: light 11 or 1.0, colours 0.2 or 1.5, grain 0.7 or 1.1,
+top_bottom 13 or 3.1, change 3 or 6.3."""
+UPRIGHT = 0.9
+"""Distance of a mean picture on its head to the others', against its own: 0.97 and more of sound episodes."""
+SEAM = 0.5
+"""Sharpness of a row in the mean of all frames beyond the others', in 1/255: 0.42 in sound CarRacing."""
+REST = 16
+"""Times as long as usual for which a picture may stand still where that is usual: a lander rested 12 times as long."""
+
+
+def blank(data: Set) -> Check:
+    """Frames of one colour. A game may show one at a start or a loss of life, and then shows it in many episodes."""
+    many, lengths = data["blank"], data["length"]
+    flags = many > 0
+    if not data.given.steady and data.usual(flags):
+        flags = many == lengths if (many == lengths).mean() > 0.5 else np.zeros_like(flags)
+    worst = data.given.steady | ((many == lengths) & (lengths >= FEW))
+    found = data.found(flags, many, "blank_at", worst, lambda n: f"{n:.0f} frames of one colour")
+    return outcome(
+        "blank", data, found, many, "blank_at", 0, "frames", "no blank frame that is not usual", "blank frames"
+    )
+
+
+def frozen(data: Set) -> Check:
+    """A picture that stands still. Fails where the world says that it cannot, or where actions changed meanwhile and
+    in this world that always shows."""
+    still, given = data["still"], data.given
+    usual = float(np.quantile(still, 0.75, method="higher"))
+    limit = (
+        float(given.still) if given.still is not None else max(data.config.still, 4 * usual + 2 * REST * (usual > 0))
+    )
+    shown = np.quantile(data["acts_changed_still"] / np.maximum(data["acts_changed"], 1), 0.75) <= 0.01
+    worst = given.still is not None or (data["still_acts"] >= 3) & bool(shown)
+    found = data.found(still > limit, still, "still_at", worst, lambda n: f"{n:.0f} steps without any change")
+    return outcome(
+        "frozen",
+        data,
+        found,
+        still,
+        "still_at",
+        limit,
+        "steps",
+        "pictures move as is usual here",
+        "a picture stands still",
+    )
+
+
+def repeated(data: Set) -> Check:
+    """Frames in a row that were at other steps elsewhere. Worlds of few states repeat themselves everywhere; beginnings
+    that all episodes share are no fault."""
+    length, at = data.repeats.block, data.repeats.block_at
+    limit = max(data.config.block - 1.0, data.limit(length, 0, 3.0))
+    worst = data.given.steady or np.quantile(length, 0.75) < 2
+    found = data.found(length > limit, length, at, worst, lambda n: f"{n:.0f} frames in a row are elsewhere too")
+    return outcome(
+        "repeated", data, found, length, at, limit, "frames", "no block of frames comes back", "frames are repeated"
+    )
+
+
+def torn(data: Set) -> Check:
+    """Frames of two moments: a part is exactly another frame's, or flashes up, or there is a straight edge, which comes
+    and goes or is in all frames. Where parts of a picture stand still, that says nothing."""
+    parts, steady, single = data.repeats.parts, data.given.steady, data.repeats.single
+    limit = data.limit(parts / data["length"], 0, 5.0) * data["length"] + data.config.borrowed
+    always, zero = _always(data), np.zeros(data.count)
+    signs = [
+        (parts / limit, data.repeats.parts_at, "frames have a part of another one"),
+        (data["glitch"] / data.limit(data["glitch"], 2.0, 4.0), data["glitch_at"], "a part of frames flashes up"),
+        (data["seam"] / data.limit(data["seam"], 1.0, 4.0), data["seam_at"], "an edge through frames comes and goes"),
+        (always / data.limit(always, SEAM, 8.0), zero, "an edge is in all frames"),
+    ]
+    shares = np.stack([sign[0] for sign in signs])
+    first, excess = shares.argmax(0), shares.max(0) * (steady or single > 0.5)
+    at = np.stack([sign[1] for sign in signs])[first, np.arange(data.count)]
+    flags = excess > 1
+    worst = ((shares[0] > 1) & (single > 0.9)) | (steady & (excess > data.config.sure))
+    found = data.found(flags, excess, at, worst, [signs[i][2] for i in first])
+    return outcome("torn", data, found, excess, at, 1, "times", "every frame is of one moment", "torn frames")
+
+
+def _always(data: Set) -> np.ndarray:
+    """How much sharper a row is than those beside it in the mean of an episode's frames, beyond the other episodes'."""
+    more = data.measured.seams - np.median(data.measured.seams, 0)
+    wide = np.pad(more, ((0, 0), (2, 2)))
+    beside = np.max([wide[:, shift : shift + more.shape[1]] for shift in (0, 1, 3, 4)], 0)
+    return (more - np.maximum(beside, 0))[:, EDGE:-EDGE].max(1)
+
+
+def order(data: Set) -> Check:
+    """Neighbouring frames resemble each other less than usual."""
+    share = data["order"]
+    moving = share[share > 0]
+    limit = data.limit(moving, data.config.order, 4.0) if len(moving) >= FEW else np.inf
+    limit = limit if data.given.steady else max(limit, 0.95)
+    worst = (
+        data.given.steady & (share - np.median(moving) > data.config.sure * (limit - np.median(moving)))
+        if len(moving)
+        else False
+    )
+    found = data.found(
+        share > limit, share, "order_at", worst, lambda n: f"a step changes {n:.2f} of what two steps do"
+    )
+    return outcome(
+        "order", data, found, share, "order_at", limit, "share", "frames follow each other", "frames are out of order"
+    )
+
+
+def unlike(data: Set) -> Check:
+    """Frames that look as in no other episode: eight of them have to, since one may be a flash."""
+    excess = np.zeros(data.count)
+    where, what = np.zeros(data.count), np.zeros(data.count, int)
+    for index, name in enumerate(LOOKS):
+        for side, sign in (("low", -1.0), ("high", 1.0)):
+            values = sign * data[f"{name}_{side}"]
+            low, high = np.quantile(values, [0.25, 0.75], method="higher")
+            floor, widths = ROOM[name]
+            beyond = (values - high) / (data.config.reach * max(floor, widths * (high - low)))
+            more = beyond > excess
+            where = np.where(more, data[f"{name}_{side}_at"], where)
+            what, excess = np.where(more, index, what), np.where(more, beyond, excess)
+    turned = _turned(data)
+    excess, where = np.maximum(excess, turned), np.where(turned > excess, 0, where)
+    what = np.where(turned == excess, len(LOOKS), what) if turned.any() else what
+    flags = (excess > 1.0) & (data.count >= FEW)
+    words = {
+        i: (*LOOKS, "that they stand on their heads")[what[i]].replace("_", " against ") for i in range(data.count)
+    }
+    worst = data.given.steady & (excess > data.config.sure)
+    found = data.found(flags, excess, where, worst, lambda n: f"{n:.1f} times as far as any usual episode")
+    ill = f"frames are unlike the rest in {words[found[0].episode]}" if found else ""
+    return outcome("unlike", data, found, excess, where, 1, "times", "all episodes look alike", ill)
+
+
+def _turned(data: Set) -> np.ndarray:
+    """Above 1 of episodes [E] whose mean picture is like the others' when it stands on its head."""
+    pictures = data.measured.pictures
+    middle = np.median(pictures, 0)
+    own, head = (((part - middle) ** 2).mean((1, 2, 3)) for part in (pictures, pictures[:, ::-1]))
+    share = head / np.maximum(own, 1e-9)
+    if np.quantile(share, 0.25) < 1 / UPRIGHT:  # of a world without top and bottom nobody can tell
+        return np.zeros(data.count)
+    return np.where(share < UPRIGHT, UPRIGHT / np.maximum(share, 1e-9), 0.0)
