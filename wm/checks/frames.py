@@ -20,6 +20,8 @@ half. What 200 sound episodes of CarRacing and of Doom each need: light 11 or 1.
 top_bottom 13 or 3.1, change 3 or 6.3."""
 UPRIGHT = 0.9
 """Distance of a mean picture on its head to the others', against its own: 0.97 and more of sound episodes."""
+NOISE = 0.8
+"""Share of the change in one step in that in two from which on a picture flickers too much to see its order."""
 SEAM = 0.5
 """Sharpness of a row in the mean of all frames beyond the others', in 1/255: 0.42 in sound CarRacing."""
 REST = 16
@@ -83,7 +85,11 @@ def torn(data: Set) -> Check:
     always, zero = _always(data), np.zeros(data.count)
     signs = [
         (parts / limit, data.repeats.parts_at, "frames have a part of another one"),
-        (data["glitch"] / data.limit(data["glitch"], 2.0, 4.0), data["glitch_at"], "a part of frames flashes up"),
+        (
+            data["glitch"] / data.limit(np.maximum(data["glitch"], 0), 2.0, 4.0),
+            data["glitch_at"],
+            "a part of frames flashes up",
+        ),
         (data["seam"] / data.limit(data["seam"], 1.0, 4.0), data["seam_at"], "an edge through frames comes and goes"),
         (always / data.limit(always, SEAM, 8.0), zero, "an edge is in all frames"),
     ]
@@ -108,13 +114,11 @@ def order(data: Set) -> Check:
     """Neighbouring frames resemble each other less than usual."""
     share = data["order"]
     moving = share[share > 0]
-    limit = data.limit(moving, data.config.order, 4.0) if len(moving) >= FEW else np.inf
+    told = len(moving) >= FEW and np.median(moving) < NOISE
+    limit = data.limit(moving, data.config.order, 4.0) if told else np.inf
     limit = limit if data.given.steady else max(limit, 0.95)
-    worst = (
-        data.given.steady & (share - np.median(moving) > data.config.sure * (limit - np.median(moving)))
-        if len(moving)
-        else False
-    )
+    middle = np.median(moving) if len(moving) else 0.0
+    worst = data.given.steady & (share - middle > data.config.sure * (limit - middle))
     found = data.found(
         share > limit, share, "order_at", worst, lambda n: f"a step changes {n:.2f} of what two steps do"
     )

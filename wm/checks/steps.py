@@ -86,7 +86,7 @@ def actions(data: Set) -> Check:
     given, faults = data.given, {}
     _note(faults, data["act_bad"] > 0, data["act_bad_at"], True, "no finite number")
     _note(faults, data["act_outside"] > 0, data["act_outside_at"], True, "outside their bounds")
-    varied = np.quantile(data["acts_changed"] / data["length"], 0.1) > 0.2
+    varied = np.quantile(data["acts_changed"] / data["length"], 0.25) > 0.2
     constant = (data["acts_changed"] == 0) & (data["length"] >= 20) & bool(varied)
     if not data.usual(constant):
         _note(faults, constant, np.zeros(data.count), True, "one action all the time")
