@@ -57,6 +57,12 @@ class Reference:
         below = np.searchsorted(known, values, side="left") * (100.0 / max(1, len(known)))
         return np.where(np.isfinite(values) & (len(known) > 0), below, np.nan)
 
+    def of_episodes(self) -> Reference:
+        """The same of episodes: the mean over each one's steps."""
+        indices = np.unique(self.episode)
+        means = [self.values[self.episode == index].mean() for index in indices]
+        return Reference(np.array(means, np.float32), indices)
+
     def save(self, folder: Path, kind: str, world: str) -> None:
         """Writes `<kind>.safetensors` and `<kind>.json`; kind is of `weights.SURPRISE_KINDS`."""
         tensors = {"values": torch.from_numpy(self.values), "episode": torch.from_numpy(self.episode)}
@@ -111,12 +117,18 @@ def to_m(memory: MDNRNN, mu: np.ndarray, act: np.ndarray) -> np.ndarray:
     steps = len(mu) - 1
     if steps < 1:
         return np.zeros(0, np.float32)
-    z, done = (torch.from_numpy(np.array(array, np.float32))[:, None] for array in (mu, act))
-    restart = torch.zeros(steps, 1)
-    restart[0] = 1.0
-    h, _ = memory.lstm.unroll(memory.inputs(z[:-1], done[:steps], restart), memory.initial_state(1), restart)
-    parts = [of_next(memory, h[t : t + SLICE, 0], z[1:][t : t + SLICE, 0]) for t in range(0, steps, SLICE)]
+    h, following = states(memory, mu[:steps], act[:steps]), torch.from_numpy(np.array(mu[1:], np.float32))
+    parts = [of_next(memory, h[t : t + SLICE], following[t : t + SLICE]) for t in range(0, steps, SLICE)]
     return torch.cat(parts).numpy()
+
+
+@torch.inference_mode()
+def states(memory: MDNRNN, mu: np.ndarray, act: np.ndarray) -> Tensor:
+    """M's h [T, H] after each step from an episode's start: V's means mu [T, Z], actions act [T, A]."""
+    z, done = (torch.from_numpy(np.array(array, np.float32))[:, None] for array in (mu, act))
+    restart = torch.zeros(len(z), 1)
+    restart[0] = 1.0
+    return memory.lstm.unroll(memory.inputs(z, done, restart), memory.initial_state(1), restart)[0][:, 0]
 
 
 def of_next(memory: MDNRNN, h: Tensor, mu: Tensor) -> Tensor:

@@ -92,6 +92,17 @@ def strip(
     _mosaic(np.stack([real[:count], dream[:count]]), path, title, rows=["real", "dream"], columns=heads)
 
 
+def moments(grid: np.ndarray, path: Path, labels: Sequence[str], heads: Sequence[str]) -> None:
+    """A row a step that was surprising.
+
+    Args:
+        grid: [rows, columns, 64, 64, 3] uint8.
+        labels: a label a row: who was surprised, and when.
+        heads: a label a column.
+    """
+    _mosaic(grid, path, "The most surprising steps", rows=list(labels), columns=list(heads))
+
+
 def _frames(frames: np.ndarray) -> np.ndarray:
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wm.core import files
+from wm.core import weights as stored
 from wm.worlds.base import FRAME_SHAPE
 
 OF_STAGE = {"train_vae": "vae", "train_mdn": "mdnrnn", "evaluate": "agent"}
@@ -74,6 +75,9 @@ def log(kind: str, folder: Path, run: Mapping[str, Any], run_id: str) -> Any:
         model.mkdir()
         for name in (f"{part}.{end}" for part in PARTS[kind] for end in ("safetensors", "json")):
             shutil.copyfile(folder / name, model / name)
+        for known in stored.SURPRISE_KINDS if kind == "agent" else ():
+            for path in folder.glob(f"{known}.*"):  # what surprises it, which older agents do not know
+                shutil.copyfile(path, model / path.name)
         shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
         return mlflow.pyfunc.log_model(
             name=f"{run['name']}-{kind}",

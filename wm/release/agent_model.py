@@ -62,25 +62,46 @@ class Predicting:
 
 class Acting:
     """The agent: {"frames", "state": [B, 2H] float32 (or [B, 0] at an episode's first step), "seed": [B] int64, the
-    episode's, "step": [B] int64, from 0} -> {"actions": [B, A], "state"}.
+    episode's, "step": [B] int64, from 0} -> {"actions": [B, A], "state", "surprise": [B, 2] float32}.
 
     The seed and the step give the noise of z, the same as in the rollouts that scored the agent.
+
+    `surprise` says how novel each frame is to V, and after all that came before to M: percent of the steps of the
+    model's own held-out episodes that surprised it less (`wm.models.surprise`). M says 0 of an episode's first frame.
+    Agents that were made before there were such references reply without it.
     """
 
     def __init__(self, folder: Path):
+        from wm.core import weights
+        from wm.models import surprise
         from wm.play import agent
 
         self.agent, self.params, about = agent.load(folder)
         self.sampled = about["sampled"]
+        known = all(weights.exists(folder, kind) for kind in weights.SURPRISE_KINDS)
+        self.references = [surprise.Reference.load(folder, kind) for kind in weights.SURPRISE_KINDS] if known else []
 
     def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         frames = _frames(request)
         h, c, restart = _state(request, len(frames), self.agent.mdnrnn.config.hidden)
         z = self.agent.see(frames, self._noise(request) if self.sampled else None)
         act = self.agent.act(np.repeat(self.params[None], len(frames), axis=0), z, h, c)
-        if self.agent.needs_memory:
+        told = {"surprise": self._surprise(frames, h, restart)} if self.references else {}
+        if self.agent.needs_memory or self.references:
             h, c = self.agent.remember(z, act, h, c, restart)
-        return {"actions": act, "state": np.concatenate([h, c], axis=1)}
+        return {"actions": act, "state": np.concatenate([h, c], axis=1), **told}
+
+    def _surprise(self, frames: np.ndarray, h: np.ndarray, restart: np.ndarray) -> np.ndarray:
+        """[B, 2] of frames that come after M's state h [B, H]."""
+        import torch
+
+        from wm.models import surprise
+
+        to_v, mu = surprise.to_v(self.agent.vae, frames, len(frames))
+        with torch.inference_mode():
+            to_m = surprise.of_next(self.agent.mdnrnn, torch.from_numpy(h), torch.from_numpy(mu)).numpy()
+        of_v, of_m = (known.percentile(each) for known, each in zip(self.references, (to_v, to_m), strict=True))
+        return np.nan_to_num(np.stack([of_v, np.where(restart > 0, 0.0, of_m)], axis=1)).astype(np.float32)
 
     def _noise(self, request: dict[str, np.ndarray]) -> np.ndarray:
         from wm.play.agent import PosteriorNoise

@@ -15,7 +15,7 @@ AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
-    text = "keep a trained agent, make it champion, give it away: files for any runtime, a page to dream in"
+    text = "keep a trained agent, make it champion, give it away, ask what its dream is worth and what surprises it"
     group = commands.add_parser("agent", help=text, description=text[0].upper() + text[1:] + ".")
     inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do with it")
     _add_giving(inside)
@@ -28,10 +28,22 @@ def _add_giving(inside: argparse._SubParsersAction) -> None:
     command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
     export = add_command(inside, "export", "write V, M and C as ONNX, with a description, into a folder", _export)
     demo = add_command(inside, "demo", "write one HTML page in which anyone can drive in the agent's dream", _demo)
-    for command in (export, demo):
+    gauge = add_command(inside, "gauge", "does the agent's dream put controllers into the world's order?", _gauge)
+    surprise = add_command(inside, "surprise", "how novel are episodes to V and M? with pictures of where", _surprise)
+    for command in (export, demo, gauge, surprise):
         command.add_argument("agent", metavar="AGENT", help=AGENT)
     export.add_argument("folder", type=Path, metavar="FOLDER", help="to be written")
     demo.add_argument("--out", type=Path, default=Path("dream.html"), help="the page to write; default: dream.html")
+    text = "a data set of `collect`, or how many episodes the agent plays; default: 4"
+    surprise.add_argument("episodes", metavar="EPISODES", nargs="?", default="4", help=text)
+    surprise.add_argument("--seed", type=int, default=0, help="of the first episode that it plays; default: 0")
+    text = "a data set of its own world, whose held-out episodes are compared with; default: what its record keeps"
+    surprise.add_argument("--against", type=Path, default=None, metavar="DATA", help=text)
+    text = "the pictures to write; default: surprise.png"
+    surprise.add_argument("--out", type=Path, default=Path("surprise.png"), help=text)
+    gauge.add_argument("--sigma", type=float, default=0.1, help="spread of the weights' disturbances; default: 0.1")
+    gauge.add_argument("--controllers", type=int, default=16, help="disturbed controllers; default: 16")
+    gauge.add_argument("--episodes", type=int, default=4, help="episodes of dream and world for each; default: 4")
 
 
 def _add_champion(inside: argparse._SubParsersAction) -> None:
@@ -58,6 +70,26 @@ def _demo(args: argparse.Namespace) -> None:
         raise UserError(f"--out is {args.out}: expected the name of a file that ends in .html")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(demo.write(export.find(args.agent), args.out))
+
+
+def _gauge(args: argparse.Namespace) -> None:
+    from wm.release import export, trust
+
+    for option, least in (("sigma", 0), ("controllers", 3), ("episodes", 0)):
+        if not getattr(args, option) > least:
+            raise UserError(f"--{option} is {getattr(args, option):g}: expected more than {least}")
+    print(trust.report(export.find(args.agent), args.sigma, args.controllers, args.episodes))
+
+
+def _surprise(args: argparse.Namespace) -> None:
+    from wm.release import export, surprise
+
+    if args.seed < 0:
+        raise UserError(f"--seed is {args.seed}: expected 0 or more")
+    if args.out.suffix != ".png" or args.out.is_dir():
+        raise UserError(f"--out is {args.out}: expected the name of a file that ends in .png")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    print(surprise.report(export.find(args.agent), args.episodes, args.seed, args.against, args.out))
 
 
 def _keep(args: argparse.Namespace) -> None:

@@ -40,6 +40,8 @@ WHOLE = Path(".wm", "pretrained")
 """Where an agent is put together whose V and M lie with another."""
 MODELS = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.STARTS_KIND)
 """What agents of one model share."""
+KNOWN = weights.SURPRISE_KINDS
+"""What lies with V and M besides, where they were made by a version that kept it."""
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless")
 """What every score is computed with; gymnasium pins the physics and the drawing of its worlds."""
 PACKAGES_OF = {"take_cover": ("vizdoom",)}
@@ -81,7 +83,8 @@ def whole(place: Path) -> Path:
             if weights.load(source, kind)[0]["sha256"] != models[kind]:
                 raise DamagedData(f"{source / kind}.safetensors is not the one that {place} was scored with: …")
     target.mkdir(parents=True, exist_ok=True)
-    for path in (*place.iterdir(), *_files(source, MODELS)):
+    known = [kind for kind in KNOWN if weights.exists(source, kind)]
+    for path in (*place.iterdir(), *_files(source, (*MODELS, *known))):
         files.write_bytes(target / path.name, path.read_bytes())
     return target
 
@@ -126,6 +129,7 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     starts = next(Path(path) for path in evolve.step.inputs if path.endswith("/train_mdn"))
     agent = (weights.VAE_KIND, weights.MDNRNN_KIND, weights.CONTROLLER_KIND)
     sources = {**dict.fromkeys(agent, Path(evolve.step.folder)), weights.STARTS_KIND: starts}
+    sources |= {kind: Path(evolve.step.folder) for kind in KNOWN if weights.exists(Path(evolve.step.folder), kind)}
     # whole, or an error before anything is written
     digests = {kind: weights.load(source, kind)[0]["sha256"] for kind, source in sources.items()}
     models = {kind: digests[kind] for kind in MODELS}

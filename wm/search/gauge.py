@@ -51,6 +51,11 @@ class Gauge:
         return round(float(np.corrcoef(dream, world)[0, 1]), 6)
 
     @property
+    def sides(self) -> dict[str, np.ndarray]:
+        """Both scores by name."""
+        return {"dream": self.dream, "world": self.world}
+
+    @property
     def trusted(self) -> bool:
         """Whether the dream may choose."""
         return self.correlation >= self.least
@@ -60,8 +65,7 @@ class Gauge:
 
     def record(self) -> dict[str, Any]:
         """What gauge.json says; a score that is not finite is null there."""
-        sides = {"dream": self.dream, "world": self.world}
-        scores = {name: [x if np.isfinite(x) else None for x in side.tolist()] for name, side in sides.items()}
+        scores = {name: [x if np.isfinite(x) else None for x in side.tolist()] for name, side in self.sides.items()}
         return {"correlation": self.correlation, "least": self.least, "trusted": self.trusted, **scores}
 
     @classmethod
