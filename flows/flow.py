@@ -27,7 +27,7 @@ from wm import failures
 from wm.checks import verdicts
 from wm.core import files, workspace
 from wm.core.errors import UserError
-from wm.records import history, run_notes, tracking
+from wm.records import tracking
 from wm.search import budget as budgets
 
 STAGES_AT_ONCE = 1
@@ -191,7 +191,7 @@ def _committed(agent: str, variant: Variant, state: State[dict[str, Any]]) -> St
 
 
 def _score(agent: str) -> str:
-    return ", ".join(f"{key} {value}" for key, value in metrics(agent).items())
+    return ", ".join(f"{key} {value}" for key, value in pages.metrics(agent).items())
 
 
 def _again(agent: str) -> str:
@@ -235,21 +235,23 @@ def _stages(
     states = {address: run.state for address, run in runs.items()}
     results = {address: state.result() for address, state in states.items() if state.is_completed()}
     folders = [path for result in results.values() for path in result["outputs"] if path.startswith("runs/")]
-    text = summary(agent, results, [a for a in states if a not in results])
+    text = pages.summary(agent, results, [a for a in states if a not in results])
     page.add(note=text)
     _keep_checks(agent, folders)
     _keep_page(agent, "\n\n".join(filter(None, [text, pages.links(folders), pages.pictures(folders)])))
     for state in states.values():
         if not state.is_completed():  # in order: the first that is not whole is the culprit
             return Failed(name="Damaged" if state.name == "Damaged" else "Failed", message=state.message)
-    page.add({key: value for key, value in metrics(agent).items() if isinstance(value, int | float)})
+    page.add({key: value for key, value in pages.metrics(agent).items() if isinstance(value, int | float)})
     decided = gate.decide(agent, fetch=place == "pools") if gated else gate.left_out()
     if not decided.is_completed():
         return Failed(message=decided.message)
     page.add(note=decided.result())
     verdicts = [result["verdict"] for result in results.values()]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    return Completed(message=counts, data={"stages": results, "metrics": metrics(agent), "gate": decided.result()})
+    return Completed(
+        message=counts, data={"stages": results, "metrics": pages.metrics(agent), "gate": decided.result()}
+    )
 
 
 @flow(name="improve", flow_run_name="improve {agent}", persist_result=False)
@@ -317,36 +319,5 @@ def _tracked(agent: str, stages: list[graph.Stage]) -> AbstractContextManager[tr
     """The MLflow run of the pipeline, under which its stages appear; none where nothing will run."""
     if all(stage.outlook == "unchanged" for stage in stages):
         return nullcontext(tracking.Run())
-    from wm import params  # takes seconds: it imports every stage
-
-    everything = params.load()
-    entry = everything.agents[agent]
-    return tracking.pipeline_run(name=agent, world=entry.world, experiment=entry.experiment)
-
-
-def metrics(agent: str) -> dict[str, Any]:
-    """The agent's score, as `evaluate` wrote it, with the names that `dvc metrics` has: {"score.mean": 812.3, …}."""
-    return dict(history.flat(files.read_json(Path("metrics") / f"{agent}.json")))
-
-
-def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:
-    """A page about a run, in Markdown."""
-    lines = [f"# {agent}", ""]
-    score = {} if missing else metrics(agent)
-    if headline := run_notes.score(score):
-        lines += [f"**{headline}**, mean and standard deviation of the score", ""]
-    lines += ["| stage | verdict | seconds | outputs (md5) |", "| --- | --- | ---: | --- |"]
-    for address, result in results.items():
-        hashes = "<br>".join(f"`{path}` {md5[:12]}" for path, md5 in result["outputs"].items())
-        lines.append(f"| {address} | {result['verdict']} | {result['seconds']} | {hashes} |")
-    lines += [f"| {address} | not done | | |" for address in missing]
-    if not missing:
-        lines += ["", "| metric | value |", "| --- | ---: |"]
-        lines += [f"| {key} | {value} |" for key, value in score.items()]
-        lines += [
-            "",
-            f"The score is in `metrics/{agent}.json`, pictures and videos in "
-            f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow, and "
-            f"`python -m wm report {agent}` makes one page of all of it.",
-        ]
-    return "\n".join(lines)
+    entry = recipe.agent(agent)
+    return tracking.pipeline_run(name=agent, world=entry["world"], experiment=entry["experiment"])

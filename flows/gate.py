@@ -1,7 +1,7 @@
 """The gate in the flow: after `evaluate`, `python -m wm agent gate` decides whether the new agent becomes champion.
 
-An agent is due for it from the moment that a run may change it until MLflow has heard the decision, so that neither a
-kill nor a dead server lets one slip: `.wm/gate/NAME/due.json` holds the outputs of before, and is deleted at the end.
+An agent is due for it (`flows.due`) from the moment that a run may change it until MLflow has heard the decision, so
+that neither a kill nor a dead server lets one slip.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
-from flows import SCRATCH, graph
+from flows import due, graph
 from flows.repro import environment, pull
 from wm.records import run_notes, tracking
 
@@ -29,7 +29,7 @@ STAGES = ("evolve", "evaluate")
 
 def expect(agent: str) -> None:
     """Notes what the agent is now, before a run that may change it."""
-    path = _due(agent)
+    path = due.path(agent)
     if not tracking.off() and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(_outputs(agent)))
@@ -44,11 +44,11 @@ def decide(agent: str, fetch: bool = False) -> State[str]:
     Args:
         fetch: a worker made the agent, so that it is in the DVC remote, and here none or an older one.
     """
-    path = _due(agent)
-    if tracking.off():
-        return _said("Skipped", "nothing is tracked (WM_TRACKING=off)")
-    if not path.exists() or json.loads(path.read_text()) == _outputs(agent):
-        path.unlink(missing_ok=True)
+    path = due.path(agent)
+    if why := due.idle(agent):
+        return _said("Skipped", why)
+    if json.loads(path.read_text()) == _outputs(agent):
+        path.unlink()
         return _said("Skipped", "nothing new was evaluated")
     return _gate.with_options(task_run_name=f"gate@{agent}")(agent, fetch, return_state=True)
 
@@ -60,7 +60,7 @@ def left_out() -> State[str]:
 
 @task(name="gate", persist_result=False, cache_policy=NO_CACHE)
 def _gate(agent: str, fetch: bool) -> State[str]:
-    log, path, last = get_run_logger(), _due(agent), ""
+    log, path, last = get_run_logger(), due.path(agent), ""
     if fetch:
         made = f"evolve@{agent}"
         pulled = pull(f"gate@{agent}", [made], log.info)
@@ -115,7 +115,3 @@ def _outputs(agent: str) -> dict[str, str]:
         except KeyError:  # never run yet
             continue
     return found
-
-
-def _due(agent: str) -> Path:
-    return SCRATCH / "gate" / agent / "due.json"

@@ -1,12 +1,15 @@
-"""What the Prefect artifact of a run shows beside its table: pictures in place, and where MLflow has the rest."""
+"""The page about a run, a Prefect artifact: stages and score, pictures in place, and where MLflow has the rest."""
 
 from __future__ import annotations
 
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
-from wm.records import earlier, provenance, run_notes
+from flows import graph
+from wm.core import files
+from wm.records import earlier, history, provenance, run_notes
 
 LARGEST = 200_000
 """Bytes of a picture that goes into an artifact, which lives in Prefect's database."""
@@ -36,3 +39,31 @@ def links(outputs: list[str]) -> str:
         if run:
             found.append(f"[{run['stage']}@{run['name']}]({run['url']})")
     return "MLflow: " + " · ".join(found) if found else ""
+
+
+def metrics(agent: str) -> dict[str, Any]:
+    """The agent's score, as `evaluate` wrote it, with the names that `dvc metrics` has: {"score.mean": 812.3, …}."""
+    return dict(history.flat(files.read_json(Path("metrics") / f"{agent}.json")))
+
+
+def summary(agent: str, results: dict[str, dict], missing: list[str]) -> str:
+    """A page about a run, in Markdown."""
+    lines = [f"# {agent}", ""]
+    score = {} if missing else metrics(agent)
+    if headline := run_notes.score(score):
+        lines += [f"**{headline}**, mean and standard deviation of the score", ""]
+    lines += ["| stage | verdict | seconds | outputs (md5) |", "| --- | --- | ---: | --- |"]
+    for address, result in results.items():
+        hashes = "<br>".join(f"`{path}` {md5[:12]}" for path, md5 in result["outputs"].items())
+        lines.append(f"| {address} | {result['verdict']} | {result['seconds']} | {hashes} |")
+    lines += [f"| {address} | not done | | |" for address in missing]
+    if not missing:
+        lines += ["", "| metric | value |", "| --- | ---: |"]
+        lines += [f"| {key} | {value} |" for key, value in score.items()]
+        lines += [
+            "",
+            f"The score is in `metrics/{agent}.json`, pictures and videos in "
+            f"`runs/{agent}/{graph.TARGET}`; `make ui` opens curves, models and videos in MLflow, and "
+            f"`python -m wm report {agent}` makes one page of all of it.",
+        ]
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from flows import claim, graph, guard, prepare, recipe, seeds, start, variants
-from flows.server import Server
+from flows import claim, due, graph, guard, prepare, recipe, seeds, start, variants
+from flows.server import Server, is_given
 from flows.variants import Variant
 from wm import failures
 from wm.core.errors import UserError
@@ -81,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
         graph.check_folder()
         if agent is None:
             return _list()
-        _check_params()
-        graph.check(agent)
+        with _params_checked():
+            graph.check(agent)
         if place == "pools":
             _check_pools()
         variant.of(recipe.read(), agent)  # mistakes are told before anything starts
@@ -132,11 +134,18 @@ def options(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def _check_params() -> None:
-    check = subprocess.run([sys.executable, "-m", "wm", "params", "check"], stderr=subprocess.PIPE, text=True)
-    if check.returncode:
-        reason = check.stderr.strip().splitlines() or [f"`wm params check` ended with {check.returncode}"]
-        raise UserError(reason[-1].removeprefix("error: "))
+@contextlib.contextmanager
+def _params_checked() -> Iterator[None]:
+    """Lets `wm params check` look at params.yaml meanwhile: what it finds comes first."""
+    command = [sys.executable, "-m", "wm", "params", "check"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as check:
+        try:
+            yield
+        finally:
+            _, found = check.communicate()
+            if check.returncode:
+                reason = found.strip().splitlines() or [f"`wm params check` ended with {check.returncode}"]
+                raise UserError(reason[-1].removeprefix("error: "))
 
 
 def _check_pools() -> None:
@@ -156,15 +165,39 @@ def _run(agent: str, place: str, variant: Variant, gated: bool | None) -> int:
     begin = start.Start(listen=guard.listen)  # a budget counts the planning too
     if not variant:
         with claim.workspace(agent):
-            return _pipeline(begin, Server(), agent, place, variant, gated)
+            stages = graph.plan(agent, remote=place == "pools")
+            if _is_over(agent, stages):
+                return _say_so(agent, stages)
+            return _pipeline(begin, Server(), agent, place, variant, gated, stages)
     claim.watch_over()  # the server, which belongs to this folder, starts before the variant's is entered
     server = Server()
     with variants.inside(agent, variant):
-        return _pipeline(begin, server, agent, place, variant, gated)
+        stages = graph.plan(agent, remote=place == "pools")
+        return _pipeline(begin, server, agent, place, variant, gated, stages)
 
 
-def _pipeline(begin: start.Start, server: Server, agent: str, place: str, variant: Variant, gated: bool | None) -> int:
-    stages = graph.plan(agent, remote=place == "pools")
+def _is_over(agent: str, stages: list[graph.Stage]) -> bool:
+    """Whether there is nothing to run, nothing to decide, and no server of somebody's that would show it."""
+    return all(stage.outlook == "unchanged" for stage in stages) and bool(due.idle(agent)) and not is_given()
+
+
+def _say_so(agent: str, stages: list[graph.Stage]) -> int:
+    """What a run without anything to do says; no server is started for it."""
+    _announce(agent, stages, Variant())
+    verdicts = {stage.address: {"verdict": "Cached", "seconds": 0.0} for stage in stages}
+    _tell(None, agent, Variant(), {"stages": verdicts, "gate": f"gate: skipped: {due.idle(agent)}"}, {})
+    return 0
+
+
+def _pipeline(
+    begin: start.Start,
+    server: Server,
+    agent: str,
+    place: str,
+    variant: Variant,
+    gated: bool | None,
+    stages: list[graph.Stage],
+) -> int:
     expected = _announce(agent, stages, variant)
     import httpx
 
@@ -202,9 +235,9 @@ def _announce(agent: str, stages: list[graph.Stage], variant: Variant) -> dict[s
     return _estimate(agent, waiting, variant.budget)
 
 
-def _tell(begin: start.Start, agent: str, variant: Variant, result: dict, expected: dict[str, float]) -> None:
+def _tell(begin: start.Start | None, agent: str, variant: Variant, result: dict, expected: dict[str, float]) -> None:
     """Prints what was done; the last line names the run and its score."""
-    from flows import flow
+    from flows import pages
 
     width = max(map(len, result["stages"]))
     for address, stage in result["stages"].items():
@@ -212,10 +245,10 @@ def _tell(begin: start.Start, agent: str, variant: Variant, result: dict, expect
         known = whole and stage["verdict"] == "Completed" and graph.key(address) in expected
         told = f"   estimate {expected[graph.key(address)]:.0f} s" if known else ""
         print(f"  {address:{width}}  {stage['verdict']:10}{stage['seconds']:>8.0f} s{told}")
-    if variant.budget:
+    if begin and variant.budget:
         print(f"{(time.time() - begin.began) / 60:.0f} min of {variant.budget} are used")
     print(result["gate"])
-    print(f"{result.get('run', agent)}: {', '.join(f'{key} {value}' for key, value in flow.metrics(agent).items())}")
+    print(f"{result.get('run', agent)}: {', '.join(f'{key} {value}' for key, value in pages.metrics(agent).items())}")
 
 
 def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, float]:

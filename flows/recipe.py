@@ -15,6 +15,7 @@ from wm.core import files
 from wm.core.errors import UserError
 
 FILE = Path("params.yaml")
+TRIALS = Path("trials/params.yaml")
 ZERO = "zero"
 
 
@@ -32,13 +33,25 @@ def read() -> dict[str, Any]:
         ) from None
 
 
-def parse(text: str) -> dict[str, Any]:
+def agent(name: str) -> dict[str, Any]:
+    """The entry of an agent, or of one of trials/.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (FILE, TRIALS):
+        if path.exists() and (entry := parse(path.read_text(), path).get("agents", {}).get(name)):
+            return entry
+    raise UserError(f"there is no agent {name!r} in {FILE}: choose one of its `agents`")
+
+
+def parse(text: str, path: Path = FILE) -> dict[str, Any]:
     """Whole numbers: merge keys are resolved, and what was said once for several entries is each one's own.
 
     Raises:
         UserError: it is not valid YAML; names the line.
     """
-    return _apart(files.parse_yaml(text, str(FILE)))
+    return _apart(files.parse_yaml(text, str(path)))
 
 
 def _apart(tree: Any) -> Any:

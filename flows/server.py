@@ -17,6 +17,15 @@ PATIENCE = 120
 """Seconds; the first start makes a database, which takes about twenty on a slow machine."""
 
 
+def is_given() -> bool:
+    """Whether there is a server already: that of PREFECT_API_URL, or that of `make up`, which the environment then
+    names."""
+    if not os.environ.get("PREFECT_API_URL"):
+        for name, address in services.addresses().items():
+            os.environ.setdefault(name, address)
+    return bool(os.environ.get("PREFECT_API_URL"))
+
+
 class Server:
     """Started in the background, so that DVC can be asked meanwhile; ended by the guard, as everything else.
 
@@ -26,10 +35,7 @@ class Server:
 
     def __init__(self) -> None:
         self.process = None
-        if not os.environ.get("PREFECT_API_URL"):
-            for name, address in services.addresses().items():
-                os.environ.setdefault(name, address)
-        if os.environ.get("PREFECT_API_URL"):
+        if is_given():
             return
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Tells MLflow what a spool entry holds: the process beside a run, which `wm.records.tracking` starts.
+"""Tells MLflow what a spool entry holds.
 
 Every step can be repeated: the run is found again by its key, metrics that MLflow has are not stored twice, a
 model whose weights it has is not registered twice.
@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,68 +15,11 @@ from typing import Any
 
 from wm.core import files
 from wm.core.locks import lock
-from wm.records import measured, registered_models, run_notes, spool, tracking
+from wm.records import measured, registered_models, run_notes, spool
 from wm.records.spool import Entry
 
-EVERY = 10.0
-"""Seconds between two looks at the journal."""
 BATCH = 1000
 """Metrics in one request, MLflow's limit."""
-
-
-def main(folder: Path, parent: int) -> None:
-    """Sends the entry in `folder` until the run has ended; goes at once when its parent has died."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    entry, client = Entry(folder), None
-    trouble, backlog, machine = folder / "trouble.txt", True, None
-    while True:
-        end = entry.end
-        try:
-            client = client or tracking.connect(entry.root)
-            sender = Sender(entry, client)
-            sender.begin()
-            sender.pump()
-            trouble.unlink(missing_ok=True)
-            if end:
-                if machine:
-                    machine.finish()
-                return sender.finish(end)
-            if entry.run["kind"] == "pipeline":
-                return None
-            machine = machine or measured.machine(sender.run_id, tracking.uri(entry.root))
-            if backlog:
-                backlog = _send_left_behind(entry, client)
-        except Exception as error:  # MLflow's are of many kinds; the run must not hear of any
-            print(f"{time.strftime('%H:%M:%S')} {error!r}", flush=True)
-            trouble.write_text(" ".join(str(error).split())[:160] or type(error).__name__)
-            if end:
-                raise SystemExit(1) from None
-        wait = time.monotonic() + EVERY
-        while time.monotonic() < wait and not (folder / "end.json").exists():
-            time.sleep(0.1)
-
-
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(3)
-
-
-def _send_left_behind(own: Entry, client: Any) -> bool:
-    """Sends entries that earlier runs could not; whether there may be more (this run's end comes first)."""
-    for entry in spool.left_behind(own.root):
-        if (own.folder / "end.json").exists():
-            return True
-        if end := entry.end:
-            try:
-                sender = Sender(entry, client)
-                sender.begin()
-                sender.pump()
-                sender.finish(end)
-            except Exception as error:  # it stays for the next run; this run's own report goes on
-                print(f"{entry.folder.name} could not be sent: {error!r}", flush=True)
-    return False
 
 
 class Sender:
@@ -321,7 +260,3 @@ class Sender:
 def _address(run_id: str, path: str) -> str:
     """Where MLflow's server, on whose page it is shown, has an artifact."""
     return f"get-artifact?run_uuid={run_id}&path={path}"
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

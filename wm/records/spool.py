@@ -8,7 +8,8 @@ An entry is a folder `.wm/spool/<key>/`:
     metrics.jsonl, files/, model/
                   copies, made only where sending failed: a later run may change the originals
     owner.lock    held by the run's process: an entry that is still there with a free lock was not sent whole
-The sender deletes the entry once MLflow has everything.
+The sender deletes the entry once MLflow has everything. Stages of a pipeline are sent by the pipeline's own sender, so
+that none of them waits for MLflow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,15 @@ class Entry:
         """The folder with the models to register: the copy if there is one, else the stage's own."""
         return self._copy_or("model", self.run.get("model"))
 
+    @property
+    def held(self) -> bool:
+        """Whether another process has its lock: its run's while that goes on, or one that sends it."""
+        try:
+            with self.lock.acquire(timeout=0):
+                return False
+        except (Timeout, OSError):
+            return True
+
     def keep(self) -> None:
         """Copies the journal, the results (without shards) and the models: a later run may change them."""
         live = self.journal
@@ -113,6 +124,24 @@ def open_entry(root: Path, run: dict[str, Any]) -> Entry:
     entry.lock.acquire()
     files.write_json(folder / "run.json", {**run, "key": key, "start_ms": _now()})
     return entry
+
+
+def under_way(root: Path, key: str | None) -> Entry | None:
+    """The entry of a run of this folder that goes on; None if there is none."""
+    entry = Entry(Path(root).resolve() / ".wm" / "spool" / (key or "none"))
+    there = (entry.folder / "run.json").exists() and entry.end is None and entry.held
+    return entry if there else None
+
+
+def children(parent: Entry) -> list[Entry]:
+    """The entries of a pipeline's stages, oldest first."""
+    found = []
+    for path in sorted(parent.folder.parent.glob("*/run.json")):
+        entry = Entry(path.parent)
+        with suppress(OSError):  # sent and deleted meanwhile
+            if entry.run.get("parent") == parent.run["key"]:
+                found.append(entry)
+    return found
 
 
 def left_behind(root: Path) -> Iterator[Entry]:

@@ -1,9 +1,9 @@
 """What a run leaves in MLflow, and how MLflow is reached.
 
 The process that computes never talks to MLflow. It writes what there is to tell to the spool (`wm.records.spool`),
-and a process beside it (`wm.records.sender`) sends that: the stage's journal in batches while it runs,
+and a process beside it (`wm.records.delivery`) sends that: the stage's journal in batches while it runs,
 pictures and models at the end. So a dead or slow server costs a stage a warning, and what was not sent is
-sent beside the next run.
+sent beside the next run. A pipeline's stages have one sender, the pipeline's: a stage ends without waiting for it.
 
 Environment:
     MLFLOW_TRACKING_URI   where to; without it `mlflow.db` and `mlartifacts/` of the project (`wm.records.store`)
@@ -17,6 +17,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,8 @@ def pipeline_run(
 
 def send_left_behind(root: Path) -> None:
     """Sends what earlier runs could not, and waits for it: ten minutes a run at most, on a busy machine."""
+    if pipeline := spool.under_way(root, os.environ.get(PARENT)):
+        _wait_for_stages(pipeline)
     for entry in spool.left_behind(root):
         if entry.end:
             sender = _start_sender(entry)
@@ -216,7 +219,8 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
             spool.adopt(root)
             entry = spool.open_entry(root, {**about, **_origin(root)})
             run.key = entry.run["key"]
-            sender = _start_sender(entry)
+            if not spool.under_way(root, about["parent"]):
+                sender = _start_sender(entry)
         except OSError as error:
             warn(f"this run is not tracked: {sentence(error)}")
     try:
@@ -225,11 +229,11 @@ def _tracked(root: Path, about: dict[str, Any]) -> Iterator[Run]:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         if entry:
             entry.close(spool.KILLED if stopped else spool.FAILED, message=sentence(error), **run.extra)
-            _hand_over(entry, sender, min(PATIENCE, 3.0) if stopped else PATIENCE)
+            _leave(entry, sender, min(PATIENCE, 3.0) if stopped else PATIENCE)
         raise
     if entry:
         _end(entry, run)
-        _hand_over(entry, sender or _start_sender(entry), PATIENCE)
+        _leave(entry, sender, PATIENCE)
 
 
 def _end(entry: Entry, run: Run) -> None:
@@ -253,28 +257,54 @@ def _start_sender(entry: Entry) -> subprocess.Popen:
         "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "wm.records.sender", str(entry.folder), str(os.getpid())]
+    command = [sys.executable, "-m", "wm.records.delivery", str(entry.folder), str(os.getpid())]
     with (entry.folder / "sender.log").open("ab") as log:
         return subprocess.Popen(command, env=env, cwd=entry.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def _hand_over(entry: Entry, sender: subprocess.Popen | None, patience: float) -> None:
+def _leave(entry: Entry, sender: subprocess.Popen | None, patience: float) -> None:
+    """Leaves an ended run's entry to the pipeline's sender, or waits for its own."""
+    if sender is None and spool.under_way(entry.root, entry.run["parent"]):
+        with contextlib.suppress(OSError):  # of a full disk: the originals are there
+            entry.keep()
+            _drop_live(entry)
+        entry.lock.release()
+    else:
+        stages = len(spool.children(entry))
+        _hand_over(entry, sender or _start_sender(entry), patience * (1 + stages))
+        if left := [stage for stage in spool.children(entry) if stage.end]:
+            warn(f"MLflow did not take the reports of {len(left)} stages: they are sent with the next run")
+
+
+def _drop_live(entry: Entry) -> None:
+    if entry.run.get("live"):
+        (entry.root / entry.run["live"]).unlink(missing_ok=True)
+
+
+def _wait_for_stages(pipeline: Entry) -> None:
+    """Waits until the pipeline's sender has sent its ended stages: for ten minutes, or until it is in trouble."""
+    deadline, trouble = time.monotonic() + 600.0, pipeline.folder / "trouble.txt"
+    while any(entry.end for entry in spool.children(pipeline)):
+        if time.monotonic() > deadline or trouble.exists():
+            return
+        time.sleep(0.2)
+
+
+def _hand_over(entry: Entry, sender: subprocess.Popen, patience: float) -> None:
     """Waits for the sender, not for long; what it cannot send stays in the spool."""
     trouble = entry.folder / "trouble.txt"
     try:
-        if sender and sender.poll() is not None and entry.folder.exists() and not trouble.exists():
-            sender = _start_sender(entry)  # a pipeline's sender ends when it has announced the run
-        if sender:
-            sender.wait(min(patience, 3.0) if trouble.exists() else patience)
+        if sender.poll() is not None and entry.folder.exists() and not trouble.exists():
+            sender = _start_sender(entry)  # it was killed
+        sender.wait(min(patience, 3.0) if trouble.exists() else patience)
     except subprocess.TimeoutExpired:
         pass
     finally:
-        if sender and sender.poll() is None:
+        if sender.poll() is None:
             sender.kill()
             sender.wait()
     if not (entry.folder / "run.json").exists():
-        if entry.run.get("live"):
-            (entry.root / entry.run["live"]).unlink(missing_ok=True)
+        _drop_live(entry)
     else:
         reason = trouble.read_text() if trouble.exists() else "it was too slow"
         entry.keep()
