@@ -80,7 +80,8 @@ else:
         decision = {"decision": "promoted", "why": "it is better", "model": "tiny-agent"}
         Path(".wm/gate", name, "decision.json").write_text(json.dumps(decision))
         sys.exit(0)
-    if numbers["seconds"] > 30:  # a worker in a session of its own, as hard to find as they come
+    hurry = Path(".wm/hurry")
+    if numbers["seconds"] > 30 and not hurry.exists():  # in a session of its own, and it holds the run's output open
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     print("working", flush=True)
     if stage == "encode":
@@ -93,7 +94,7 @@ else:
         print(f"error: {ended}")
         sys.exit(ended.code)
     for _ in range(10 * numbers["seconds"]):
-        if Path(".wm/hurry").exists():
+        if hurry.exists():
             break
         time.sleep(0.1)
     out = Path("runs", name, stage)

@@ -20,9 +20,32 @@ from wm.core.errors import UserError
 PARAMS = recipe.parse((Path(__file__).parent.parent / "params.yaml").read_text())
 
 
-@pytest.fixture
-def project(tmp_path, server):
-    return Project(tmp_path / "project", PREFECT_API_URL=server)
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, server):
+    """A project for the runs of this file, each of which is on a branch of its own: what one made, the next has."""
+    return Project(tmp_path_factory.mktemp("variants") / "project", PREFECT_API_URL=server)
+
+
+@pytest.fixture(scope="module")
+def seed4(project):
+    """A run with seed 4: what the project was before, exit code, output."""
+    before = project.git("rev-parse", "HEAD"), (project.folder / "params.yaml").read_text()
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    assert code == 0, output
+    return before, output
+
+
+@pytest.fixture(scope="module")
+def big(project, seed4):
+    """What a run on another machine printed, which asked for the gate; everything but its own numbers was made here."""
+    assert project.run("dvc", "repro", "evaluate@tiny")[0] == 0
+    for words in ("add -A", "commit -q -m made"):
+        project.git(*words.split())
+    tracked = copy.copy(project)
+    tracked.env = project.env | {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    code, output = tracked.run("flows.pipeline", "tiny", "--machine", "big", "--gate")
+    assert code == 0, output
+    return output
 
 
 def params_of(project: Project, branch: str) -> dict:
@@ -87,10 +110,9 @@ def test_the_interval_is_students():
 # ---------------------------------------------------------------- runs
 
 
-def test_a_seed_is_a_branch_whose_commit_brings_its_hashes_back(project, tmp_path):
-    before = project.git("rev-parse", "HEAD"), (project.folder / "params.yaml").read_text()
-    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
-    assert code == 0 and last(output) == "run/tiny-seed4:tiny: score.mean 4.5", output
+def test_a_seed_is_a_branch_whose_commit_brings_its_hashes_back(project, seed4, tmp_path):
+    before, output = seed4
+    assert last(output) == "run/tiny-seed4:tiny: score.mean 4.5"
     assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
     assert "gate: skipped: a run on a branch of its own, which nobody asked to make champion (--gate)" in output
     assert (project.git("rev-parse", "HEAD"), (project.folder / "params.yaml").read_text()) == before
@@ -113,22 +135,22 @@ def test_a_seed_is_a_branch_whose_commit_brings_its_hashes_back(project, tmp_pat
     assert other.git("status", "--porcelain") == "", "the hashes are others"
 
 
-def test_what_a_variant_shares_is_cached_and_takes_no_room(project):
-    assert project.run("dvc", "repro", "evaluate@tiny")[0] == 0
-    code, output = project.run("flows.pipeline", "tiny", "--machine", "big")
-    assert code == 0 and last(output) == "run/tiny-big:tiny: score.mean 1.5", output
+def test_what_a_variant_shares_is_cached_and_takes_no_room(project, big):
+    assert last(big) == "run/tiny-big:tiny: score.mean 1.5"
     ran = dict.fromkeys(STAGES[1:5], "Completed")  # the last: its input came out the same
-    assert verdicts(output) == {"collect": "Cached", **ran, "evaluate": "Restored"}
+    assert verdicts(big) == {"collect": "Cached", **ran, "evaluate": "Restored", "gate": "Promoted"}
     assert params_of(project, "run/tiny-big")["experiments"]["tiny"]["train_vae"] == {"seconds": 0, "number": 7}
     assert (project.folder / ".wm/run/tiny-big/runs/tiny/collect/out.json").stat().st_nlink == 2  # with the cache
     assert json.loads((project.folder / "runs/tiny/train_vae/out.json").read_text()) == ["train_vae", "tiny", 1, 1]
 
 
+@pytest.mark.usefixtures("big")  # after which the first four stages are in the cache
 def test_a_search_that_is_out_of_time_is_evaluated_and_its_branch_says_how_long_it_was(project):
     before = (project.folder / "params.yaml").read_text()
     code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
     assert code == 0 and last(output) == "run/tiny-1h:tiny: score.mean 1.5", output
-    assert verdicts(output) == dict.fromkeys(STAGES, "Completed")
+    found = verdicts(output)
+    assert found == dict.fromkeys(STAGES[:4], "Cached") | {"evolve": "Completed", "evaluate": found["evaluate"]}
     assert "the time is over after generation 2 of 5" in output and "this run's params.yaml says that now" in output
     assert (project.folder / "params.yaml").read_text() == before and project.git("status", "--porcelain") == ""
     assert recipe.search(params_of(project, "run/tiny-1h"), "tiny")["generations"] == 2
@@ -139,21 +161,35 @@ def test_a_search_that_is_out_of_time_is_evaluated_and_its_branch_says_how_long_
     code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
     assert code == 0 and "the time is over after generation 2 of 5" in output
     assert verdicts(output) == dict.fromkeys(STAGES[:4], "Cached") | dict.fromkeys(STAGES[4:], "Completed")
+    project.set("evolve", number=1)
 
 
 def test_a_killed_variant_goes_on_where_it_was(project):
     project.set("train_vae", seconds=300)
-    run = project.start("flows.pipeline", "tiny", "--seed", "4")
+    run = project.start("flows.pipeline", "tiny", "--seed", "5")
     read_until(run, "Task run 'train_vae@tiny' - working")
     run.kill()
     finish(run)
-    (project.folder / ".wm/run/tiny-seed4/.wm/hurry").touch()
-    code, output = project.run("flows.pipeline", "tiny", "--seed", "4")
+    (project.folder / ".wm/run/tiny-seed5/.wm/hurry").touch()
+    code, output = project.run("flows.pipeline", "tiny", "--seed", "5")
     assert code == 0 and verdicts(output) == {"collect": "Cached"} | dict.fromkeys(STAGES[1:], "Completed"), output
+    project.set("train_vae", seconds=0)
 
 
-def test_new_code_is_committed_first_and_then_followed(project):
-    assert project.run("flows.pipeline", "tiny", "--seed", "4")[0] == 0
+def test_seeds_are_runs_one_after_another_and_a_table(project, seed4):
+    code, output = project.run("flows.pipeline", "tiny", "--seeds", "4,5")
+    assert code == 0, output
+    low, high = seeds.t_interval([4.5, 5.5])
+    assert last(output) == f"mean over 2 seeds: 5.0, 95% t interval {low:.1f} to {high:.1f}"
+    rows = re.findall(r"^ +(\d)  run/tiny-seed\1:tiny +(\S+)", output, re.MULTILINE)
+    assert rows == [("4", "4.5"), ("5", "5.5")]
+
+
+def test_the_gate_hears_of_a_variant_if_asked(big):
+    assert "gate: promoted: it is better" in big
+
+
+def test_new_code_is_committed_first_and_then_followed(project, seed4):
     first = project.git("rev-parse", "run/tiny-seed4").strip()
     program = project.folder / "wm/__main__.py"
     program.write_text(program.read_text() + "# changed\n")
@@ -164,21 +200,6 @@ def test_new_code_is_committed_first_and_then_followed(project):
     assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Completed"), output
     assert project.git("show", "run/tiny-seed4:wm/__main__.py").endswith("# changed\n")
     assert project.git("merge-base", first, "run/tiny-seed4").strip() == first  # nothing is lost
-
-
-def test_seeds_are_runs_one_after_another_and_a_table(project):
-    code, output = project.run("flows.pipeline", "tiny", "--seeds", "1,2")
-    assert code == 0, output
-    low, high = seeds.t_interval([1.5, 2.5])
-    assert last(output) == f"mean over 2 seeds: 2.0, 95% t interval {low:.1f} to {high:.1f}"
-    rows = re.findall(r"^ +(\d)  run/tiny-seed\1:tiny +(\S+)", output, re.MULTILINE)
-    assert rows == [("1", "1.5"), ("2", "2.5")]
-
-
-def test_the_gate_hears_of_a_variant_if_asked(project):
-    project.env |= {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    code, output = project.run("flows.pipeline", "tiny", "--seed", "4", "--gate")
-    assert code == 0 and "gate: promoted: it is better" in output, output
 
 
 @pytest.mark.parametrize(

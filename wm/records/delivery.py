@@ -88,9 +88,8 @@ class Delivery:
         """Sends what a pipeline's stages have to tell; returns what went wrong with one of them, if anything did."""
         failed = None
         for entry in spool.children(pipeline):
-            end = entry.end
             try:
-                if end:
+                if end := entry.end:
                     with suppress(Timeout), entry.lock.acquire(timeout=0):  # held: its stage still writes to it
                         self.begin(entry)
                         self.finish(entry, end)
