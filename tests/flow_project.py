@@ -149,7 +149,8 @@ class Project:
         (self.folder / "wm/params.py").write_text(SCHEMA)
         (self.folder / "params.yaml").write_text(PARAMS)
         graph = YAML(typ="safe").load(ROOT / "dvc.yaml")
-        for stage in graph["stages"].values():  # the same graph, without the code that is not there
+        for stage in graph["stages"].values():  # the same graph, without the code and the tables that are not there
+            stage["do"].pop("plots", None)
             data = [dep for dep in stage["do"]["deps"] if dep.startswith("runs/")]
             stage["do"]["deps"] = [*data, "wm/__main__.py"]
         YAML().dump(graph, self.folder / "dvc.yaml")
