@@ -1,7 +1,7 @@
 """Ends this process when another one, on whose behalf it works, is gone: even after `kill -9`.
 
 The one to watch is named by a ticket in the environment, `WM_WATCH=<pid>:<start time>`; the start time keeps a
-recycled pid from being taken for the same process. Standard library only; Linux.
+recycled pid from being taken for the same process.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 VARIABLE = "WM_WATCH"
 INTERVAL = 1.0
+_PROCESSES = Path("/proc")
 
 
 def ticket(pid: int | None = None) -> str:
@@ -22,13 +24,28 @@ def ticket(pid: int | None = None) -> str:
 
 
 def started(pid: int) -> str:
-    """The process's start time in clock ticks since boot, or an empty string if it is gone or a zombie."""
+    """The process's start time, or an empty string if it is gone or a zombie.
+
+    On Linux in clock ticks since boot: psutil adds the time of the boot, which moves when somebody sets the clock.
+    """
+    if not (_PROCESSES / "self" / "stat").exists():
+        return _started_elsewhere(pid)
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
+        fields = (_PROCESSES / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""
     return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _started_elsewhere(pid: int) -> str:
+    """The same where there is no /proc, such as on macOS."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return "" if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) else str(process.create_time())
+    except psutil.Error:
+        return ""
 
 
 def alive(what: str) -> bool:

@@ -48,7 +48,7 @@ def workers() -> int:
     """
     text = os.environ.get("WM_WORKERS", "").strip()
     if not text:
-        return len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
     if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
         raise UserError(f"WM_WORKERS is {text!r}: expected a whole number from 1 to {MOST_WORKERS}, or unset it")
     return int(text)

@@ -72,9 +72,11 @@ class Game:
 
         Raises:
             GameDied: the engine could not be started.
-            UserError: there is no room in /dev/shm.
+            UserError: there is no room in /dev/shm, or this is not Linux.
         """
         self.doom = doom
+        if not sys.platform.startswith("linux"):
+            raise UserError(f"take_cover is played on Linux alone, and this is {sys.platform}: take car_racing here")
         if shutil.disk_usage(_SHARED).free < _ROOM:
             raise UserError(
                 f"{_SHARED} has no room for another game of Doom: play fewer, or make it larger (in a container: "
