@@ -143,7 +143,7 @@ def test_frames_and_rewards_that_are_none_are_refused_with_world_seed_and_step(w
     assert f"the world odd gave {words} at step 2 of the episode with seed 7: " in str(caught.value)
 
 
-def test_a_sound_environment_passes_unchanged_and_its_own_errors_are_its_own():
+def test_a_sound_environment_passes_unchanged():
     env, plain = Checked(tiny_world.TinyEnv(), "tiny"), tiny_world.TinyEnv()
     assert (env.reset(seed=3)[0] == plain.reset(seed=3)[0]).all()
     act = np.zeros(2, np.float32)
@@ -152,8 +152,18 @@ def test_a_sound_environment_passes_unchanged_and_its_own_errors_are_its_own():
         odd = Checked(Odd(rew=rew), "odd")
         odd.reset(seed=3)
         assert [odd.step(act)[1] for _ in range(2)][1] is rew
-    with pytest.raises(AttributeError):
-        Checked(tiny_world.TinyEnv(), "tiny").step(act)  # never reset: the environment's own mistake
+
+
+def test_an_environment_that_raises_prints_or_never_ends_is_a_sentence(capsys):
+    act = np.zeros(2, np.float32)
+    with pytest.raises(UserError, match=r"at step 1 .* its step raised AttributeError: .*tiny_world.py, line \d+\)"):
+        Checked(tiny_world.TinyEnv(), "tiny").step(act)  # never reset
+    env = Checked(Odd(), "odd", max_steps=3)
+    env.reset(seed=3)
+    env.step(act), env.step(act)
+    with pytest.raises(UserError, match=r"gave no end at step 3 .* truncated after 3 steps"):
+        env.step(act)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("picture", [None, np.zeros((64, 64)), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))])

@@ -160,7 +160,9 @@ RATE = """() => new Promise((resolve) => {
 
 def frames(tab, count: int) -> None:
     """The browser has drawn so many more times."""
-    wait = "count => new Promise((done) => { const next = () => count-- ? requestAnimationFrame(next) : done(); next(); })"
+    wait = (
+        "count => new Promise((done) => { const next = () => count-- ? requestAnimationFrame(next) : done(); next(); })"
+    )
     tab.evaluate(wait, count)
 
 

@@ -1,11 +1,9 @@
 """python -m wm."""
 
-import sys
-
-from wm.core import portable
+from wm.core import portable, watchdog
 
 portable.start_again()  # before anything computes
 
 from wm.cli import main  # noqa: E402
 
-sys.exit(main())
+watchdog.leave(main())

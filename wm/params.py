@@ -276,7 +276,9 @@ def _check_code(everything: Params, path: Path, top: Path) -> None:
 
 
 def _file(name: str, world: WorldEntry, path: Path, top: Path) -> Path:
-    """The module that plays a world."""
+    """What plays a world: a module, or the folder of its recordings."""
+    if world.recordings:
+        return Path(world.recordings)
     module = world.entry_point.partition(":")[0].replace(".", "/")
     for file in (f"{module}.py", f"{module}/__init__.py"):
         if code_path(file, top).is_file():

@@ -130,7 +130,7 @@ def _fingerprint(everything: params.Params, todo: Plan) -> str:
     """What the run is a function of."""
     identity = todo.config.model_dump() | todo.arguments
     if "world" in identity:
-        identity["world"] = [todo.world, everything.worlds[todo.world].model_dump()]
+        identity["world"] = [todo.world, _world(everything, todo)]
     if todo.stage == "evolve" and identity["generations"] % identity["rescore_every"] == 0:
         identity["generations"] = 0  # a long search begins as a short one does: with looks in the same generations
     return fingerprint(todo.stage, identity, {key: digest(path) for key, path in todo.inputs.items()}, todo.code)
@@ -139,9 +139,16 @@ def _fingerprint(everything: params.Params, todo: Plan) -> str:
 def _made_from(everything: params.Params, todo: Plan) -> dict[str, Any]:
     """All that a stage is a function of, by the name that a person knows: keys of params.yaml, folders, modules."""
     numbers = {f"{todo.stage}.{key}": value for key, value in todo.config.model_dump().items()}
-    world = {f"worlds.{todo.world}": everything.worlds[todo.world].model_dump()} if "world" in todo.arguments else {}
+    world = {f"worlds.{todo.world}": _world(everything, todo)} if "world" in todo.arguments else {}
     folders = {str(path): digest(path) for path in todo.inputs.values()}
     return numbers | todo.arguments | world | folders | modules(todo.code)
+
+
+def _world(everything: params.Params, todo: Plan) -> dict[str, Any]:
+    """The entry of a stage's world, and what identifies its recordings where it has some."""
+    entry = everything.worlds[todo.world]
+    recorded = {"digest": digest(Path(entry.recordings))} if entry.recordings else {}
+    return entry.model_dump() | recorded
 
 
 def _check_unchanged(todo: Plan, before: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from wm.core.episodes import Shard, frame_columns
 from wm.play.agent import Agent, PosteriorNoise
-from wm.worlds.base import FRAME_SHAPE, Checked, Policy, World
+from wm.worlds.base import FRAME_SHAPE, Policy, World
 
 Pair = tuple[int, int]
 """(index of the controller, seed of the episode)."""
@@ -138,7 +138,7 @@ def environments(world: World, drawing: str | None, count: int) -> list[gymnasiu
     drawing = drawing or world.spec.drawings[0]
     made = _ENVIRONMENTS.setdefault((world.spec.name, drawing), [])
     while len(made) < count:
-        made.append(Checked(world.make(drawing), world.spec.name))
+        made.append(world.checked(drawing))
     return made[:count]
 
 

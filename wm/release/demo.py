@@ -29,22 +29,8 @@ from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
 GRAPHS = ("decoder", "memory", "controller")
-NAMES = {"car_racing": "CarRacing", "take_cover": "Doom's Take Cover"}
-PRESS = {"car_racing": [1.0, 1.0, 0.8]}
-"""World -> how far a key pushes each number of the action, of what is possible: a full brake locks the wheels."""
 OWN = {"what": "World Models, the page and the agent's weights", "licence": "© its authors, MIT licence"}
 RUNTIME = {"what": "ONNX Runtime Web", "licence": "© Microsoft Corporation, MIT licence"}
-PICTURES = {
-    "car_racing": {
-        "what": "Pictures of CarRacing",
-        "licence": "Gymnasium, © Farama Foundation and OpenAI, MIT licence",
-    },
-    "take_cover": {
-        "what": "Pictures of Doom's Take Cover",
-        "licence": "Freedoom, © contributors to the Freedoom project, BSD 3-clause licence; the scenario is ViZDoom's, "
-        "© its authors, MIT licence",
-    },
-}
 QUALITY = 80
 """Of the recorded frames, as WebP."""
 
@@ -63,16 +49,15 @@ def write(place: Place, out: Path) -> str:
     recorded, parts = record(agent, params, about["sampled"])
     parts |= {f"{name}.onnx": made[name].data for name in GRAPHS}
     parts |= {"starts.mu": _floats(mu.numpy()), "starts.logvar": _floats(logvar.numpy())}
-    name = agent.world.spec.name
-    pictures = {"what": f"Pictures of {name}", "licence": "its makers'; ask them before you publish this page"}
+    known = agent.world.about
     header = {
         "about": export.describe(place, agent, about, {name: made[name] for name in GRAPHS}),
         "page": {
-            "world_name": NAMES.get(name, name),
-            "press": PRESS.get(name, [1.0] * agent.world.spec.action_size),
+            "world_name": known.title,
+            "press": list(known.press),
             "scored": _scored(place),
             "recording": recorded,
-            "carries": [OWN, RUNTIME, PICTURES.get(name, pictures)],
+            "carries": [OWN, RUNTIME, dict(known.licence)],
         },
     }
     data = html.replace("%AGENT%", pack(header, parts), 1).encode()
@@ -104,7 +89,7 @@ def record(agent: Agent, params: np.ndarray, sampled: bool) -> tuple[dict[str, A
     """
     (seed,) = seeds.episodes(0, seeds.Purpose.TEST, count=1)
     world, noise = agent.world, PosteriorNoise(seed, agent.mdnrnn.z_size)
-    env = world.make(world.spec.drawings[-1])
+    env = world.checked(world.spec.drawings[-1])
     frame, _ = env.reset(seed=seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
     frames, zs, acts, rews, over = [], [], [], [], False

@@ -29,13 +29,6 @@ from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
 ABOUT = "agent.json"
-FRAMES: dict[str, dict[str, Any]] = {
-    "car_racing": {"environment": "CarRacing-v3", "rows": [0, 84], "columns": [0, 96], "resize": "area"},
-    "take_cover": {"environment": "VizDoom take_cover", "rows": [0, 100], "columns": [0, 160], "resize": "area"},
-}
-"""World -> what becomes of its picture: these rows and columns of it, resized to 64 x 64 by the mean over areas."""
-ACTIONS = {"car_racing": ["steer", "gas", "brake"], "take_cover": ["step aside"]}
-"""World -> what the numbers of its actions are called."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,6 @@ def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, 
     """agent.json: what is known of an agent beside its graphs; `about` is controller.json."""
     low, high = agent.world.action_bounds
     spec, mdnrnn = agent.world.spec, agent.mdnrnn
-    names = ACTIONS.get(spec.name, [f"action {index + 1}" for index in range(spec.action_size)])
     return {
         "format": "world-models agent 1",
         "name": place.name,
@@ -128,10 +120,10 @@ def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, 
         "frame": {
             "shape": list(FRAME_SHAPE),
             "order": "rows, columns, red green blue; uint8",
-            "picture": FRAMES.get(spec.name, {"environment": f"of the world {spec.name}, whose frames these are"}),
+            "picture": dict(agent.world.about.picture),
         },
         "action": {
-            "names": names,
+            "names": list(agent.world.about.actions),
             "low": np.asarray(low).tolist(),
             "high": np.asarray(high).tolist(),
             "transform": "inside controller.onnx: `act` is in the world's action space, `out` is before that",

@@ -21,7 +21,8 @@ VIRTUAL_EPISODES = 100
 """Dreamed episodes on which the kept controller's virtual score is measured (paper, section 4.4)."""
 
 Scores = dict[str, np.ndarray]
-"""Scores [P, E] on the same episodes: of the "world" and, where fitness comes from there, of the "dream"."""
+"""Scores [P, E] on the same episodes: of the "world", where it can be played, and of the "dream", where fitness comes
+from there."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ class Scorer:
 
     Args:
         config: of the search.
-        world: plays in the real world.
+        world: plays in the real world; None where there are only recordings of it, so that the dream decides all.
         dream: where fitness comes from instead, or None.
         selection: seeds of the episodes on which controllers are scored again.
     """
 
-    def __init__(self, config: EvolveConfig, world: WorldPlayer, dream: Dream | None, selection: list[int]):
+    def __init__(self, config: EvolveConfig, world: WorldPlayer | None, dream: Dream | None, selection: list[int]):
         self.config, self.world, self.dream, self.selection = config, world, dream, selection
 
     def fitness(self, params: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +100,7 @@ class Scorer:
 
     def rescore(self, params: np.ndarray) -> Scores:
         """Controllers [P, N] on whole selection episodes."""
-        scores = {"world": self._whole(params, self.selection)}
+        scores = {"world": self._whole(params, self.selection)} if self.world else {}
         return scores | ({"dream": self.dream.scores(params, self.selection)[0]} if self.dream else {})
 
     def decisive(self, scores: Scores) -> np.ndarray:
@@ -111,16 +112,21 @@ class Scorer:
         return self.dream.scores(params, numbers)[0] if self.config.dream_decides else self._whole(params, numbers)
 
     def virtual(self, params: np.ndarray) -> dict[str, float]:
-        """The score of one controller [N] in the dream, on episodes of its own; nothing without a dream.
+        """The score of one controller [N] in the dream, on episodes of its own; nothing without a dream."""
+        if not self.dream:
+            return {}
+        _, scores, _ = self.dreamed(params)
+        return {"virtual_score": float(scores.mean()), "virtual_std": float(scores.std())}
+
+    def dreamed(self, params: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Seeds, scores and lengths, each [VIRTUAL_EPISODES], of one controller [N] in the dream.
 
         Where fitness is an expectation over ends these are drawn here, that the scores spread as the world's do.
         """
-        if not self.dream:
-            return {}
         numbers = seeds.episodes(0, seeds.Purpose.TEST, count=VIRTUAL_EPISODES)
         dream = self.dream.ending("drawn") if self.config.ends == "expected" else self.dream
-        scores, _ = dream.scores(params[None], numbers)
-        return {"virtual_score": float(scores.mean()), "virtual_std": float(scores.std())}
+        scores, lengths = dream.scores(params[None], numbers)
+        return numbers, scores[0], lengths[0]
 
     def _whole(self, params: np.ndarray, numbers: list[int]) -> np.ndarray:
         """To their natural end; these last about equally long, so a job has one for each slot."""

@@ -148,6 +148,7 @@ class Search:
             UserError: no contender has a finite score.
         """
         self._progress.close()
+        self._say_if_flat()
         kept, final = self.contenders.best, 0
         if self.config.final_episodes:
             average = self.space.controllers(self.cmaes.average[None])[0]
@@ -161,6 +162,16 @@ class Search:
                 f"{self.models[0]} and {self.models[1]}"
             )
         return Outcome(kept, self._summary(kept, final))
+
+    def _say_if_flat(self) -> None:
+        """Says it where no candidate of any generation was better than another."""
+        fitness = self.cmaes.history  # [generations, P]
+        if np.isfinite(fitness).all() and (fitness == fitness[:, :1]).all():
+            print(
+                f"there is nothing to select: in each of {len(fitness)} generations all {fitness.shape[1]} candidates "
+                f"have the same score (at last {fitness[-1, 0]:.6g}), so that what is kept is as good as where the "
+                "search started; let the world's rewards differ with what is done, or try more and longer episodes"
+            )
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """For a checkpoint: tensors and JSON."""

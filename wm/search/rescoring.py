@@ -25,7 +25,7 @@ def of_mean(scores: Scores) -> dict[str, float]:
     for where, each in scores.items():
         line[f"rescored{_suffix(where)}"] = float(each[0].mean())
         line[f"rescored_std{_suffix(where)}"] = float(each[0].std())
-    if "dream" in scores:
+    if len(scores) == 2:
         line["dream_reality_gap"] = line["rescored_dream"] - line["rescored"]
     return line
 
@@ -38,7 +38,7 @@ def of_mean_and_best(scores: Scores, reference: dict[str, Any]) -> dict[str, flo
     """
     line = of_mean(scores)
     line |= {f"rescored_best{_suffix(where)}": float(each[1].mean()) for where, each in scores.items()}
-    if "dream" in scores:
+    if len(scores) == 2:
         line["gap_alarm"] = float(exploits(line, reference, scores["world"].shape[1]))
         if line["gap_alarm"]:
             print(

@@ -25,6 +25,7 @@ from wm.core.workspace import Workspace
 from wm.pictures import decoration, mosaics
 from wm.play import agent as agents
 from wm.play import jobs as playing
+from wm.play import sameness
 from wm.play.cluster import Cluster, ClusterConfig
 
 BYTES_A_FRAME = 64 * 64 * 3
@@ -52,13 +53,18 @@ def collect(
 ) -> dict[str, float]:
     """Writes shards of frames and actions, and what the checks say of them; carries the earlier rounds' shards over.
 
+    Of a world that is recordings, these are the episodes, all of them in every round.
+
     Args:
         previous: the last round's data set (runs/zero/collect for none).
         actor: the agent that drives (runs/zero/evolve for the random policy).
     Raises:
-        UserError: the disk is too small.
+        UserError: the disk is too small, or the world is not what it has to be: an episode is not the same twice, or
+            all end with their first step.
         DamagedData: an earlier shard or a model is not whole.
     """
+    if source := worlds.get(world).recordings:
+        return _take_over(config, source, world, workspace)
     earlier = episodes.EpisodeSet(previous) if (previous / episodes.MANIFEST).exists() else None
     _check_disk(config, world, earlier, workspace.out)
     carried = _carry_over(earlier, workspace.out) if earlier else []
@@ -66,6 +72,8 @@ def collect(
     log = episodes.ShardLog(workspace.out, workspace.folder / "shards.jsonl")
     jobs = _jobs(config, world, seed, len(earlier) if earlier else 0, weights.exists(actor, weights.CONTROLLER_KIND))
     waiting = [index for index in range(len(jobs)) if len(carried) + index not in log.done]
+    if waiting:
+        sameness.check(worlds.get(world), jobs[waiting[0]].pairs[0][1])
     shared = actor if any(not jobs[index].random for index in waiting) else None
     progress = bar(
         config.episodes,
@@ -80,6 +88,11 @@ def collect(
             log.store(len(carried) + index, data, about)
             progress.update(len(about))
     progress.close()
+    if all(episode["length"] == 1 for shard in log.shards for episode in shard["episodes"]):
+        raise UserError(
+            f"every episode of the world {world} ends at step 1 (the first has the seed {jobs[0].pairs[0][1]}), so "
+            "that there is nothing to predict: mend what its environment says of ends, or raise its max_steps"
+        )
     episodes.write_manifest(workspace.out, world, columns, carried + log.shards)
     data = episodes.EpisodeSet(workspace.out)
     parts = [_measures(workspace, index) for index in range(len(data.shards))]
@@ -136,6 +149,18 @@ def check(
 
 def _measures(workspace: Workspace, shard: int) -> Path:
     return workspace.folder / f"measures-{shard:05d}.npz"
+
+
+def _take_over(config: CollectConfig, source: Path, world: str, workspace: Workspace) -> dict[str, float]:
+    """The recordings in `source` as a data set of `world`."""
+    recorded = episodes.EpisodeSet(source)
+    size = sum(shard["bytes"] for shard in recorded.shards)
+    if (free := shutil.disk_usage(workspace.out).free) < size:
+        raise UserError(f"{source} has {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free some")
+    episodes.write_manifest(workspace.out, world, recorded.columns, _carry_over(recorded, workspace.out))
+    data = episodes.EpisodeSet(workspace.out)
+    parts = [_measures(workspace, index) for index in range(len(data.shards))]
+    return _report(workspace, 0) | check(data, parts, config.checks, 0, workspace.out)
 
 
 def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: bool) -> list[playing.Job]:

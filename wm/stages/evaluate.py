@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -53,6 +54,8 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
         UserError: the world has no such drawing, or its picture cannot be filmed here.
     """
     agents.load(agent)  # before any work: whole, or a sentence that says what is not
+    if worlds.get(world).recordings:
+        return _of_dream(world, agent, workspace, metrics)
     spec = worlds.get(world).spec
     drawing = config.drawing or spec.drawings[-1]
     if drawing not in spec.drawings:
@@ -66,6 +69,35 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
         )
         if config.videos:
             _films(world, numbers, scores, acts, cluster, workspace)
+    return _write(world, drawing, numbers, scores, lengths, workspace, metrics, {})
+
+
+def _of_dream(world: str, agent: Path, workspace: Workspace, metrics: Path) -> dict[str, float]:
+    """What `evolve` found in the dream, of a world that cannot be played; says that it is no score of the world."""
+    found = files.read_json(agent / "dream.json")
+    scores, lengths = np.array(found["scores"]), np.array(found["lengths"])
+    told = found["calibration"]
+    print(
+        f"{world} is recordings, so these are scores in M's dream, not in the world: {scores.mean():.2f} on average. "
+        f"The actions of {told['episodes']} held-out episodes were paid {told['recorded_mean']:.2f} on average, and "
+        f"are paid {told['dreamed_mean']:.2f} in the dream (difference {told['difference']:.2f}, 95% interval "
+        f"{told['difference_low']:.2f} to {told['difference_high']:.2f}; correlation "
+        + ("unknown)" if told["correlation"] is None else f"{told['correlation']:.2f})")
+    )
+    return _write(world, "dream", found["seeds"], scores, lengths, workspace, metrics, {"calibration": told})
+
+
+def _write(
+    world: str,
+    drawing: str,
+    numbers: list[int],
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    workspace: Workspace,
+    metrics: Path,
+    more: dict[str, Any],
+) -> dict[str, float]:
+    """scores.json, the picture and the metrics file; `more` stands in the first and the last."""
     result = {
         "mean": float(scores.mean()),
         "std": float(scores.std()),
@@ -84,17 +116,19 @@ def evaluate(config: EvaluateConfig, world: str, agent: Path, workspace: Workspa
             "seeds": numbers,
             "scores": scores.tolist(),
             "lengths": lengths.tolist(),
+            **more,
         },
     )
     with decoration("the scores' picture"):
         figures.scores(
             scores,
             workspace.out / "figures" / "scores.png",
-            references=spec.references,
+            references=worlds.get(world).spec.references,
             interval=(result["ci95_low"], result["ci95_high"]),
+            **({"title": "Scores in M's dream: there is no environment"} if more else {}),
         )
     metrics.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(metrics, {"score": {name: round(value, 4) for name, value in result.items()}})
+    files.write_json(metrics, {"score": {name: round(value, 4) for name, value in result.items()}, **more})
     return result
 
 
@@ -166,7 +200,7 @@ def _films(
 def _check_films(world: str) -> None:
     """Raises UserError where the world's picture cannot be filmed here: told before the episodes are played."""
     videos.check()
-    env = worlds.get(world).make()
+    env = worlds.get(world).checked()
     try:
         env.reset(seed=0)
         check_picture(env.render(), world)
@@ -177,7 +211,7 @@ def _check_films(world: str) -> None:
 def _film(job: _Film, shared: None) -> bytes:
     """The episode once more with the recorded actions, in the world's own picture, as an mp4's bytes."""
     world = worlds.get(job.world)
-    env = world.make()
+    env = world.checked()
 
     def frames():
         env.reset(seed=job.seed)

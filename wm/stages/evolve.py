@@ -8,7 +8,8 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from wm import worlds
-from wm.core import journal, seeds, weights
+from wm.core import files, journal, seeds, weights
+from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
 from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.models.controller import ControllerSpec, save_controller
@@ -16,7 +17,7 @@ from wm.models.mdnrnn import MDNRNN, load_mdnrnn, save_mdnrnn
 from wm.pictures import decoration, figures
 from wm.play import agent as agents
 from wm.play.cluster import Cluster
-from wm.search import gauge
+from wm.search import gauge, recorded
 from wm.search import start as starting
 from wm.search.config import EvolveConfig
 from wm.search.fitness import Scorer, WorldPlayer
@@ -50,9 +51,10 @@ def evolve(
     Raises:
         DamagedData: a model is not whole.
         UserError: no candidate of a generation, or no contender, has a finite score; `centre` or `directions`
-            with a controller that it is not for.
+            with a controller that it is not for; a search in the world where that is recordings.
         OutOfTime: the next rescoring and the final selection would end after WM_DEADLINE.
     """
+    recorded.check(config, worlds.get(world))
     agents.save(vae, mdnrnn, workspace.out, latents)
     if config.untrained:
         save_mdnrnn(starting.untrained(load_mdnrnn(workspace.out), seed), world, workspace.out)
@@ -63,10 +65,11 @@ def evolve(
     space = starting.search_space(config, start, spec, latents, memory, world)
     selection = seeds.episodes(seed, seeds.Purpose.SELECTION, start.round_index, count=config.rescore_episodes)
     with Cluster() as cluster:
-        files = agents.AgentFiles.read(workspace.out)
-        player = WorldPlayer(config, world, spec, config.sampled, cluster, files)
+        models = agents.AgentFiles.read(workspace.out)
+        only = worlds.get(world).recordings
+        player = None if only else WorldPlayer(config, world, spec, config.sampled, cluster, models)
         dream = _dream(config, world, tau, mdnrnn, memory, spec, cluster.workers) if config.dream else None
-        gauged = _gauge(config, seed, start, space, player, dream, workspace.out) if dream else None
+        gauged = _gauge(config, seed, start, space, player, dream, workspace.out) if dream and player else None
         if gauged and not gauged.trusted:
             config = config.model_copy(update={"select": "world"})
         scorer = Scorer(config, player, dream, selection)
@@ -76,6 +79,9 @@ def evolve(
             search.generation(generation)
         outcome = search.finish()
         virtual = scorer.virtual(outcome.kept.params)
+        if only:
+            told = recorded.report(scorer, outcome.kept.params, memory, EpisodeSet(latents), worlds.get(world), tau)
+            files.write_json(workspace.out / recorded.FILE, told)
     _write(config, world, tau, spec, outcome, workspace)
     return outcome.summary | virtual | ({"gauge": gauged.correlation} if gauged else {})
 

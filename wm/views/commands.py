@@ -1,4 +1,4 @@
-"""`wm report` and `wm results page …`: what people look at."""
+"""`wm report`, `wm results page …`: what people look at; `wm data …`: recordings."""
 
 from __future__ import annotations
 
@@ -29,6 +29,48 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("name", metavar="MODEL", help=MODEL)
     command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
     command.add_argument("--episodes", type=int, default=200, help="dreams at each; default: 200")
+    _add_data(commands)
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    text = "recordings that are learned from where there is no environment"
+    group = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
+    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do")
+    command = add_command(inside, "import", "make a data set, data/NAME, of recordings; says what to paste", _import)
+    command.add_argument("data", metavar="NAME", help="of the data set")
+    text = "a folder of .npz episodes (obs, act, rew and perhaps end), or a data set of Minari's by its id"
+    command.add_argument("source", metavar="SOURCE", help=text)
+    command.add_argument("--fps", type=int, default=30, help="steps a second, for films; default: 30")
+    text = "which of a Minari data set's observations are the pictures, where it has several"
+    command.add_argument("--frames", metavar="KEY", default=None, help=text)
+    command = add_command(inside, "show", "what is in a data set: frames, returns, lengths, actions", _show)
+    command.add_argument("data", metavar="NAME", help="of the data set")
+
+
+def _data_name(args: argparse.Namespace) -> str:
+    from wm import params
+
+    try:
+        return params.check_name(args.data)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _import(args: argparse.Namespace) -> None:
+    from wm.views import recordings
+    from wm.worlds.recordings import importing
+
+    if args.fps < 1:
+        raise UserError(f"--fps is {args.fps}: expected 1 or more")
+    name = _data_name(args)
+    about = importing.run(name, recordings.DATA / name, args.source, args.fps, args.frames)
+    print(recordings.imported(name, about))
+
+
+def _show(args: argparse.Namespace) -> None:
+    from wm.views import recordings
+
+    print(recordings.show(_data_name(args)))
 
 
 def _add_page_and_table(inside: argparse._SubParsersAction) -> None:

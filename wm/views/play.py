@@ -122,7 +122,7 @@ def by_hand(
         steps: of an episode, the most; None for the whole.
         recorder: keeps what is played, or None.
     """
-    env = world.make()
+    env = world.checked()
     try:
         for number in itertools.count(seed):
             if recorder:

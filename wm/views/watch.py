@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 
-from wm import worlds
 from wm.core import journal, weights
 from wm.core.errors import UserError
 from wm.models.mdnrnn import sample
@@ -76,7 +75,7 @@ def load(folder: Path) -> tuple[Agent, np.ndarray, dict]:
 def _episode(
     agent: Agent, params: np.ndarray, sampled: bool, seed: int, steps: int, tau: float, score: list[float]
 ) -> Iterator[np.ndarray]:
-    env = worlds.get(agent.world.spec.name).make(agent.world.spec.drawings[-1])
+    env = agent.world.checked(agent.world.spec.drawings[-1])
     noise, generator = PosteriorNoise(seed, agent.mdnrnn.z_size), torch.Generator().manual_seed(seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
     obs, _ = env.reset(seed=seed)

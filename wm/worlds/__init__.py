@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World
+from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World, said
 
 __all__ = ["FRAME_SHAPE", "Policy", "Spec", "World", "get", "names", "register", "registered"]
 
@@ -16,6 +17,10 @@ _REGISTRY: dict[str, tuple[str, Mapping[str, Any]]] = {}
 
 BY_ID = "wm.worlds.by_id.world:GymnasiumWorld"
 """Who plays a Gymnasium environment that an entry names by its id."""
+INSTALLED = "wm.worlds.installed:load"
+"""Who finds the class that an installed package offers."""
+RECORDED = "wm.worlds.recordings.world:RecordedWorld"
+"""What stands for a world of which there are only recordings."""
 
 
 def register(name: str, entry_point: str, options: Mapping[str, Any] | None = None) -> None:
@@ -56,9 +61,21 @@ def get(name: str) -> World:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(f"world {name} is {entry_point}, which cannot be imported: {error}") from None
+    except Exception as error:
+        raise UserError(f"world {name} is {entry_point}, which cannot be imported: {said(error)}") from error
     if not hasattr(found, attribute):
         raise UserError(f"world {name} is {entry_point}, but {found.__file__} has no {attribute}")
-    return getattr(found, attribute)(**options)
+    try:
+        world = getattr(found, attribute)(**options)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"world {name} is {entry_point}, which cannot be made: {said(error)}") from error
+    if not isinstance(world, World):
+        raise UserError(f"world {name} is {entry_point}, which is no World: derive it from wm.worlds.World")
+    if world.spec.name != name:  # the entry's name is the one that agents keep
+        world.spec = replace(world.spec, name=name)
+    return world
 
 
 register("car_racing", "wm.worlds.car_racing.world:CarRacing")

@@ -5,10 +5,14 @@ B batch, A action.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import gymnasium
@@ -73,6 +77,26 @@ class Spec:
         return {} if self.solved is None else {"solved": self.solved}
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What people are told of a world: by an exported agent, and on its page.
+
+    Attributes:
+        title: as people call it.
+        picture: what becomes of its picture before V sees it: "environment", and where a part of it is resized "rows"
+            and "columns" of that part and how ("resize").
+        actions: what each number of an action is called.
+        press: how far a key pushes each of these, as a share of what is possible.
+        licence: whose the pictures are, {"what", "licence"}.
+    """
+
+    title: str
+    picture: Mapping[str, Any]
+    actions: tuple[str, ...]
+    press: tuple[float, ...]
+    licence: Mapping[str, str]
+
+
 def symlog(rew: Tensor) -> Tensor:
     """sign(r) log(1 + |r|): rewards of any size as numbers of one size (DreamerV3, equation 1)."""
     return rew.sign() * rew.abs().log1p()
@@ -97,6 +121,8 @@ class World(ABC):
     """
 
     spec: Spec
+    recordings: Path | None = None
+    """Folder of recorded episodes that are played instead of an environment, which is then missing; None for none."""
 
     @abstractmethod
     def make(self, drawing: str | None = None) -> gymnasium.Env:
@@ -135,31 +161,68 @@ class World(ABC):
         """The lowest and the highest action, each [A] float32."""
         return -np.ones(self.spec.action_size, np.float32), np.ones(self.spec.action_size, np.float32)
 
+    @property
+    def about(self) -> About:
+        """What people are told of it."""
+        name, size = self.spec.name, self.spec.action_size
+        return About(
+            title=name,
+            picture={"environment": f"of the world {name}, whose frames these are"},
+            actions=tuple(f"action {index + 1}" for index in range(size)),
+            press=(1.0,) * size,
+            licence={"what": f"Pictures of {name}", "licence": "its makers'; ask them before you publish this page"},
+        )
+
+    def checked(self, drawing: str | None = None) -> Checked:
+        """What `make` makes, with every mistake of the environment told as a sentence."""
+        return Checked(self.make(drawing), self.spec.name, self.spec.max_steps)
+
 
 class Checked(gymnasium.Wrapper):
     """An environment of a world whose every frame and reward is looked at before anything is made of it.
 
+    What the environment prints is dropped: it would stand between the lines of whoever plays.
+
     Args:
         world: its name, for the sentence.
+        max_steps: after which an episode has to be truncated; None for any length.
     Raises:
-        UserError: of `reset` and `step`: a frame is not FRAME_SHAPE uint8, or a reward is no finite number.
+        UserError: of `reset`, `step` and `render`: the environment raised; of the first two: a frame is not FRAME_SHAPE
+            uint8, a reward is no finite number, or an episode goes on after `max_steps`.
     """
 
-    def __init__(self, env: gymnasium.Env, world: str):
+    def __init__(self, env: gymnasium.Env, world: str, max_steps: int | None = None):
         super().__init__(env)
-        self._world, self._seed, self._steps = world, None, 0
+        self._world, self._seed, self._steps, self._max_steps = world, None, 0, max_steps
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        frame, info = self.env.reset(seed=seed, options=options)
         self._seed, self._steps = seed, 0
+        frame, info = self._ask("reset", seed=seed, options=options)
         self._look(frame, 0.0)
         return frame, info
 
     def step(self, act: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        frame, rew, end, trunc, info = self.env.step(act)
         self._steps += 1
+        frame, rew, end, trunc, info = self._ask("step", act)
         self._look(frame, rew)
+        if self._max_steps and self._steps >= self._max_steps and not (end or trunc):
+            self._refuse("no end", f"an episode has to be truncated after {self._max_steps} steps, its world's limit")
         return frame, rew, end, trunc, info
+
+    def render(self) -> Any:
+        return self._ask("render")
+
+    def _ask(self, what: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            with contextlib.redirect_stdout(_Nowhere()):
+                return getattr(self.env, what)(*arguments, **options)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the world {self._world}, at step {self._steps} of the episode with seed {self._seed}: its {what} "
+                f"raised {said(error)}"
+            ) from error
 
     def _look(self, frame: Any, rew: Any) -> None:
         if not isinstance(frame, np.ndarray) or frame.shape != FRAME_SHAPE or frame.dtype != np.uint8:
@@ -177,6 +240,21 @@ class Checked(gymnasium.Wrapper):
             f"the world {self._world} gave {what} at step {self._steps} of the episode with seed {self._seed}: {rule}; "
             "mend its environment, or put a wrapper around it in `make`"
         )
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what is printed, and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def said(error: Exception) -> str:
+    """An exception on one line: its kind, its words, and the line of code that raised it."""
+    words = " ".join(str(error).split())[:300] or "without a word"
+    trace = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(trace[-1].filename).name}, line {trace[-1].lineno})" if trace else ""
+    return f"{type(error).__name__}: {words}{where}"
 
 
 def check_picture(picture: Any, world: str) -> None:

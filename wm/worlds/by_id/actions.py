@@ -44,6 +44,14 @@ class Actions(ABC):
         """An action [A] -> what the environment's `step` takes."""
 
     @abstractmethod
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """What the environment took, [T, …] -> actions [T, A] float32: undoes `decode`.
+
+        Raises:
+            ValueError: some are not in the action space.
+        """
+
+    @abstractmethod
     def explorer(self, rng: np.random.Generator) -> Policy:
         """A smooth random policy of one episode."""
 
@@ -99,6 +107,9 @@ class BoxActions(Actions):
     def decode(self, act: np.ndarray) -> np.ndarray:
         return np.clip(act, self.low, self.high).reshape(self.shape).astype(self.dtype)
 
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        return np.clip(np.asarray(values, np.float32).reshape(len(values), self.size), self.low, self.high)
+
     def explorer(self, rng: np.random.Generator) -> Policy:
         """An Ornstein-Uhlenbeck process through `squash`, its mean drawn once an episode."""
         mean = rng.uniform(-0.75, 0.75, self.size)
@@ -123,6 +134,7 @@ class ChoiceActions(Actions):
 
     def __init__(self, space: spaces.Space, counts: list[int], value: Any):
         self.counts, self.value, self.size = counts, value, sum(counts)
+        self.first = np.atleast_1d(np.asarray(space.start))
         self.low, self.high = np.zeros(self.size, np.float32), np.ones(self.size, np.float32)
         self.starts = np.cumsum([0, *counts[:-1]])
 
@@ -150,6 +162,14 @@ class ChoiceActions(Actions):
 
     def decode(self, act: np.ndarray) -> Any:
         return self.value(np.array([act[start : start + count].argmax() for start, count in self._parts()]))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        picks = np.asarray(values, np.int64).reshape(len(values), len(self.counts)) - self.first
+        if ((picks < 0) | (picks >= self.counts)).any():
+            raise ValueError(f"an action is not among {' x '.join(map(str, self.counts))} choices")
+        act = np.zeros((len(picks), self.size), np.float32)
+        np.put_along_axis(act, picks + self.starts, 1.0, axis=1)
+        return act
 
     def _parts(self) -> list[tuple[int, int]]:
         return list(zip(self.starts, self.counts, strict=True))
@@ -190,6 +210,9 @@ class BinaryActions(Actions):
 
     def decode(self, act: np.ndarray) -> np.ndarray:
         return (act > 0.5).astype(np.int8).reshape(self.shape)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(values).reshape(len(values), self.size).astype(bool).astype(np.float32)
 
     def explorer(self, rng: np.random.Generator) -> Policy:
         """Each switch is turned anew after a random number of steps."""

@@ -28,9 +28,11 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.core.errors import UserError
-from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World
+from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, said
 from wm.worlds.by_id.actions import Actions, actions_of
 
+DISPLAYS = ("display", "x11", "glx", "egl", "opengl", "gladload", "video system")
+"""Words of those who look for a display in vain."""
 SMALLEST = 32
 """Height and width, in pixels, from which an observation counts as a picture of the world."""
 
@@ -98,7 +100,7 @@ class GymnasiumWorld(World):
         except gymnasium.error.Error as error:
             raise UserError(f"{where}.gym is {self.gym!r}, which Gymnasium does not make: {_line(error)}") from None
         except Exception as error:
-            raise UserError(f"{where}: {self.gym} cannot be made: {type(error).__name__}: {_line(error)}") from None
+            raise UserError(f"{where}: {self.gym} cannot be made: {said(error)}{_display(error)}") from None
 
     def make(self, drawing: str | None = None) -> gymnasium.Env:
         if drawing not in (None, *self.spec.drawings):
@@ -156,8 +158,10 @@ class Played(gymnasium.Wrapper):
     def _ask(self, what: str, *arguments: Any, **options: Any) -> tuple:
         try:
             return getattr(self.env, what)(*arguments, **options)
+        except MemoryError:
+            raise
         except Exception as error:
-            raise UserError(f"{self._where()} its {what} raised {type(error).__name__}: {_line(error)}") from error
+            raise UserError(f"{self._where()} its {what} raised {said(error)}{_display(error)}") from error
 
     def _where(self) -> str:
         return f"the world {self.world.name}, at step {self.steps} of the episode with seed {self.seed}:"
@@ -201,6 +205,13 @@ def _own_limit(env: gymnasium.Env, frame_skip: int) -> int | None:
     """Actions after which the environment truncates by itself; None if it does not."""
     steps = env.spec.max_episode_steps if env.spec else None
     return math.ceil(steps / frame_skip) if steps else None
+
+
+def _display(error: Exception) -> str:
+    """What to do, where it is a display that an environment misses."""
+    if not any(word in str(error).lower() for word in DISPLAYS):
+        return ""
+    return "; it needs a display: run the command under `xvfb-run -a`, or with MUJOCO_GL=egl where MuJoCo draws"
 
 
 def _line(error: Exception) -> str:

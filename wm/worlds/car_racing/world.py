@@ -18,7 +18,7 @@ from gymnasium.envs.box2d.car_racing import FPS
 from gymnasium.envs.box2d.car_racing import CarRacing as GymnasiumCarRacing
 from gymnasium.wrappers import TimeLimit
 
-from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, tanh
+from wm.worlds.base import FRAME_SHAPE, About, Array, Policy, Spec, World, tanh
 from wm.worlds.car_racing.drawing import HEIGHT, Drawing
 
 # Each new car hands new shapes to Box2D, which copies them, and pybox2d never frees them: 2.5 KB a reset.
@@ -86,6 +86,20 @@ class CarRacing(World):
         """See `World.make`; `render()` of the environment is Gymnasium's 600x400 picture."""
         env = FastCarRacing(render_mode="rgb_array", drawing=drawing or self.spec.drawings[0])
         return TimeLimit(env, self.spec.max_steps)
+
+    @property
+    def about(self) -> About:
+        """A full brake locks the wheels, so that a key brakes with a part."""
+        return About(
+            title="CarRacing",
+            picture={"environment": "CarRacing-v3", "rows": [0, 84], "columns": [0, 96], "resize": "area"},
+            actions=("steer", "gas", "brake"),
+            press=(1.0, 1.0, 0.8),
+            licence={
+                "what": "Pictures of CarRacing",
+                "licence": "Gymnasium, © Farama Foundation and OpenAI, MIT licence",
+            },
+        )
 
     @property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import cv2
 import gymnasium
 import numpy as np
 
-from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, tanh
+from wm.worlds.base import FRAME_SHAPE, About, Array, Policy, Spec, World, tanh
 from wm.worlds.take_cover.doom import Game, GameDied
 
 if TYPE_CHECKING:
@@ -59,6 +59,21 @@ class TakeCover(World):
             known = " or ".join(self.spec.drawings)
             raise ValueError(f"unknown drawing {drawing!r} of take_cover: expected {known}")
         return TakeCoverEnv(render_mode="rgb_array")
+
+    @property
+    def about(self) -> About:
+        """The scenario's pictures are Freedoom's."""
+        return About(
+            title="Doom's Take Cover",
+            picture={"environment": "VizDoom take_cover", "rows": [0, 100], "columns": [0, 160], "resize": "area"},
+            actions=("step aside",),
+            press=(1.0,),
+            licence={
+                "what": "Pictures of Doom's Take Cover",
+                "licence": "Freedoom, © contributors to the Freedoom project, BSD 3-clause licence; the scenario is "
+                "ViZDoom's, © its authors, MIT licence",
+            },
+        )
 
     def squash(self, out: Array) -> Array:
         """tanh, so that C's actions fill the range [-1, 1] of the random ones from which M learned."""
