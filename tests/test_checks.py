@@ -140,6 +140,9 @@ def test_v_is_not_trained_on_data_that_fail_unless_they_are_accepted(project, ca
     assert (folder / verdicts.FILE).read_bytes() == before, "measured from the disk, they say something else"
     made[7]["act"][5] = np.nan
     collect.check(write(folder, made), ChecksConfig(), 0, folder)
+    assert main(["data", "check", "runs/tiny/collect"]) == 2
+    said = capsys.readouterr()
+    assert "fail  actions   actions: no finite number  episode 7 (at step 5)" in said.out and "fails 1 of" in said.err
     assert main(["train_vae", "tiny"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     for part in ("runs/tiny/collect", "`actions`", "no finite number", "episode 7 (at step 5)", "accept: [actions]"):

@@ -125,26 +125,37 @@ def check(
     """Checks a set of episodes and writes checks.json and figures/checks.png; also for recordings of other origin.
 
     Args:
-        data: the set; its world says what it can give.
-        stall: steps without a positive reward after which an episode was ended; 0 for never.
+        data, config, stall, parts: as in `judged`.
         out: the folder to write to.
-        parts: where the measures of each shard are; what is not there is measured from the frames on disk.
     Returns:
         How many checks failed and how many warned.
     """
-    known, first, measured = given(data.world, stall), 0, []
-    for shard, path in zip(data.shards, parts or [out / "none"] * len(data.shards), strict=True):
-        numbers = range(first, first := first + len(shard["episodes"]))
-        try:
-            measured.append(Measures.load(path))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's, or a kill came between
-            measured.append(measure_set(data, numbers, (known.low, known.high), config.blank, config.rare))
-    seeds_of = [episode.get("seed") for episode in data.episodes]
-    found = judge.judge(Measures.join(measured), known, config, seeds_of)
+    found = judged(data, config, stall, parts)
     verdicts.write(found, out)
     with decoration("a sheet of what the checks found"):
         sheet.draw(found, data, out / "figures" / "checks.png")
     return verdicts.counts(found)
+
+
+def judged(
+    data: episodes.EpisodeSet, config: ChecksConfig, stall: int, parts: Sequence[Path] = ()
+) -> list[verdicts.Check]:
+    """What the checks say of a set of episodes.
+
+    Args:
+        data: the set; its world says what it can give.
+        stall: steps without a positive reward after which an episode was ended; 0 for never.
+        parts: files with the measures of each shard; what is not there is measured from the frames on disk.
+    """
+    known, first, measured = given(data.world, stall), 0, []
+    for index, shard in enumerate(data.shards):
+        numbers = range(first, first := first + len(shard["episodes"]))
+        try:
+            measured.append(Measures.load(parts[index]))
+        except (IndexError, OSError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's; a kill
+            measured.append(measure_set(data, numbers, (known.low, known.high), config.blank, config.rare))
+    numbers = [episode.get("seed") for episode in data.episodes]
+    return judge.judge(Measures.join(measured), known, config, numbers)
 
 
 def _measures(workspace: Workspace, shard: int) -> Path:

@@ -43,6 +43,10 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--fps", type=int, default=30, help="steps a second, for films; default: 30")
     text = "which of a Minari data set's observations are the pictures, where it has several"
     command.add_argument("--frames", metavar="KEY", default=None, help=text)
+    command = add_command(inside, "check", "whether episodes are sound: a line a check", _check)
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="of a data set: data/NAME, runs/NAME/collect")
+    text = "steps without a positive reward after which an episode was ended (collect.stall); default: 0, never"
+    command.add_argument("--stall", type=int, default=0, metavar="STEPS", help=text)
     command = add_command(inside, "show", "what is in a data set: frames, returns, lengths, actions", _show)
     command.add_argument("data", metavar="NAME", help="of the data set")
 
@@ -65,6 +69,24 @@ def _import(args: argparse.Namespace) -> None:
     name = _data_name(args)
     about = importing.run(name, recordings.DATA / name, args.source, args.fps, args.frames)
     print(recordings.imported(name, about))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Prints what the checks find now, whatever the folder's checks.json says; raises UserError where one fails."""
+    from wm import params
+    from wm.checks import verdicts
+    from wm.checks.config import ChecksConfig
+    from wm.core.episodes import EpisodeSet
+    from wm.stages import collect
+
+    params.load()  # `worlds.get` knows the entries from then on
+    data = EpisodeSet(args.folder)
+    data.verify()
+    found = collect.judged(data, ChecksConfig(), args.stall)
+    for row in verdicts.rows(found):
+        print(f"{row['verdict']:5} {row['check']:9} {row['what']}  {row['episodes']}".rstrip())
+    if failed := [check.name for check in found if check.verdict == "fail"]:
+        raise UserError(f"{args.folder} fails {len(failed)} of {len(found)} checks: {', '.join(failed)}")
 
 
 def _show(args: argparse.Namespace) -> None:
