@@ -16,7 +16,7 @@ COPY --chown=wm pyproject.toml constraints.txt LICENSE ./
 COPY --chown=wm wm/__init__.py wm/
 COPY --chown=wm flows/__init__.py flows/
 COPY --chown=wm tools/__init__.py tools/packing.py tools/
-RUN pip install --progress-bar off -c constraints.txt -e '.[servers]'
+RUN pip install --progress-bar off -c constraints.txt -e '.[pipeline,doom,servers]'
 
 COPY --chown=wm . .
 

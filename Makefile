@@ -5,6 +5,7 @@ VENV := .venv
 # The stages' `python` (dvc.yaml) and every tool come from the environment, whatever the caller's PATH says.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install run up down test lint docs plots audit ui bench clean
@@ -17,49 +18,46 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 	  { echo "$(PYTHON) has to be Python 3.11 or 3.12 with venv (Debian: apt install python3-venv); or name another: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[pipeline]'
+	@touch $@
+
+# What only some need, on top: developers, the world of Doom, the pages.
+$(VENV)/.%: $(INSTALLED)
+	$(PIP) -e '.[$*]'
 	@touch $@
 
 install: $(INSTALLED)  ## the environment in .venv, with the pinned packages
 
-run: $(INSTALLED)  ## the whole pipeline, from nothing to a scored agent (NAME=smoke is tiny; SEED=1, SEEDS=0,1,2, BUDGET=2h, MACHINE=gpu16)
+run: $(INSTALLED) $(if $(findstring take_cover,$(NAME)),$(VENV)/.doom)  ## the whole pipeline, from nothing to a scored agent (NAME=smoke is tiny; SEED=1, SEEDS=0,1,2, BUDGET=2h, MACHINE=gpu16)
 	@python -m flows.pipeline $(NAME) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(BUDGET),--budget $(BUDGET)) $(if $(MACHINE),--machine $(MACHINE)) $(if $(GATE),--gate)
 
-up: $(INSTALLED)  ## what schedules need, on this machine: Prefect, MLflow, workers, the deployments of prefect.yaml
+up: $(INSTALLED) $(VENV)/.doom  ## what schedules need, on this machine: Prefect, MLflow, workers, the deployments of prefect.yaml
 	@python -m flows.up start
 
 down: $(INSTALLED)  ## end all that `make up` started
 	@python -m flows.up stop
 
 # Three at once on two cores: tests wait for servers more than they compute.
-test: $(INSTALLED)  ## all tests
+test: $(VENV)/.dev  ## all tests
 	@python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: $(INSTALLED)  ## style, and which room imports which
+lint: $(VENV)/.dev  ## style, and which room imports which
 	@ruff check . && ruff format --check . && lint-imports --no-logo
-
-$(VENV)/.docs: $(INSTALLED)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[docs]'
-	@touch $@
 
 docs: $(VENV)/.docs  ## the pages of docs/ as a site in build/docs; a dead link fails
 	@NO_MKDOCS_2_WARNING=1 mkdocs build && echo build/docs/index.html
 
-$(VENV)/.plots: $(INSTALLED)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[plots]'
-	@touch $@
-
 plots: $(VENV)/.plots  ## losses, searches and scores of what is here, on one page (dvc plots show, with no network)
 	@python -m flows.plots
 
-audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages (asks PyPI)
+audit: $(VENV)/.dev  ## known vulnerabilities of the pinned packages (asks PyPI)
 	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
 ui: $(INSTALLED)  ## what runs left behind: the MLflow UI on http://127.0.0.1:5000
 	@exec python -m wm ui
 
-bench: $(INSTALLED)  ## how fast every part is, next to its peers
+bench: $(VENV)/.dev  ## how fast every part is, next to its peers
 	@python -m bench
 
 clean:  ## remove the environment and the scratch folder (never runs/, the cache or the tracking database)

@@ -48,6 +48,8 @@ _ADVICE = {
 }
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "failed to map segment from shared object")
 """PyTorch's words, and those of a library that is not even loaded."""
+_PIPELINE = ("dvc", "mlflow", "prefect")
+"""Packages that only a checkout needs, so that a plain install is without."""
 _REFUSED = (errno.EACCES, errno.EPERM)
 
 
@@ -77,7 +79,7 @@ def sentence(error: BaseException) -> str | None:
     for one in _behind(error):
         if isinstance(one, OSError) and (text := _of_system(one)):
             return text
-        if text := _of_memory(one) or _of_database(one):
+        if text := _of_memory(one) or _of_database(one) or _of_package(one):
             return text
     return None
 
@@ -158,6 +160,13 @@ def _of_memory(error: BaseException) -> str | None:
         return "the GPU has not enough memory: end other programs on it, or lower `batch`, `population` or `episodes`"
     if isinstance(error, RuntimeError) and text.startswith("can't start new thread"):
         return f"there are too many processes: {_ADVICE[errno.EAGAIN]}"
+    return None
+
+
+def _of_package(error: BaseException) -> str | None:
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name in _PIPELINE:
+        return f"this needs the package {name}: `python -m pip install 'world-models[pipeline]'`"
     return None
 
 

@@ -17,6 +17,7 @@ import cv2
 import gymnasium
 import numpy as np
 
+from wm.core.errors import UserError
 from wm.worlds.base import FRAME_SHAPE, About, Array, Policy, Spec, World, tanh
 from wm.worlds.take_cover.doom import Game, GameDied
 
@@ -217,8 +218,17 @@ def buttons(action: np.ndarray) -> list[int]:
 
 
 def configure(resolution: str) -> vizdoom.DoomGame:
-    """The scenario, not started; resolution as in `TakeCoverEnv`."""
-    import vizdoom
+    """The scenario, not started; resolution as in `TakeCoverEnv`.
+
+    Raises:
+        UserError: the package with the game is not there.
+    """
+    try:
+        import vizdoom
+    except ImportError as error:
+        raise UserError(
+            f"take_cover is played with the package vizdoom ({error}): `python -m pip install 'world-models[doom]'`"
+        ) from None
 
     doom = vizdoom.DoomGame()
     doom.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))
