@@ -91,6 +91,8 @@ def test_pictures_and_films_are_those_of_the_stages(copy):
         "train_vae/figures/reconstructions.png",
         "train_vae/figures/traversal.png",
         "train_mdn/figures/dream_strip.png",
+        "collect/figures/checks.png",
+        "encode/figures/checks.png",
     )
     assert inside == {Path("runs/tiny", path).read_bytes() for path in made}
     assert all(image["alt"] for image in found.all("img"))
@@ -117,7 +119,8 @@ def test_a_missing_stage_is_a_sentence(copy, gone):
     found = page()
     assert f"dvc repro {gone}@tiny" in found.text and "not made yet" in found.text
     assert len(found.all("video")) == (0 if gone == "evaluate" else 3)
-    assert len(found.all("img")) == {"train_vae": 1, "train_mdn": 2}.get(gone, 3)
+    assert len(found.all("img")) == {"collect": 4, "train_vae": 3, "encode": 4, "train_mdn": 4}.get(gone, 5)
+    assert ("unused" in found.text) == (gone != "encode"), "what the checks found"
     if gone == "evaluate":
         assert "Not scored yet" in found.text
 
