@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from wm.checks import verdicts
 from wm.core import episodes
 from wm.core.checkpoints import Checkpoints
 from wm.core.episodes import EpisodeSet, Shard, frame_columns, latent_columns
@@ -35,6 +36,7 @@ def frames(tmp_path_factory) -> EpisodeSet:
         act = np.zeros((length, 2))
         shard.add({"obs": obs, "act": act, "out": act, "rew": np.zeros(length), "end": np.zeros(length)})
     episodes.write_manifest(folder, "tiny", shard.columns, [episodes.store_shard(folder, 0, *shard.finish())])
+    verdicts.write([], folder)
     return EpisodeSet(folder)
 
 

@@ -68,13 +68,14 @@ def frozen(data: Set) -> Check:
 def repeated(data: Set) -> Check:
     """Frames in a row that were at other steps elsewhere. Worlds of few states repeat themselves everywhere; beginnings
     that all episodes share are no fault."""
-    length, at = data.repeats.block, data.repeats.block_at
+    length, at, steady = data.repeats.block, data.repeats.block_at, data.given.steady
+    if not steady and data.repeats.again > 0.5:
+        length = np.zeros_like(length)
     limit = max(data.config.block - 1.0, data.limit(length, 0, 3.0))
-    worst = data.given.steady or np.quantile(length, 0.75) < 2
+    worst = steady or data.repeats.again < 0.25
     found = data.found(length > limit, length, at, worst, lambda n: f"{n:.0f} frames in a row are elsewhere too")
-    return outcome(
-        "repeated", data, found, length, at, limit, "frames", "no block of frames comes back", "frames are repeated"
-    )
+    well, ill = "no block of frames comes back", "frames are repeated"
+    return outcome("repeated", data, found, length, at, limit, "frames", well, ill)
 
 
 def torn(data: Set) -> Check:

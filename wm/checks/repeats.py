@@ -32,6 +32,7 @@ class Repeats:
         parts: frames of which one band is another frame's, and the rest is not; parts_at: the first.
         shared: share of frames that another episode has at the same steps.
         single: share of frames in the set whose bands no other frame has.
+        again: share of frames in the set that come back, each in a standing picture counted once.
     """
 
     block: np.ndarray
@@ -39,7 +40,8 @@ class Repeats:
     parts: np.ndarray
     parts_at: np.ndarray
     shared: np.ndarray
-    single: float = 0.0
+    single: float
+    again: float
 
 
 def find(measured: Measures) -> Repeats:
@@ -53,7 +55,9 @@ def find(measured: Measures) -> Repeats:
     shared = _shared(whole[kept], episode[kept], step[kept], count)
     block, block_at = _blocks(whole[kept], episode[kept], step[kept], measured.change[kept], count)
     parts, parts_at, single = _parts(top, bottom, whole, episode, step, count)
-    return Repeats(block, block_at, parts, parts_at, shared, single)
+    _, counts = np.unique(whole[kept], return_counts=True)
+    again = float(1 - (counts == 1).sum() / counts.sum())
+    return Repeats(block, block_at, parts, parts_at, shared, single, again)
 
 
 def _fresh(hashes: np.ndarray, step: np.ndarray) -> np.ndarray:
