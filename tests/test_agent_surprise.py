@@ -144,7 +144,7 @@ def test_the_gauge_of_an_agent_is_printed_and_drawn(agent, capsys):
     assert re.match(r"kept: rank correlation of dream \(tau 1\) and world -?\d\.\d\d over 8 controllers", said[0])
     assert [line.split(":")[0] for line in said[1:]] == [
         f"weights disturbed by {spread:g}" for spread in (0.025, 0.05, 0.1, 0.2)
-    ]
+    ] + ["picture"]
     assert Path("kept_gauge.png").exists()
     assert main(["agent", "gauge", "kept", "--sigma", "0"]) == 2
     assert "--sigma is 0: expected more than 0" in capsys.readouterr().err

@@ -29,6 +29,7 @@ PICTURES = {
     "figures/dream_strip.png": "The world above, M's dream below, with the same actions",
     "figures/episodes.png": "Frames of the episodes",
     "figures/checks.png": "What the checks found, a row a check",
+    "figures/gauge.png": "Disturbed controllers: scores in the dream and in the world",
     "figures/tau.png": "Scores in the dream and in the world by temperature",
 }
 """Artifact path -> what it shows, for people who do not see it."""

@@ -95,9 +95,15 @@ def frames_of(folder: Path, place: Place) -> EpisodeSet:
 
 
 def play(place: Place, numbers: Sequence[int], folder: Path) -> EpisodeSet:
-    """The agent's own episodes of these seeds, written into `folder`."""
+    """The agent's own episodes of these seeds, written into `folder`.
+
+    Raises:
+        UserError: its world is recordings.
+    """
     world = weights.load(place.folder, weights.VAE_KIND)[0]["world"]
     spec, files = worlds.get(world).spec, AgentFiles.read(place.folder)
+    if worlds.get(world).recordings:
+        raise UserError(f"the world {world} is recordings, so {place.name} cannot play it: name a data set instead")
     todo = [jobs.Job(world=world, pairs=[(0, number)], slots=1) for number in numbers]
     with Cluster() as cluster:
         made = cluster.map(jobs.record, todo, files)

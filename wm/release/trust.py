@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wm.core import seeds
+from wm.core.errors import UserError
 from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.models.controller import ControllerSpec
 from wm.pictures import figures
@@ -27,10 +28,13 @@ def measure(place: Place, sigma0: float, controllers: int, episodes: int) -> Gau
         sigma0: the spread of the weights' disturbances (`wm.search.gauge`).
         controllers, episodes: how many, and of how many episodes of either each.
     Raises:
+        UserError: its world is recordings.
         DamagedData: the agent is not whole, or the first frames of its dreams are not there.
     """
     agent, params, about = agents.load(place.folder)
     world, spec = agent.world, ControllerSpec(agent.inputs, agent.layout)
+    if world.recordings:
+        raise UserError(f"the world {about['world']} is recordings, so no controller can play it: no dream has a gauge")
     config = EvolveConfig(generations=1, sampled=about["sampled"], dream=True)
     reads = "sample" if config.sampled else "mean"
     rules = DreamRules(place.tau, world.spec.max_steps, ends=about.get("ends") or config.ends, reads=reads)
@@ -48,7 +52,12 @@ def report(place: Place, sigma0: float, controllers: int, episodes: int) -> str:
     """What `python -m wm agent gauge AGENT` prints; writes the picture NAME_gauge.png."""
     found, picture = measure(place, sigma0, controllers, episodes), Path(f"{place.name}_gauge.png")
     figures.gauge(found.dream, found.world, found.correlation, picture)
-    lines = [f"{place.name}: rank correlation of dream (tau {place.tau:g}) and world {found}; picture: {picture}"]
+    return f"{told(place, found, sigma0)}\npicture: {picture}"
+
+
+def told(place: Place, found: Gauge, sigma0: float) -> str:
+    """The figure, and what it comes from: mean scores by how far weights were disturbed."""
+    lines = [f"{place.name}: rank correlation of dream (tau {place.tau:g}) and world {found}"]
     spreads = np.resize(gauge.SPREADS, len(found.world)) * sigma0
     for spread in sorted(set(spreads)):
         sides = (f"{side[spreads == spread].mean():.0f} in the {name}" for name, side in found.sides.items())
