@@ -37,6 +37,7 @@ def refusal(number: int, path: str | None = "runs/tiny/collect") -> OSError:
         (refusal(errno.EXDEV), ["cross-device", "another file system"]),
         (refusal(errno.ENOTDIR), ["not a directory", "move it away"]),
         (refusal(errno.ESTALE), ["stale file handle", "mount"]),
+        (ModuleNotFoundError("No module named 'mlflow.x'", name="mlflow.x"), ["the package mlflow", "[pipeline]'`"]),
         (refusal(errno.EACCES, "/proc/1/mem"), ["/proc/1/mem may not be used by you"]),
         (refusal(errno.EAGAIN, None), ["temporarily unavailable", "ulimit -u"]),
         (MemoryError(), ["not enough memory"]),

@@ -36,6 +36,13 @@ def env():
     made.close()
 
 
+def test_without_the_package_that_plays_it_one_sentence_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vizdoom", None)
+    assert worlds.get("take_cover").spec.max_steps == 2100, "its dream needs no Doom"
+    with pytest.raises(UserError, match=r"take_cover is played with the package vizdoom .*world-models\[doom\]"):
+        TakeCoverEnv().reset(seed=0)
+
+
 def test_contract():
     check_world(worlds.get("take_cover"), seed=8)  # a temper that moves: one of 13 runs to a wall and stays
 
