@@ -1,4 +1,4 @@
-# Two commands: `make run` and `make test`. Needs Debian's python3 (3.11 or 3.12, with venv), git and make.
+# Two commands: `make run` and `make test`. Needs Debian's python3 (3.11 to 3.13, with venv), git and make.
 NAME ?= car_racing
 PYTHON ?= python3
 VENV := .venv
@@ -15,8 +15,8 @@ help:  ## this list
 
 # A stamp, so that nothing is installed twice. A half-made environment is made anew.
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
-	  { echo "$(PYTHON) has to be Python 3.11 or 3.12 with venv (Debian: apt install python3-venv); or name another: make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "$(PYTHON) has to be Python 3.11, 3.12 or 3.13 with venv (Debian: apt install python3-venv); or name another: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -e '.[pipeline]'
 	@touch $@
