@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up down test lint docs plots audit ui bench clean
+.PHONY: help install run up down test faults lint docs plots audit ui bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ down: $(INSTALLED)  ## end all that `make up` started
 # Three at once on two cores: tests wait for servers more than they compute.
 test: $(VENV)/.dev  ## all tests
 	@python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+faults: $(VENV)/.dev $(VENV)/.servers $(VENV)/.faults  ## what is lost when things are killed, full, damaged, hostile or gone (two hours; ROWS="disk_full memory")
+	@python -m faults $(ROWS)
 
 lint: $(VENV)/.dev  ## style, and which room imports which
 	@ruff check . && ruff format --check . && lint-imports --no-logo

@@ -21,6 +21,8 @@ from wm.cli import main
 from wm.core import files
 from wm.core.checkpoints import Checkpoints
 from wm.core.episodes import EpisodeSet
+from wm.core.errors import DamagedData
+from wm.core.journal import Journal
 
 OUTPUT = Path("runs/tiny/collect")
 
@@ -250,3 +252,35 @@ def test_films_that_cannot_be_written_are_told_before_the_work(project, monkeypa
     monkeypatch.setitem(sys.modules, "av", None)
     assert main(["train_mdn", "tiny"]) == 2
     assert "films need the package av, and it is not whole here" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what a killed run goes on from
+
+
+def test_a_journal_that_was_damaged_is_not_gone_on_with(tmp_path):
+    journal = Journal(tmp_path / "out/metrics.jsonl", tmp_path / "live.jsonl")
+    for step in range(4):
+        journal.log(step, {"loss": 1.5 * step})
+    whole = journal.path.read_text()
+    journal.rewind(2)
+    assert journal.path.read_text() == "".join(whole.splitlines(keepends=True)[:3])
+    journal.log(3, {"loss": 4.5})
+    assert journal.path.read_text() == whole
+    journal.path.write_text(whole.replace("1.5", "1.6"))
+    journal.rewind(0), journal.log(1, {"loss": 1.5})  # what is damaged is forgotten here
+    journal.path.write_text(journal.path.read_text().replace("1.5", "3.5"))
+    with pytest.raises(DamagedData, match="begins anew"):
+        journal.rewind(1)
+
+
+def test_a_shard_whose_note_was_damaged_is_made_again(project, meanwhile):
+    assert main(["collect", "tiny"]) == 0
+    expected, played = hashes(OUTPUT), meanwhile.played
+    shutil.rmtree(OUTPUT)
+    meanwhile(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    meanwhile.played = 0
+    assert main(["collect", "tiny"]) == 130
+    (notes,) = Path(".wm/work").glob("collect-tiny-*/shards.jsonl")
+    text = notes.read_text()
+    notes.write_text(text.replace('"length": ', '"length": 1', 1))
+    assert text and main(["collect", "tiny"]) == 0 and hashes(OUTPUT) == expected and played

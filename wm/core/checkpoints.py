@@ -59,7 +59,7 @@ class Checkpoints:
             UserError: it was made where bits are others, by another class of processor or other versions.
         """
         pointer = self.folder / "latest"
-        newest = pointer.read_text() if pointer.exists() else ""
+        newest = pointer.read_bytes().decode(errors="replace") if pointer.exists() else ""
         for target in sorted(self.folder.glob("step-*"), reverse=True):
             if target.name > newest:  # written, but never pointed to
                 continue

@@ -223,11 +223,13 @@ class ShardLog:
         self.folder, self._log = Path(folder), Path(log)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self.done: dict[int, dict[str, Any]] = {}
-        for line in self._log.read_text().splitlines() if self._log.exists() else []:
+        for line in self._log.read_bytes().splitlines() if self._log.exists() else []:
             try:
-                index, shard = json.loads(line)
+                index, shard, checksum = json.loads(line)
+                if files.checksum(shard) != checksum:
+                    continue
                 files.check(self.folder / shard["file"], shard["sha256"])
-            except (ValueError, DamagedData):
+            except (ValueError, TypeError, DamagedData):
                 continue
             self.done[index] = shard
 
@@ -235,7 +237,7 @@ class ShardLog:
         """Writes shard `index` and notes it."""
         self.done[index] = store_shard(self.folder, index, data, episodes)
         with self._log.open("a") as file:
-            file.write(json.dumps([index, self.done[index]]) + "\n")
+            file.write(json.dumps([index, self.done[index], files.checksum(self.done[index])]) + "\n")
 
     @property
     def shards(self) -> list[dict[str, Any]]:
