@@ -21,8 +21,8 @@ import numpy as np
 from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.models.controller import ControllerSpec
 from wm.play import agent as agents
-from wm.release import demo, export
-from wm.release.export import Place
+from wm.release import demo, places
+from wm.release.places import Place
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 OPENED = 5
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--dreams", type=int, default=0, help="how many to compare; default: none")
     parser.add_argument("--tau", type=float, nargs="+", default=[1.0], help="temperatures to compare at; default: 1")
     args = parser.parse_args()
-    place = export.find(args.agent)
+    place = places.find(args.agent)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
         page = args.page or Path(folder, "dream.html")
         if not args.page:

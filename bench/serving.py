@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from wm.records import registered_models, tracking
-from wm.release import agent_model, export
+from wm.release import agent_model, places
 
 FORMS: dict[str, Callable[[np.ndarray], object]] = {
     "nested lists": lambda frame: frame.tolist(),
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("agent", nargs="?", default="pretrained/car_racing", help="as `wm agent export` takes it")
     parser.add_argument("--steps", type=int, default=200, help="to ask for in each form; default: 200")
     args = parser.parse_args()
-    place = export.find(args.agent)
+    place = places.find(args.agent)
     with tempfile.TemporaryDirectory() as scratch, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -18,7 +18,7 @@ from wm.models.vae import load_vae, save_vae
 from wm.play.agent import AgentFiles
 from wm.release import agent_model
 from wm.release import surprise as of_agents
-from wm.release.export import Place
+from wm.release.places import Place
 
 
 @pytest.fixture

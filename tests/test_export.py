@@ -12,7 +12,7 @@ from tiny_agent import A, H, Z
 from wm.cli import main
 from wm.core.errors import UserError
 from wm.play import agent as agents
-from wm.release import export, onnx_models
+from wm.release import export, onnx_models, places
 
 pytest.importorskip("onnxscript", reason="exports need onnxscript: pip install -e '.[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exports need onnxruntime: pip install -e '.[export]'")
@@ -27,7 +27,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(tiny):
     """The same agent, exported."""
-    export.export(export.find(str(tiny)), tiny.parent / "out")
+    export.export(places.find(str(tiny)), tiny.parent / "out")
     return tiny.parent / "out"
 
 
@@ -69,7 +69,7 @@ def test_two_exports_are_the_same_bytes_and_hold_no_path_of_this_machine(tiny, e
 
 def test_actions_on_a_recorded_episode_are_those_of_torch(tmp_path):
     """60 frames of CarRacing, as Gymnasium draws them."""
-    place = export.find("pretrained/car_racing")
+    place = places.find("pretrained/car_racing")
     agent, params, about = agents.load(place.folder)
     assert about["sampled"] is False
     export.export(place, tmp_path / "out")
@@ -125,7 +125,7 @@ def test_a_squash_that_reads_arrays_only_is_named(tiny):
 def test_a_graph_that_computes_something_else_is_refused_and_nothing_written(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_models, "LARGEST", 1e-12)
     with pytest.raises(UserError, match=r"encoder gives another \w+ than torch does, by"):
-        export.export(export.find(str(tiny)), tmp_path / "out")
+        export.export(places.find(str(tiny)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -24,7 +24,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="a browser is driven by playwright: pip install playwright"
 )
 
-from wm.release import demo, export, page  # noqa: E402
+from wm.release import demo, page, places  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -45,7 +45,7 @@ pytestmark = [
 def dream_page(tmp_path_factory) -> Path:
     """CarRacing's demo, whose recorded episode ends after 60 steps."""
     out = tmp_path_factory.mktemp("page") / "dream.html"
-    place = export.find(str(AGENT))
+    place = places.find(str(AGENT))
     world = agents.load(place.folder)[0].world
     make = world.make
     with pytest.MonkeyPatch.context() as patch:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import shutil
 import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import shtab
 
@@ -25,7 +27,9 @@ from wm.release import commands as of_release
 from wm.stages import STAGES
 from wm.views import commands as of_views
 
-RUNS = Path("runs")
+if TYPE_CHECKING:
+    from wm.release.places import Place
+
 GROUPS = {
     "stages, in the order in which they run": tuple(STAGES),
     "make an agent": ("run", "improve", "estimate", "params"),
@@ -176,7 +180,7 @@ def _add_stages(commands: argparse._SubParsersAction) -> None:
         command.set_defaults(stage=stage)
         command.add_argument("name", metavar="NAME", help="an entry of `models` or `agents` in params.yaml")
         if stage == "evaluate":
-            text = "score the agent that comes with the repository, and compare with what is recorded"
+            text = "score the agent in pretrained/NAME, or in the folder NAME, and compare with what is recorded"
             command.add_argument("--pretrained", action="store_true", help=text)
 
 
@@ -195,7 +199,8 @@ def _add_players(commands: argparse._SubParsersAction) -> None:
     text = "play by hand in M's dream or in the world: in a window, or without a display on a page; or film C dreaming"
     play = add_command(commands, "play", text, _play)
     for command in (watch, play):
-        command.add_argument("name", metavar="NAME", help="an entry of `agents` in params.yaml")
+        text = "an entry of `agents` in params.yaml, or a folder that holds an agent"
+        command.add_argument("name", metavar="NAME", help=text)
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
         command.add_argument("--steps", type=int, default=None, help="the most to play; default: the whole episode")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
@@ -209,9 +214,10 @@ def _add_players(commands: argparse._SubParsersAction) -> None:
 
 def _run_stage(args: argparse.Namespace) -> None:
     if getattr(args, "pretrained", False):
-        from wm.release import pretrained
+        from wm.release import places, pretrained
 
-        print(pretrained.score(args.name))
+        place = places.find(args.name, kept=True)
+        print(pretrained.score(place.name, place.folder))
         return
     from wm.run import run_stage
 
@@ -242,32 +248,31 @@ def _estimate(args: argparse.Namespace) -> None:
 def _watch(args: argparse.Namespace) -> None:
     from wm.views import watch
 
-    folder, _, tau = _whole_agent(args)
-    print(watch.watch(folder, args.seed, args.out, args.steps, tau))
+    place = _place(args)
+    print(watch.watch(place.folder, args.seed, args.out, args.steps, place.tau))
 
 
 def _play(args: argparse.Namespace) -> None:
     from wm.views import play, watch
 
-    folder, model, tau = _whole_agent(args, (".mp4", ".gif", ".html"))
+    place = _place(args, (".mp4", ".gif", ".html"))
     if args.out is None and watch.has_display():
-        print(play.window(folder, model, args.world, args.seed, args.steps, tau, args.record))
+        print(play.window(place.folder, place.model, args.world, args.seed, args.steps, place.tau, args.record))
         return
     for option in ("world", "record"):
         if getattr(args, option):
             raise UserError(f"--{option} needs a display and no --out: a page or a film shows a dream alone")
     out = args.out or Path("dream.html")
     if out.suffix != ".html":
-        print(play.film(folder, model, args.seed, out, args.steps, tau))
+        print(play.film(place.folder, place.model, args.seed, out, args.steps, place.tau))
         return
-    from wm.release import demo, export
+    from wm.release import demo
 
-    starts = model / "train_mdn" if (model / "train_mdn").is_dir() else model
-    print(demo.write(export.Place(args.name, folder, starts, tau), out))
+    print(demo.write(place, out))
 
 
-def _whole_agent(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) -> tuple[Path, Path, float]:
-    """Where the agent lies, where the model does that it dreams with, and the dream's temperature."""
+def _place(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) -> Place:
+    """Where the agent lies, with the temperature that was asked for."""
     for option, sound, words in (
         ("seed", args.seed >= 0, "0 or more"),
         ("steps", args.steps is None or args.steps > 0, "1 or more"),
@@ -276,16 +281,10 @@ def _whole_agent(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif
         if not sound:
             raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
     _can_write("--out", args.out, kinds)
-    if args.pretrained:
-        from wm.core import files
-        from wm.release import pretrained
+    from wm.release import places
 
-        folder = pretrained.folder(args.name)
-        return folder, folder, args.tau or files.read_record(folder / "made.json")["tau"]
-    from wm import params
-
-    entry = params.load().entry("agents", args.name)
-    return RUNS / args.name / "evolve", RUNS / entry.model, args.tau or entry.tau
+    place = places.find(args.name, kept=args.pretrained)
+    return dataclasses.replace(place, tau=args.tau or place.tau)
 
 
 def _can_write(option: str, path: Path | None, kinds: Sequence[str] = ()) -> None:

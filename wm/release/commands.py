@@ -28,11 +28,15 @@ def _add_giving(inside: argparse._SubParsersAction) -> None:
     command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
     export = add_command(inside, "export", "write V, M and C as ONNX, with a description, into a folder", _export)
     demo = add_command(inside, "demo", "write one HTML page in which anyone can drive in the agent's dream", _demo)
+    text = "write a model card with the agent, as safetensors and ONNX, into a folder for the Hugging Face hub"
+    card = add_command(inside, "card", text, _card)
     gauge = add_command(inside, "gauge", "does the agent's dream put controllers into the world's order?", _gauge)
     surprise = add_command(inside, "surprise", "how novel are episodes to V and M? with pictures of where", _surprise)
-    for command in (export, demo, gauge, surprise):
+    for command in (export, demo, card, gauge, surprise):
         command.add_argument("agent", metavar="AGENT", help=AGENT)
     export.add_argument("folder", type=Path, metavar="FOLDER", help="to be written")
+    text = "to be written; default: card/ and the agent's name"
+    card.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help=text)
     demo.add_argument("--out", type=Path, default=Path("dream.html"), help="the page to write; default: dream.html")
     text = "a data set of `collect`, or how many episodes the agent plays; default: 4"
     surprise.add_argument("episodes", metavar="EPISODES", nargs="?", default="4", help=text)
@@ -58,38 +62,45 @@ def _add_champion(inside: argparse._SubParsersAction) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from wm.release import export
+    from wm.release import export, places
 
-    print(export.export(export.find(args.agent), args.folder))
+    print(export.export(places.find(args.agent), args.folder))
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from wm.release import demo, export
+    from wm.release import demo, places
 
     if args.out.suffix != ".html" or args.out.is_dir():
         raise UserError(f"--out is {args.out}: expected the name of a file that ends in .html")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    print(demo.write(export.find(args.agent), args.out))
+    print(demo.write(places.find(args.agent), args.out))
+
+
+def _card(args: argparse.Namespace) -> None:
+    from wm.release import card, places
+
+    place = places.find(args.agent)
+    print(card.write(place, args.folder or Path("card", place.name)))
 
 
 def _gauge(args: argparse.Namespace) -> None:
-    from wm.release import export, trust
+    from wm.release import places, trust
 
     for option, least in (("sigma", 0), ("controllers", 3), ("episodes", 0)):
         if not getattr(args, option) > least:
             raise UserError(f"--{option} is {getattr(args, option):g}: expected more than {least}")
-    print(trust.report(export.find(args.agent), args.sigma, args.controllers, args.episodes))
+    print(trust.report(places.find(args.agent), args.sigma, args.controllers, args.episodes))
 
 
 def _surprise(args: argparse.Namespace) -> None:
-    from wm.release import export, surprise
+    from wm.release import places, surprise
 
     if args.seed < 0:
         raise UserError(f"--seed is {args.seed}: expected 0 or more")
     if args.out.suffix != ".png" or args.out.is_dir():
         raise UserError(f"--out is {args.out}: expected the name of a file that ends in .png")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    print(surprise.report(export.find(args.agent), args.episodes, args.seed, args.against, args.out))
+    print(surprise.report(places.find(args.agent), args.episodes, args.seed, args.against, args.out))
 
 
 def _keep(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from wm.dream.engine import load_starts
 from wm.play import agent as agents
 from wm.play.agent import Agent, PosteriorNoise
 from wm.release import export, onnx_models, page
-from wm.release.export import Place
+from wm.release.places import Place
 from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 

@@ -7,68 +7,27 @@ frame, what an action is, which z C reads, and how a dream goes on (start, sampl
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-import shutil
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm import params as parameters
-from wm.core import files, weights
+from wm.core import files
 from wm.core.errors import UserError
 from wm.dream.engine import default_reward
 from wm.models.mdnrnn import LOG_SIGMA_FLOOR
 from wm.play import agent as agents
 from wm.play.agent import Agent
-from wm.release import onnx_models, pretrained
+from wm.release import onnx_models
 from wm.release.onnx_models import OnnxModel
-from wm.run import RUNS
+from wm.release.places import Place
 from wm.worlds.base import FRAME_SHAPE
 
 ABOUT = "agent.json"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an agent's files lie.
-
-    Attributes:
-        name: what it is called.
-        folder: of V, M and C.
-        starts: the folder of the first frames that its dreams start from.
-        tau: the temperature of its dreams.
-    """
-
-    name: str
-    folder: Path
-    starts: Path
-    tau: float
-
-
-def find(name: str) -> Place:
-    """An agent by its folder (pretrained/car_racing) or by its name in params.yaml.
-
-    Raises:
-        UserError: there is none, or it has not been evolved.
-        DamagedData: one of its records is not whole.
-    """
-    folder = weights.packaged(Path(name))
-    if weights.exists(folder, weights.CONTROLLER_KIND):
-        if parameters.FILE.exists():
-            parameters.load()  # its world may be one that only params.yaml knows
-        about = files.read_record(folder / f"{weights.CONTROLLER_KIND}.json")
-        called, tau = folder.resolve().name, about.get("tau")
-        if (folder / "made.json").exists():
-            tau, folder = files.read_record(folder / "made.json")["tau"], pretrained.whole(folder)
-        return Place(called, folder, folder, float(tau or 1.0))
-    entry = parameters.load().entry("agents", name)
-    folder = RUNS / name / "evolve"
-    if not weights.exists(folder, weights.CONTROLLER_KIND):
-        raise UserError(f"there is no agent in {folder}: run `dvc repro evolve@{name}` first")
-    return Place(name, folder, RUNS / entry.model / "train_mdn", entry.tau)
 
 
 def export(place: Place, out: Path) -> str:
@@ -80,26 +39,44 @@ def export(place: Place, out: Path) -> str:
         UserError: `out` is there and not an earlier export, packages are missing, or a graph is not exact.
         DamagedData: the agent is not whole.
     """
-    if out.exists() and not (out / ABOUT).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there and is no exported agent: name another folder")
-    agent, params, about = agents.load(place.folder)
-    made = onnx_models.make(agent, params)
-    new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    for left_behind in (new, old):
-        shutil.rmtree(left_behind, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name, model in made.items():
-        files.write_bytes(new / f"{name}.onnx", model.data)
-    files.write_record(new / ABOUT, describe(place, agent, about, made))
-    if out.exists():
-        os.replace(out, old)
-    os.replace(new, out)
-    shutil.rmtree(old, ignore_errors=True)
-    lines = [f"{out}: {place.name} of {agent.world.spec.name}"]
+    with folder(out, ABOUT, "exported agent") as new:
+        made = write(place, new)
+    lines = [f"{out}: {place.name}"]
     for name, model in made.items():
         errors = ", ".join(f"{output} {error:.1g}" for output, error in model.errors.items())
         lines.append(f"  {name}.onnx  {len(model.data) / 1e6:.2f} MB  differs from torch by: {errors}")
     return "\n".join(lines)
+
+
+def write(place: Place, folder: Path) -> dict[str, OnnxModel]:
+    """The four graphs and agent.json in a folder that is there; the graphs."""
+    agent, params, about = agents.load(place.folder)
+    made = onnx_models.make(agent, params)
+    for name, model in made.items():
+        files.write_bytes(folder / f"{name}.onnx", model.data)
+    files.write_record(folder / ABOUT, describe(place, agent, about, made))
+    return made
+
+
+@contextlib.contextmanager
+def folder(out: Path, mark: str, what: str) -> Iterator[Path]:
+    """A new folder to be filled inside the block, which then takes the place of `out`; nothing where the block fails.
+
+    Args:
+        mark: a file by which a folder shows that it is an earlier one of its kind, which may be replaced.
+        what: that kind, for the sentence.
+    Raises:
+        UserError: `out` is there and something else.
+    """
+    if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there and is no {what}: name another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        new = Path(scratch, "new")
+        new.mkdir()
+        yield new
+        files.plain_modes(new)
+        files.replace_folder(new, out)
 
 
 def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, OnnxModel]) -> dict[str, Any]:

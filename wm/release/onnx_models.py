@@ -28,6 +28,7 @@ from wm.dream.engine import takes_tensors
 from wm.models.mdnrnn import MDNRNN
 from wm.models.vae import VAE
 from wm.play.agent import Agent
+from wm.worlds.base import symexp
 
 OPSET = 18
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -37,7 +38,8 @@ FRAMES = 16
 STEPS = 16
 """Steps of M and C that are compared, each from the state that the one before led to."""
 LARGEST = 1e-4
-"""What outputs may differ from torch's; a frame, in whole numbers up to 255, by 1, and by 2 in half precision."""
+"""What outputs may differ from torch's, a share of those that exceed 1; a frame, in whole numbers up to 255, by 1, and
+by 2 in half precision."""
 HALF_FROM = 1024
 """Weights with fewer numbers stay in single precision."""
 
@@ -89,17 +91,19 @@ class Decoder(nn.Module):
 class Memory(nn.Module):
     """M's step and all its heads: z, act, h, c (, restart) -> h_next, c_next, the mixture [B, K, Z], reward, done."""
 
-    def __init__(self, mdnrnn: MDNRNN):
+    def __init__(self, mdnrnn: MDNRNN, symlog: bool = False):
+        """`symlog`: M predicts that of a reward; here it is turned back."""
         super().__init__()
-        self.mdnrnn = mdnrnn
+        self.mdnrnn, self.symlog = mdnrnn, symlog
         heads = {"reward": mdnrnn.reward, "done": mdnrnn.done}
         present = [name for name, head in heads.items() if head is not None]
         self.names = ("h_next", "c_next", "log_pi", "mu", "log_sigma", *present)
 
     def forward(self, z: Tensor, act: Tensor, h: Tensor, c: Tensor, restart: Tensor | None = None):
         h, c = self.mdnrnn.step(z, act, (h, c), restart)
-        mixture, *heads = self.mdnrnn.heads(h)
-        return h, c, *mixture, *(head for head in heads if head is not None)
+        mixture, reward, done = self.mdnrnn.heads(h)
+        reward = symexp(reward) if self.symlog and reward is not None else reward
+        return h, c, *mixture, *(head for head in (reward, done) if head is not None)
 
 
 class Controller(nn.Module):
@@ -170,7 +174,8 @@ def _graphs(agent: Agent, params: np.ndarray) -> Iterator[tuple[str, nn.Module, 
     yield "decoder", Decoder(agent.vae), [{"z": z}]
     frame = agent.vae.decode(z).contiguous()
     yield "encoder", Encoder(agent.vae), [{"frame": frame}]
-    memory, controller = Memory(agent.mdnrnn), Controller(agent, params)
+    symlog = agent.world.spec.symlog_rewards
+    memory, controller = Memory(agent.mdnrnn, symlog), Controller(agent, params)
     steps, acts = [], []
     h, c = agent.mdnrnn.initial_state(FRAMES)
     for step in range(STEPS):
@@ -239,15 +244,16 @@ def session(data: bytes):
 
 
 def _errors(data: bytes, module: nn.Module, calls: list[dict[str, Tensor]]) -> dict[str, float]:
-    """The largest difference of each output from torch's, over all calls."""
+    """The largest difference of each output from torch's, over all calls; relative where it exceeds 1."""
     runs, largest = session(data), dict.fromkeys(module.names, 0.0)
     for inputs in calls:
         expected = module(*inputs.values())
         expected = expected if isinstance(expected, tuple) else (expected,)
         found = runs.run(list(module.names), {name: tensor.numpy() for name, tensor in inputs.items()})
         for name, ours, theirs in zip(module.names, expected, found, strict=True):
-            difference = np.abs(ours.numpy().astype(np.float64) - theirs).max()
-            largest[name] = max(largest[name], float(difference))
+            ours = ours.numpy().astype(np.float64)
+            size = 1.0 if name == "frame" else np.maximum(np.abs(ours), 1.0)
+            largest[name] = max(largest[name], float((np.abs(ours - theirs) / size).max()))
     return largest
 
 

@@ -58,8 +58,13 @@ def folder(name: str) -> Path:
     for place in (FOLDER / name, _beside(name, "old")):  # the second where `keep` was killed between its two renames
         if (weights.packaged(place) / "made.json").exists():
             return whole(weights.packaged(place))
-    known = sorted({path.parent.name for top in (FOLDER, CARRIED) for path in top.glob("[!.]*/made.json")})
-    raise UserError(f"no pretrained agent {name!r} comes with this repository: there is {', '.join(known) or 'none'}")
+    known = ", ".join(names()) or "none"
+    raise UserError(f"no pretrained agent {name!r} comes with this repository: there is {known}")
+
+
+def names() -> list[str]:
+    """The agents that `folder` finds."""
+    return sorted({path.parent.name for top in (FOLDER, CARRIED) for path in top.glob("[!.]*/made.json")})
 
 
 def whole(place: Path) -> Path:
@@ -152,6 +157,19 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def record(name: str, tau: float) -> dict[str, Any]:
+    """What made agent `name` of params.yaml, as made.json says it.
+
+    Raises:
+        UserError: its lineage has no commit, or doubts; or it has no score.
+        DamagedData: a stage behind the score has no summary here.
+    """
+    if not (RUNS / name / "evaluate" / "scores.json").exists():
+        raise UserError(f"{name} has no score yet")
+    behind = lineage.trace(name)
+    return _record(behind, _commit(behind, None), tau)
 
 
 def _holder(name: str, models: Mapping[str, str]) -> str:
@@ -263,17 +281,25 @@ def _version(package: str) -> str:
 # ---------------------------------------------------------------- scoring it again
 
 
-def score(name: str) -> str:
+def score(name: str, agent: Path | None = None) -> str:
     """Plays the test episodes again and compares every score with the recorded one; resumable.
 
+    Args:
+        name: what it is called.
+        agent: where it lies whole, as `wm.release.places` has checked it; None for pretrained/NAME.
     Raises:
-        UserError: there is no such agent, or a score differs; names the first, and what differs from the record of
-            the machine and the packages.
+        UserError: there is no such agent, it has no score on record, or a score differs; names the first, and what
+            differs from the record of the machine and the packages.
     """
-    agent = folder(name)
+    agent = agent or folder(name)
+    if not ((agent / "made.json").exists() and (agent / "scores.json").exists()):
+        raise UserError(f"{agent} has no score on record (made.json, scores.json) that could be compared with")
     made, recorded = files.read_record(agent / "made.json"), files.read_json(agent / "scores.json")
     numbers = {key: value for key, value in made["experiment"]["evaluate"].items() if key not in history.ASIDE}
-    config = EvaluateConfig(**{**numbers, "videos": False})
+    try:
+        config = EvaluateConfig(**{**numbers, "videos": False})
+    except ValidationError as error:
+        raise UserError(f"{agent / 'made.json'} has numbers that `evaluate` does not take: {_first(error)}") from None
     digest = files.sha256(agent / f"{weights.CONTROLLER_KIND}.json")
     code = [params.code_path(path) for path in STAGES["evaluate"].code_of(_world_code(made["world"]))]
     key = fingerprint("evaluate", config.model_dump(), {"agent": digest}, code)
@@ -291,6 +317,11 @@ def score(name: str) -> str:
         f"{recorded['seeds'][first]} with {found['scores'][first]:.4f} instead of {recorded['scores'][first]:.4f} "
         f"({_why(made)})"
     )
+
+
+def _first(error: ValidationError) -> str:
+    one = error.errors()[0]
+    return f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
 
 
 def _world_code(world: str) -> str:

@@ -25,7 +25,7 @@ from wm.pictures import mosaics
 from wm.play import jobs
 from wm.play.agent import AgentFiles
 from wm.play.cluster import Cluster
-from wm.release.export import Place
+from wm.release.places import Place
 
 SIDES = dict(zip(("V", "M"), weights.SURPRISE_KINDS, strict=True))
 BATCH = 64

@@ -13,7 +13,7 @@ from wm.models.controller import ControllerSpec
 from wm.pictures import figures
 from wm.play import agent as agents
 from wm.play.cluster import Cluster
-from wm.release.export import Place
+from wm.release.places import Place
 from wm.search import gauge
 from wm.search.config import EvolveConfig
 from wm.search.fitness import WorldPlayer
