@@ -29,6 +29,9 @@ OUTSIDE = (
     "trials/*",
     "wm/stages/__init__.py",
 )
+DEMOS = {"car_racing.html": "CarRacing", "take_cover.html": "Doom's Take Cover"}
+"""Pages of dreams in build/demos, where `wm agent demo` wrote some: a release has them."""
+MARK = "<!-- demos -->"
 LINK = re.compile(r"(\]\()([^)\s#]+)")
 
 
@@ -37,7 +40,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for pattern in OUTSIDE:
         for path in sorted(ROOT.glob(pattern)):
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    for name in _demos():
+        files.append(File.generated(config, f"demos/{name}", abs_src_path=str(ROOT / "build" / "demos" / name)))
     return files
+
+
+def _demos() -> list[str]:
+    return [name for name in DEMOS if (ROOT / "build" / "demos" / name).is_file()]
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -52,4 +61,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         there = posixpath.normpath(posixpath.join(posixpath.dirname(path), target)).removeprefix("docs/")
         return before + posixpath.relpath(there, posixpath.dirname(here) or ".")
 
-    return LINK.sub(turned, markdown)
+    links = " · ".join(f"**[A dream of {DEMOS[name]}](demos/{name})**" for name in _demos())
+    return LINK.sub(turned, markdown).replace(MARK, links or "This site was made without the pages themselves.")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_agent
+import torch
 from tiny_agent import A, H, Z
 
 from wm.cli import main
 from wm.core.errors import UserError
+from wm.dream.engine import NOISE_STEPS, DreamNoise, load_starts
+from wm.gym.dream import Dreams
 from wm.play import agent as agents
 from wm.release import export, onnx_models, places
 
@@ -29,6 +33,14 @@ def exported(tiny):
     """The same agent, exported."""
     export.export(places.find(str(tiny)), tiny.parent / "out")
     return tiny.parent / "out"
+
+
+@pytest.fixture(scope="module")
+def car_racing(tmp_path_factory):
+    """The agent of CarRacing that comes with the repository, exported."""
+    out = tmp_path_factory.mktemp("export") / "car_racing"
+    export.export(places.find("pretrained/car_racing"), out)
+    return out
 
 
 def run(folder, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
@@ -67,14 +79,59 @@ def test_two_exports_are_the_same_bytes_and_hold_no_path_of_this_machine(tiny, e
         assert b"site-packages" not in data and b"/wm/" not in data, name
 
 
-def test_actions_on_a_recorded_episode_are_those_of_torch(tmp_path):
+def described(folder, first, mean, noise, tau) -> dict[str, np.ndarray]:
+    """A dream by agent.json and the graphs alone, C acting: what it says under "dream", in NumPy."""
+    about = json.loads((folder / "agent.json").read_text())
+    rules, hidden = about["dream"], about["sizes"]["h"]
+    graphs = {name: onnx_models.session((folder / f"{name}.onnx").read_bytes()) for name in ("memory", "controller")}
+    outputs = [port["name"] for port in about["graphs"]["memory"]["outputs"]]
+    z, seen, restart = first[None], mean[None] if rules["controller_z"] == "mean" else first[None], 1.0
+    h, c, told = np.zeros((1, hidden), np.float32), np.zeros((1, hidden), np.float32), {"z": [], "rew": [], "end": []}
+    for uniform, normal in noise:
+        reads = {"z": seen, "h": h, "c": c}
+        act = graphs["controller"].run(["act"], {name: reads[name] for name in about["controller_reads"]})[0]
+        takes = {"z": z, "act": act, "h": h, "c": c, "restart": np.full(1, restart, np.float32)}
+        wanted = [port["name"] for port in about["graphs"]["memory"]["inputs"]]
+        m = dict(zip(outputs, graphs["memory"].run(outputs, {name: takes[name] for name in wanted}), strict=True))
+        h, c, restart = m["h_next"], m["c_next"], 0.0
+        scaled = m["log_pi"][0].astype(np.float64) / tau
+        weight = np.exp(scaled - scaled.max(0))
+        weight /= weight.sum(0)
+        component = np.minimum((weight.cumsum(0) < uniform).sum(0), len(weight) - 1)[None]
+        mu, sigma = (np.take_along_axis(m[name][0], component, 0)[0] for name in ("mu", "log_sigma"))
+        z = (mu + np.exp(sigma) * np.sqrt(tau) * normal)[None].astype(np.float32)
+        seen = (weight * m["mu"][0]).sum(0)[None].astype(np.float32) if rules["controller_z"] == "mean" else z
+        told["z"].append(z[0])
+        told["rew"].append(m["reward"][0] if rules["reward"] == "head" else 1.0)
+        told["end"].append(1 / (1 + np.exp(rules["end"]["shift"] - m["done"][0])))
+    return {name: np.array(values) for name, values in told.items()}
+
+
+@pytest.mark.parametrize("which", ["tiny", "car_racing"])
+def test_a_dream_by_the_description_alone_is_the_dream(which, tiny, exported, car_racing):
+    """200 steps with the same luck; one M reads a restart flag and knows no reward, the other the opposite."""
+    folder, out = (tiny, exported) if which == "tiny" else ("pretrained/car_racing", car_racing)
+    agent, params, about = agents.load(places.find(str(folder)).folder)
+    dreams = Dreams(folder, 1.15, 1, "features", None, 200, None, reads="sample" if about["sampled"] else "mean")
+    dreams.begin(0, 7)
+    noise = DreamNoise(7, agent.mdnrnn.z_size)
+    drawn = np.concatenate([noise.block(index) for index in range(-(-200 // NOISE_STEPS))])[:200]
+    mu, logvar = load_starts(folder)
+    found = described(out, noise.start(mu, logvar).numpy(), noise.mean(mu).numpy(), drawn, 1.15)
+    for step in range(200):
+        act = agent.act(params[None], dreams.seen.numpy(), dreams.h.numpy(), dreams.c.numpy())
+        rew, _, _ = dreams.step(act)
+        end = torch.sigmoid(agent.mdnrnn.heads(dreams.h)[2] - agent.mdnrnn.end_shift).item()
+        assert np.abs(found["z"][step] - dreams.z[0].numpy()).max() < 1e-3
+        assert abs(found["rew"][step] - rew[0]) < 1e-3 and abs(found["end"][step] - end) < 1e-4
+
+
+def test_actions_on_a_recorded_episode_are_those_of_torch(car_racing):
     """60 frames of CarRacing, as Gymnasium draws them."""
-    place = places.find("pretrained/car_racing")
-    agent, params, about = agents.load(place.folder)
+    agent, params, about = agents.load(Path("pretrained/car_racing"))
     assert about["sampled"] is False
-    export.export(place, tmp_path / "out")
     graphs = {
-        name: onnx_models.session((tmp_path / "out" / f"{name}.onnx").read_bytes())
+        name: onnx_models.session((car_racing / f"{name}.onnx").read_bytes())
         for name in ("encoder", "controller", "memory")
     }
     env = agent.world.make("gymnasium")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_agent
 import tiny_world
 from conftest import make_project
 
@@ -23,7 +24,7 @@ from wm.models.mdnrnn import MDNRNN, MDNConfig, save_mdnrnn
 from wm.models.vae import VAE, VAEConfig, save_vae
 from wm.play import agent
 from wm.records import provenance, tracking
-from wm.release import registry
+from wm.release import onnx_models, page, registry
 from wm.release.registry import before
 
 MODEL = "tiny-agent"
@@ -154,6 +155,27 @@ def test_a_better_challenger_becomes_champion(root):
     files = {file.path for file in client.list_artifacts(version.run_id, "gate")}
     assert files == {"gate/decision.json", "gate/differences.png"}
     assert version.description.count("**Gate** promoted: ") == 1 and "dvc repro evaluate@tiny" in version.description
+
+
+@pytest.mark.skipif(not page.BUILT.is_file(), reason="the page is not built here: `wm agent demo` builds it")
+def test_a_champions_run_has_the_page_of_its_dream(root, capsys):
+    for package in onnx_models.PACKAGES:
+        pytest.importorskip(package, reason="the page needs what exports need: pip install -e '.[export]'")
+    tiny_agent.write_starts("tiny", 4, Path("runs/tiny/train_mdn"))
+    try:
+        assert gate(PUSHES)["decision"] == "promoted"
+        assert "dream.html is on the run of version 1 of tiny-agent in MLflow" in capsys.readouterr().out
+        client = tracking.connect(root)
+        version = client.get_model_version(MODEL, PUSHES)
+        assert [file.path for file in client.list_artifacts(version.run_id, "dream")] == ["dream/dream.html"]
+        assert f"[dream.html](get-artifact?run_uuid={version.run_id}&path=dream/dream.html)" in version.description
+        assert "**Gate** promoted" in version.description
+        use(STILL)
+        assert main(["agent", "demo", "tiny", "--mlflow", "--out", "still.html"]) == 0  # on request
+        version = client.get_model_version(MODEL, STILL)
+        assert [file.path for file in client.list_artifacts(version.run_id, "dream")] == ["dream/still.html"]
+    finally:
+        shutil.rmtree("runs/tiny/train_mdn")
 
 
 @pytest.mark.parametrize("challenger", [PUSHES, STILL_TOO, NUDGES])

@@ -1,7 +1,7 @@
 """The page in a real browser: it dreams what Python dreams, everything on it works, and nothing leaves it.
 
-Needs node (the page is built here) and chromium (Debian's), besides what exports need; without one of them these tests
-are skipped in a sentence.
+Needs the page, which any `wm agent demo` builds, and a chromium (Debian's), besides what exports need; without one of
+them these tests are skipped in a sentence.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_agent
 import torch
 
 from wm.dream.engine import NOISE_STEPS, DreamNoise, load_starts
 from wm.gym.dream import Dreams
 from wm.models.vae import load_vae
 from wm.play import agent as agents
+from wm.views import report
 
 onnxscript = pytest.importorskip("onnxscript", reason="the page needs onnxscript: pip install -e '.[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the page needs onnxruntime: pip install -e '.[export]'")
@@ -26,7 +28,7 @@ playwright = pytest.importorskip(
 
 from wm.release import demo, page, places  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 AGENT = Path(__file__).parents[1] / "pretrained" / "car_racing"
@@ -35,9 +37,7 @@ PICTURES = (0, 50, 199)
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt install chromium"),
-    pytest.mark.skipif(
-        not page.BUILT.is_file() and shutil.which("npm") is None, reason="there is no node here: apt install nodejs npm"
-    ),
+    pytest.mark.skipif(not page.BUILT.is_file(), reason="the page is not built here: `wm agent demo` builds it"),
 ]
 
 
@@ -289,6 +289,25 @@ def test_the_keyboard_reaches_everything_and_axe_finds_nothing_serious(opened):
         found = tab.evaluate("() => axe.run()")
         assert len(found["passes"]) > 20
         assert [(one["id"], one["impact"], [n["html"][:80] for n in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_an_agent_of_ones_own_world_has_a_page_in_a_report_too(browser, tmp_path):
+    """M knows no reward, C has a hidden layer; the page works inside a frame of another one."""
+    out = tmp_path / "dream.html"
+    demo.write(places.find(str(tiny_agent.write(tmp_path / "agent"))), out)
+    around = tmp_path / "report.html"
+    around.write_text(f"<!doctype html><title>A report</title>{report.framed(out, 'tiny')}")
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    tab, asked = context.new_page(), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(around.as_uri())
+    tab.wait_for_selector("iframe")
+    frame = tab.frames[1]
+    frame.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert frame.inner_text("#world") == "tiny" and frame.is_hidden("#reward") and frame.is_visible("#real")
+    frame.wait_for_function("() => worldModels.player.dream.steps > 3 || worldModels.player.dream.over")
+    assert {address.partition(":")[0] for address in asked} <= {"file", "about", "data"} and len(asked) <= 2
+    context.close()
 
 
 def test_nothing_is_wider_than_a_phone_and_fingers_drive(browser, dream_page):

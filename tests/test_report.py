@@ -132,6 +132,19 @@ def test_a_large_film_is_a_frame_and_a_sentence(copy, monkeypatch):
     assert "The film is in runs/tiny/evaluate/videos/best.mp4" in found.text
 
 
+def test_the_page_of_its_dream_may_be_inside(copy, capsys):
+    dream = '<!doctype html><p class="x">a & b</p><script type="application/octet-stream" id="agent">YQ==</script>'
+    Path("dream.html").write_text(dream)
+    assert main(["report", "tiny", "--dream", "dream.html"]) == 0
+    (frame,) = Page(Path("tiny.html").read_text()).all("iframe")
+    assert frame["srcdoc"] == dream and frame["title"] == "A dream of tiny"
+    Path("dream.html").write_text("<p>something else")
+    for other in ("dream.html", "nowhere.html"):
+        assert main(["report", "tiny", "--dream", other]) == 2
+        assert f"{other} is no page that `wm agent demo` wrote" in capsys.readouterr().err
+    assert not Page(report.html("tiny")).all("iframe")
+
+
 def test_names_and_folders_that_are_not_there_are_one_sentence(copy, capsys):
     assert main(["report", "nobody"]) == 2
     assert "'nobody' is not in `agents`" in capsys.readouterr().err

@@ -31,6 +31,11 @@ def write(folder: Path) -> Path:
     layout = agents.layout(worlds.get("tiny"), mdnrnn, INPUTS, hidden=5)
     params = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
     save_controller(params, layout, "tiny", INPUTS, folder, sampled=False, tau=None)
-    starts = {"mu": torch.randn(7, Z), "logvar": torch.zeros(7, Z)}
-    weights.save(folder, weights.STARTS_KIND, starts, {"world": "tiny"})
+    write_starts("tiny", Z, folder)
     return folder
+
+
+def write_starts(world: str, size: int, folder: Path) -> None:
+    """Seven first frames of `size` latents, where dreams start."""
+    starts = {"mu": torch.randn(7, size), "logvar": torch.zeros(7, size)}
+    weights.save(folder, weights.STARTS_KIND, starts, {"world": world})

@@ -111,7 +111,7 @@ def _at_run(args: argparse.Namespace) -> Iterator[None]:
 
     if args.command is of_views.write_report and args.out is None:
         args.out = Path(f"{args.name.replace('/', '-').replace(':', '-')}.html")
-    for option in ("out", "seconds"):
+    for option in ("out", "seconds", "dream"):
         if path := getattr(args, option, None):
             setattr(args, option, path.absolute())
     with branches.inside(args.name) as args.name:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ def _add_giving(inside: argparse._SubParsersAction) -> None:
     text = "to be written; default: card/ and the agent's name"
     card.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", help=text)
     demo.add_argument("--out", type=Path, default=Path("dream.html"), help="the page to write; default: dream.html")
+    text = "also put it on the run in MLflow that scored the agent, an entry of `agents`"
+    demo.add_argument("--mlflow", action="store_true", help=text)
     text = "a data set of `collect`, or how many episodes the agent plays; default: 4"
     surprise.add_argument("episodes", metavar="EPISODES", nargs="?", default="4", help=text)
     surprise.add_argument("--seed", type=int, default=0, help="of the first episode that it plays; default: 0")
@@ -74,6 +78,38 @@ def _demo(args: argparse.Namespace) -> None:
         raise UserError(f"--out is {args.out}: expected the name of a file that ends in .html")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(demo.write(places.find(args.agent), args.out))
+    if args.mlflow:
+        print(_attach(args.agent, args.out))
+
+
+def _attach(name: str, page: Path) -> str:
+    """Puts a page on the run of the agent's version in MLflow."""
+    from wm.records import registered_models, tracking
+    from wm.release import registry
+    from wm.run import RUNS
+
+    model = _registered(name)
+    with registry.connected(tracking.find_root(), model) as versions:
+        version = versions.of_weights(registered_models.weights("agent", RUNS / name / "evolve"))
+        if version is None:
+            raise UserError(f"no version of {model} has these weights: run `python -m wm evaluate {name}` first")
+        versions.attach(version, page)
+    return f"{page.name} is on the run of version {version} of {model} in MLflow"
+
+
+def _dream_of(name: str) -> None:
+    """The page of a new champion's dream, on its run in MLflow; where it cannot be made, a line that says why."""
+    from wm.release import demo, page, places
+
+    try:
+        if not page.BUILT.is_file():
+            raise UserError(f"the page is not built here: `python -m wm agent demo {name} --mlflow` does it")
+        with tempfile.TemporaryDirectory() as scratch:
+            out = Path(scratch, "dream.html")
+            demo.write(places.find(name), out)
+            print(_attach(name, out))
+    except Exception as error:  # of many kinds, none of which takes the decision back
+        print(f"warning: {name} has no page of its dream in MLflow: {error}", file=sys.stderr)
 
 
 def _card(args: argparse.Namespace) -> None:
@@ -113,6 +149,7 @@ def _keep(args: argparse.Namespace) -> None:
 def _gate(args: argparse.Namespace) -> None:
     from wm import params
     from wm.records import tracking
+    from wm.records.registered_models import is_trial
     from wm.release import gate
 
     everything = params.load()
@@ -122,7 +159,9 @@ def _gate(args: argparse.Namespace) -> None:
     decision = gate.gate(
         args.name, everything.experiments[entry.experiment].gate, entry.world, entry.experiment, tracking.find_root()
     )
-    print(f"gate {args.name}: {decision['decision']}: {decision['why']}")
+    print(f"gate {args.name}: {decision['decision']}: {decision['why']}", flush=True)
+    if decision["decision"] == "promoted" and not is_trial(entry.experiment):
+        _dream_of(args.name)
 
 
 def _promote(args: argparse.Namespace) -> None:

@@ -42,10 +42,10 @@ def write(place: Place, out: Path) -> str:
         UserError: packages or node are missing, or the agent cannot be exported.
         DamagedData: the agent is not whole.
     """
+    mu, logvar = load_starts(place.starts)
     html = page.template()
     agent, params, about = agents.load(place.folder)
     made = onnx_models.make(agent, params, half=("decoder",))
-    mu, logvar = load_starts(place.starts)
     recorded, parts = record(agent, params, about["sampled"])
     parts |= {f"{name}.onnx": made[name].data for name in GRAPHS}
     parts |= {f"starts.{what}.half": _halves(array.numpy()) for what, array in (("mu", mu), ("logvar", logvar))}

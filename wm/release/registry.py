@@ -151,6 +151,16 @@ class Registry:
         description = (about.description or "").partition("\n\n**Gate**")[0]
         self.client.update_model_version(self.model, version, f"{description}\n\n**Gate** {text}")
 
+    def attach(self, version: str, page: Path) -> None:
+        """Puts the page of an agent's dream below `dream/` of its run, and a link on the version's page."""
+        about = self.versions()[version]
+        self.client.log_artifact(about.run_id, str(page), "dream")
+        before, gate, decision = (about.description or "").partition("\n\n**Gate**")
+        address = f"get-artifact?run_uuid={about.run_id}&path=dream/{page.name}"
+        text = f"**Dream** [{page.name}]({address}), a page in which anyone can drive in it, without a network"
+        before = before.partition("\n\n**Dream**")[0]
+        self.client.update_model_version(self.model, version, f"{before}\n\n{text}{gate}{decision}")
+
     def _move(self, version: str, how: str, reason: str) -> Move:
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         by = provenance.user()

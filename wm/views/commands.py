@@ -17,6 +17,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "report", text, write_report)
     command.add_argument("name", metavar="NAME", help=AGENT)
     command.add_argument("--out", type=Path, default=None, help="the page to write; default: NAME.html")
+    text = "a page of `wm agent demo NAME --out PAGE` to put inside, in which anyone can drive in the agent's dream"
+    command.add_argument("--dream", type=Path, metavar="PAGE", default=None, help=text)
     text = "scores side by side: the results page, tables, temperatures of the dream"
     group = commands.add_parser("results", help=text, description=text[0].upper() + text[1:] + ".")
     inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to compare")
@@ -138,4 +140,4 @@ def _page(args: argparse.Namespace) -> None:
 def write_report(args: argparse.Namespace) -> None:
     from wm.views import report
 
-    print(report.write(args.name, args.out or Path(f"{args.name}.html")))
+    print(report.write(args.name, args.out or Path(f"{args.name}.html"), args.dream))

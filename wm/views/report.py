@@ -47,23 +47,25 @@ class Picture:
     missing: str = ""
 
 
-def write(name: str, out: Path) -> Path:
+def write(name: str, out: Path, dream: Path | None = None) -> Path:
     """Writes the page of agent `name`; returns `out`.
 
+    Args:
+        dream: a page that `wm agent demo` wrote, to be put inside.
     Raises:
-        UserError: there is no such agent, or `out` is in a folder that is not there.
+        UserError: there is no such agent, `out` is in a folder that is not there, or `dream` is no such page.
     """
     params.load().entry("agents", name)
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file with --out")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is no folder: make it first, or name another --out")
-    files.write_bytes(out, html(name).encode())
+    files.write_bytes(out, html(name, dream).encode())
     return out
 
 
-def html(name: str) -> str:
-    """The page."""
+def html(name: str, dream: Path | None = None) -> str:
+    """The page; arguments as `write`."""
     everything = params.load()
     world = everything.agents[name].world
     made = lineage.trace(name)
@@ -82,6 +84,7 @@ def html(name: str) -> str:
         world=world,
         scores=_score(scores, solved),
         films=_films(made.steps[-1]),
+        dream=framed(dream, name) if dream else "",
         table=_table(world, scores),
         citation=paper.CITATION,
         search=_search(world, made.steps),
@@ -93,6 +96,22 @@ def html(name: str) -> str:
         lineage=made,
         text=lineage,
     )
+
+
+def framed(page: Path, name: str) -> Markup:
+    """A page that `wm agent demo` wrote, as a frame of another one: it keeps its own content policy, which allows no
+    request.
+
+    Raises:
+        UserError: it is no such page.
+    """
+    text = page.read_text(errors="replace") if page.is_file() else ""
+    if '<script type="application/octet-stream" id="agent">' not in text:
+        raise UserError(
+            f"{page} is no page that `wm agent demo` wrote: run `python -m wm agent demo {name} --out {page}`"
+        )
+    frame = Markup('<iframe class="dream" loading="lazy" title="A dream of {}" srcdoc="{}"></iframe>')
+    return frame.format(name, text)
 
 
 # ---------------------------------------------------------------- the score
