@@ -1,7 +1,8 @@
 """A trained agent as a folder that the Hugging Face hub takes as it is: a card, safetensors, ONNX, scores, its making.
 
     README.md                       the card: text for people, metadata for the hub
-    vae, mdnrnn, controller, starts .safetensors and .json: the agent, as every command here takes it
+    vae, mdnrnn, controller, starts .safetensors and .json: the agent, as every command here takes it; also what
+                                    surprised V and M, where it is known
     scores.json, made.json          its test scores, and what made it, where they are known
     onnx/                           as `wm agent export` writes it
 
@@ -42,7 +43,8 @@ def write(place: Place, out: Path) -> str:
     agent, _, about = agents.load(place.folder)
     scores, made, unknown = _scores(place), *_made(place)
     with export.folder(out, MARK, "model card") as new:
-        for kind in KINDS:
+        known = [kind for kind in weights.SURPRISE_KINDS if weights.exists(place.folder, kind)]
+        for kind in (*KINDS, *known):
             source = place.starts if kind == weights.STARTS_KIND else place.folder
             weights.load(source, kind)
             for end in ("safetensors", "json"):

@@ -24,6 +24,7 @@ from wm.core import files, weights
 from wm.core.errors import UserError
 from wm.models.controller import Layout
 from wm.models.mdnrnn import MDNRNN, MDNConfig
+from wm.models.surprise import Reference
 from wm.models.vae import VAE, VAEConfig
 from wm.play import agent as agents
 from wm.release import pretrained
@@ -140,6 +141,10 @@ class _Starts(_Model):
     kind: Literal["starts"]
 
 
+class _Surprise(_Model):
+    kind: Literal["surprise_v", "surprise_m"]
+
+
 class _Made(_Said):
     tau: float = Field(gt=0)
     world: str
@@ -179,6 +184,11 @@ def check(folder: Path, own: bool = False) -> float:
         _, tensors = weights.load(folder, kind)
         if not all(np.isfinite(tensor.numpy()).all() for tensor in tensors.values()):
             raise UserError(f"{folder / kind}.safetensors holds numbers that are not finite: this is no trained model")
+    for kind in weights.SURPRISE_KINDS:  # which older agents do not know
+        if weights.exists(folder, kind):
+            _read(folder / f"{kind}.json", _Surprise)
+            _look(folder / f"{kind}.safetensors", {"values": [-1], "episode": [-1]}, ("F32", "F64", "I32", "I64"))
+            Reference.load(folder, kind)
     agents.load(folder)
     return _records(folder, own) or controller.tau or 1.0
 
@@ -253,7 +263,7 @@ def _shapes(vae: _Vae, mdnrnn: _Mdnrnn, controller: _Controller) -> Mapping[str,
     return found
 
 
-def _look(path: Path, shapes: dict[str, list[int]]) -> None:
+def _look(path: Path, shapes: dict[str, list[int]], kinds: tuple[str, ...] = ("F32",)) -> None:
     """Names, types and shapes in a safetensors file, from its header alone."""
     if not path.is_file():
         raise UserError(f"{path} is missing: {path.parent} does not hold a whole agent")
@@ -269,6 +279,6 @@ def _look(path: Path, shapes: dict[str, list[int]]) -> None:
     for name, expected in sorted(shapes.items()):
         dtype, shape = told[name]
         same = len(shape) == len(expected) and all(e in (-1, s) for s, e in zip(shape, expected, strict=True))
-        if dtype != "F32" or not same or not math.prod(shape):
+        if dtype not in kinds or not same or not math.prod(shape):
             wanted = [size if size >= 0 else "any" for size in expected]
-            raise UserError(f"{path}: {name} is {dtype} {list(shape)}, and its JSON describes F32 {wanted}")
+            raise UserError(f"{path}: {name} is {dtype} {list(shape)}, and its JSON describes {kinds[0]} {wanted}")
