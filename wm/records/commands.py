@@ -1,4 +1,4 @@
-"""`wm lineage`, `why` and `ui`: what is on record."""
+"""`wm lineage` and `why`: what is on record."""
 
 from __future__ import annotations
 
@@ -28,9 +28,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = add_command(commands, "why", text, _why)
     for side in ("A", "B"):
         command.add_argument(side.lower(), metavar=side, help="an agent, here or at a commit: smoke, HEAD~3:smoke")
-    text = "open the MLflow pages that runs left behind, on the loopback address"
-    command = add_command(commands, "ui", text, _ui)
-    command.add_argument("--port", type=int, default=5000, help="default: 5000")
 
 
 def print_lineage(args: argparse.Namespace) -> None:
@@ -43,9 +40,3 @@ def _why(args: argparse.Namespace) -> None:
     from wm.records import why
 
     print(why.why(args.a, args.b))
-
-
-def _ui(args: argparse.Namespace) -> None:
-    from wm.records import tracking
-
-    tracking.ui(args.port)

@@ -64,7 +64,7 @@ def of_run(
         lines += [f"![{PICTURES.get(path, path)}]({address})", ""]
     lines += ["**Make it again**", "```", *commands_again(run), "```", ""]
     if run["inputs"] or end.get("output_digest"):
-        lines += ["| | sha256 |", "|---|---|"]
+        lines += ["| | digest |", "|---|---|"]
         lines += [f"| reads `{path}` | `{digest[:16]}…` |" for path, digest in run["inputs"].items()]
         if end.get("output_digest"):
             lines += [f"| wrote `{run['output']}` | `{end['output_digest'][:16]}…` |"]
@@ -100,6 +100,8 @@ def of_gate(decision: dict[str, Any], picture: str) -> str:
 
 def commands_again(run: dict[str, Any]) -> list[str]:
     """The commands that reproduce a run."""
+    if run.get("command"):
+        return [run["command"]]
     if run["stage"] == "sweep":
         command = f"python -m flows.sweep {run['name']}"
     else:

@@ -161,7 +161,7 @@ class Sender:
                     folder = relative.parent.as_posix()
                     self.client.log_artifact(run_id, str(path), None if folder == "." else folder)
                     pictures += [relative.as_posix()] if path.suffix == ".png" else []
-                    films += [relative.as_posix()] if path.suffix == ".mp4" else []
+                    films += [relative.as_posix()] if path.suffix in (".mp4", ".html") else []
             about = {"model_id": self._register(end), "run_id": run_id}
             if episodes := measured.tested(self.run, output):
                 self.client.log_inputs(run_id, datasets=[episodes])

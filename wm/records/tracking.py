@@ -147,7 +147,8 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
     """Becomes MLflow's server on the loopback address: one worker, no job execution. Never returns."""
     root = (find_root() if root is None else Path(root)).resolve()
     connect(root)  # makes the database once
-    print(f"MLflow: http://127.0.0.1:{port}   (Ctrl-C stops it)", flush=True)
+    address = f"http://127.0.0.1:{port}/#/models"
+    print(f"MLflow: {address}   (Ctrl-C stops it)", flush=True)
     command = [
         sys.executable,
         "-m",

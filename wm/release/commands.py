@@ -1,8 +1,9 @@
-"""`wm agent …`: what becomes of a trained agent."""
+"""`wm agent …` and `wm ui`: what becomes of a trained agent, and where all that were registered are shown."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do with it")
     _add_giving(inside)
     _add_champion(inside)
+    text = "open MLflow's pages of runs and registered models, those of pretrained/ too, on the loopback address"
+    command = add_command(commands, "ui", text, _ui)
+    command.add_argument("--port", type=int, default=5000, help="default: 5000")
 
 
 def _add_giving(inside: argparse._SubParsersAction) -> None:
@@ -137,6 +141,18 @@ def _surprise(args: argparse.Namespace) -> None:
         raise UserError(f"--out is {args.out}: expected the name of a file that ends in .png")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(surprise.report(places.find(args.agent), args.episodes, args.seed, args.against, args.out))
+
+
+def _ui(args: argparse.Namespace) -> None:
+    from wm.records import tracking
+    from wm.release import browse
+
+    root = tracking.find_root().resolve()
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not tracking.off():
+        print("The agents of pretrained/ are being registered, which takes a moment the first time.", flush=True)
+        browse.register(root)
+        browse.start_films(root)
+    tracking.ui(args.port, root)
 
 
 def _keep(args: argparse.Namespace) -> None:

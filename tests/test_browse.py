@@ -1,0 +1,52 @@
+"""What `wm ui` shows where nothing was run: the agents that come with the repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from wm.core import files
+from wm.records import tracking
+from wm.records.registered_models import model_name, weights
+from wm.release import browse, registry
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "pretrained" / "car_racing"
+
+
+def test_kept_agents_are_registered_once_with_score_data_and_command(tmp_path, monkeypatch):
+    shutil.copytree(KEPT, tmp_path / "pretrained" / "car_racing")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.store.address(tmp_path))
+    assert browse.register(tmp_path) == ["car_racing"]
+    assert browse.register(tmp_path) == []
+    assert not list((tmp_path / ".wm/spool").glob("*/run.json"))
+
+    made, scores = files.read_record(KEPT / "made.json"), json.loads((KEPT / "scores.json").read_text())
+    model = model_name("car_racing", "car_racing", "agent")
+    with registry.connected(tmp_path, model) as versions:
+        assert versions.of_weights(weights("agent", KEPT)) == "1" and versions.champion() is None
+        version, client = versions.versions()["1"], versions.client
+    collected = [stage["output"] for stage in made["stages"] if stage["address"].startswith("collect@")]
+    assert version.tags["wm.data"] in collected and version.tags["wm.commit"] == made["commit"]
+    assert f"**{scores['mean']:.1f} ± {scores['std']:.1f}**" in version.description
+    assert made["command"] in version.description and "figures/scores.png" in version.description
+    run = client.get_run(version.run_id)
+    assert run.data.metrics["mean"] == scores["mean"] and run.info.status == "FINISHED"
+    assert {one.dataset.digest for one in run.inputs.dataset_inputs} >= set(collected)
+
+
+def test_a_film_that_was_made_later_is_on_the_same_run(tmp_path, monkeypatch):
+    shutil.copytree(KEPT, tmp_path / "pretrained" / "car_racing")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.store.address(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    browse.register(tmp_path)
+    film = browse.SCRATCH / "car_racing" / browse.FILM
+    film.parent.mkdir(parents=True)
+    film.write_bytes(b"a film")
+    browse.add("car_racing", tmp_path)
+    client = tracking.connect(tmp_path)
+    (run,) = client.search_runs([client.get_experiment_by_name("car_racing").experiment_id])
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "films")] == ["films/drive.mp4"]
+    assert "Films: [drive](" in run.data.tags["mlflow.note.content"]
+    assert len(client.search_model_versions("name = 'car_racing-agent'")) == 1
