@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from flows import improve, pipeline, prepare, sweep, up, worker
 from wm import cli
@@ -40,7 +42,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     _add(inside, "worker", worker, worker.run)
 
 
-def _add(commands: argparse._SubParsersAction, name: str, module, function) -> argparse.ArgumentParser:
+def _add(
+    commands: argparse._SubParsersAction, name: str, module: Any, function: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
     """A module's own command, under another name."""
     command = commands.add_parser(
         name,

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from flows import SCRATCH
 from wm.records import dvcfiles
@@ -46,12 +47,12 @@ def _note(address: str) -> Path:
     return DOUBTS / address.rpartition(":")[2]
 
 
-def differs(stage) -> bool:
+def differs(stage: Any) -> bool:
     """Whether DVC would write any of a stage's outputs to bring them back."""
     return any(out.workspace_status() for out in stage.outs)
 
 
-def put_aside(stage, since: float | None = None) -> dict[str, str]:
+def put_aside(stage: Any, since: float | None = None) -> dict[str, str]:
     """Compares all that a stage made with its record, here and in DVC's cache, and puts aside what differs.
 
     A damaged object whose file in this folder is whole is replaced by that. An output in this folder that is not what
@@ -71,7 +72,7 @@ def put_aside(stage, since: float | None = None) -> dict[str, str]:
     return found
 
 
-def _put_aside(out) -> dict[str, str]:
+def _put_aside(out: Any) -> dict[str, str]:
     path, oid, found = Path(os.path.relpath(out.fs_path)), out.hash_info.value, {}
     here = _hashes(path) if not out.workspace_status() else {}
     listing = dvcfiles.listing(here) if oid.endswith(".dir") else b""
@@ -90,7 +91,7 @@ def _put_aside(out) -> dict[str, str]:
     return found
 
 
-def put_aside_lists(cache) -> dict[str, str]:
+def put_aside_lists(cache: Any) -> dict[str, str]:
     """The same for the lists of folders, of all stages: DVC would restore files under other names, and record that.
 
     Args:
@@ -100,7 +101,7 @@ def put_aside_lists(cache) -> dict[str, str]:
     return {name: _move(place, name) for name, place in lists if f"{dvcfiles.md5(place)}.dir" != name}
 
 
-def forget(stage) -> None:
+def forget(stage: Any) -> None:
     """Puts aside the lists of a stage that DVC made of folders which it had restored by damaged lists."""
     for out in stage.outs:
         if out.hash_info and out.hash_info.isdir:
@@ -118,12 +119,12 @@ def _move(place: Path, name: str, whose: str = "") -> str:
     return f"{_shown(place)}{whose} was damaged in DVC's cache: put aside as {_shown(aside)}"
 
 
-def _has_older(out, since: float) -> bool:
+def _has_older(out: Any, since: float) -> bool:
     places = [out.cache.oid_to_path(each) for each in (out.hash_info.value, *_listed(out))]
     return any(os.path.isfile(place) and os.stat(place).st_mtime < since for place in places)
 
 
-def missing(stage) -> list[str]:
+def missing(stage: Any) -> list[str]:
     """The objects of a stage that the cache does not have."""
     found = []
     for out in filter(lambda out: out.use_cache, stage.outs):
@@ -132,7 +133,7 @@ def missing(stage) -> list[str]:
     return found
 
 
-def is_new_to(stage, remote) -> bool:
+def is_new_to(stage: Any, remote: Any) -> bool:
     """Whether a remote lacks an object of a stage.
 
     Args:
@@ -142,7 +143,7 @@ def is_new_to(stage, remote) -> bool:
     return not all(remote.exists(name) for name in names)
 
 
-def put_aside_there(stage, names: Iterable[str], remote) -> list[str]:
+def put_aside_there(stage: Any, names: Iterable[str], remote: Any) -> list[str]:
     """Moves objects of a stage aside in its remote, and the lists of its folders, without which DVC does not ask for
     their files.
 
@@ -175,7 +176,7 @@ def _name(oid: str, hashes: dict[str, str]) -> str:
     return dvcfiles.folder_md5(hashes) if oid.endswith(".dir") else hashes.get("", "")
 
 
-def _listed(out) -> list[str]:
+def _listed(out: Any) -> list[str]:
     """The objects of a folder, as the list in the cache has them; none where that is not there or not whole."""
     oid = out.hash_info.value
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):

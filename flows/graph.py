@@ -1,4 +1,7 @@
-"""What DVC knows: which stages an agent needs, in what order, and which of them have changed."""
+"""What DVC knows: which stages an agent needs, in what order, and which of them have changed.
+
+DVC has no types: its repositories, stages and outputs are `Any` here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAMLError
 
@@ -233,7 +237,7 @@ def check_remote() -> None:
             ) from None
 
 
-def find(repo, address: str):
+def find(repo: Any, address: str) -> Any:
     """DVC's stage of this address.
 
     Raises:
@@ -245,7 +249,7 @@ def find(repo, address: str):
     raise UserError(f"{repo.root_dir} has no stage {address!r}: name one of dvc.yaml's")
 
 
-def _needed(repo, agent: str) -> list:
+def _needed(repo: Any, agent: str) -> list[Any]:
     """DVC's stages for an agent, each after those that it reads from."""
     import networkx
 
@@ -258,7 +262,7 @@ def _needed(repo, agent: str) -> list:
     return list(networkx.dfs_postorder_nodes(repo.index.graph, stages[target]))
 
 
-def _changed(stage) -> bool:
+def _changed(stage: Any) -> bool:
     from dvc.lock import LockError
 
     try:
@@ -267,7 +271,7 @@ def _changed(stage) -> bool:
         return True
 
 
-def _outlook(stage, upstream: list) -> str:
+def _outlook(stage: Any, upstream: list[Any]) -> str:
     """DVC's own judgement: what `dvc repro -s` asks before it runs anything."""
     from dvc.lock import LockError
     from dvc.stage.cache import RunCacheNotFoundError
@@ -286,7 +290,7 @@ def _outlook(stage, upstream: list) -> str:
     return "in the cache"
 
 
-def _outlook_remote(stage, upstream: list) -> str:
+def _outlook_remote(stage: Any, upstream: list[Any]) -> str:
     """The same where data need not be here, as long as the remote has them: files that git keeps do."""
     from dvc.lock import LockError
 
