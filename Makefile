@@ -26,7 +26,7 @@ $(VENV)/.%: $(INSTALLED)
 	$(PIP) -e '.[$*]'
 	@touch $@
 
-install: $(INSTALLED)  ## the environment in .venv, with the pinned packages
+install: $(INSTALLED) $(EXTRAS:%=$(VENV)/.%)  ## the environment in .venv, with the pinned packages (EXTRAS="dev doom export page plots docs")
 
 run: $(INSTALLED) $(if $(findstring take_cover,$(NAME)),$(VENV)/.doom)  ## the whole pipeline, from nothing to a scored agent (NAME=smoke is tiny; SEED=1, SEEDS=0,1,2, BUDGET=2h, MACHINE=gpu16)
 	@python -m flows.pipeline $(NAME) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \

@@ -17,8 +17,9 @@ POOL is a name that a stage's `meta` in dvc.yaml gives, such as cpu-pool or gpu-
 run-stage/POOL are made on the server if they are not there. A pool may have any number of workers.
 
 A worker runs stages in the folder that it is started in: a checkout of the commit that the pipeline runs, with
-`python -m pip install -c constraints.txt -e .` and the address of the DVC remote. Data travel through that remote; a
-checkout with another commit or other parameters than the pipeline's is refused, in a sentence that says which.
+`python -m pip install -c constraints.txt -e '.[pipeline,doom]'` and the address of the DVC remote. Data travel through
+that remote; a checkout with another commit or other parameters than the pipeline's is refused, in a sentence that says
+which.
 One stage at a time runs in a checkout.
 
 example, on a machine with a GPU:

@@ -33,7 +33,7 @@ def template() -> str:
     if not (SOURCES / "package-lock.json").is_file():
         if BUILT.is_file():
             return BUILT.read_text()
-        raise UserError(f"{BUILT} is missing: install the package again, from a wheel")
+        raise UserError("this package was built without the page: install the wheel of a release, or use a checkout")
     with filelock.FileLock(SOURCES / ".lock"):
         stamp = STAMP.format(_digest())
         if not (BUILT.is_file() and BUILT.read_text().endswith(stamp)):
