@@ -221,7 +221,7 @@ def team(stack: Stack, folder: Path) -> list[Project]:
     text = (ROOT / "prefect.yaml").read_text()
     head, one = text.split("  - <<: *pipeline\n    name: smoke")
     one = one[: one.index("  - <<: *pipeline\n    name: car_racing")].replace("smoke", "tiny")
-    one = re.sub(r'cron: "[^"]*", timezone: [\w/]*', "interval: 30", one)
+    one = re.sub(r'cron: "[^"]*", timezone: [\w/]*', "interval: 60", one)
     entries = "".join(f"  - <<: *pipeline\n    name: {name}{one}" for name in WORKERS)
     (project.folder / "prefect.yaml").write_text(head + entries)
     project.git("add", "-A")
@@ -287,7 +287,7 @@ def _run(it: Stack, folder: Path) -> Outcome:
     until(
         "every worker has run a schedule",
         lambda: all((clone.folder / "metrics/tiny.json").exists() for clone in clones) and seen(it)["completed"] >= 5,
-        900,
+        1500,
     )
     it.kill(*WORKERS)
     logs = "".join(path.read_text() for path in it.logs.glob("*.log"))
@@ -350,6 +350,6 @@ ROW = Row(
     "empty machine",
     tries=("as compose.yaml has it",),
     run=run,
-    limit=1800,
+    limit=2700,
     lacks=lacks,
 )

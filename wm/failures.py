@@ -66,7 +66,7 @@ def tell(error: BaseException, goes_on: str = "") -> int:
         os.dup2(null, 1)
         return 1
     if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", "\\n".join(str(error).splitlines()), file=sys.stderr)  # a name may have line breaks in it
         return error.code
     if (text := sentence(error)) is None:
         raise error
