@@ -149,10 +149,10 @@ def test_v_and_m_that_two_agents_share_lie_there_once(scored, capsys):
     for name in ("tiny", "tiny-2"):
         assert main(["agent", "keep", name, "--commit", "HEAD"]) == 0
     own = {"controller.json", "controller.safetensors", "made.json", "scores.json"}
-    assert set(os.listdir("pretrained/tiny-2")) == own and len(os.listdir("pretrained/tiny")) == len(own) + 6
+    assert set(os.listdir("pretrained/tiny-2")) == own and len(os.listdir("pretrained/tiny")) == len(own) + 10
     shutil.rmtree("runs/tiny-2")
     whole = pretrained.folder("tiny-2")
-    for kind in AGENT:
+    for kind in (*AGENT, *weights.SURPRISE_KINDS):
         assert weights.load(whole, kind)[0] == weights.load(Path("pretrained/tiny"), kind)[0]
     assert main(["evaluate", "tiny-2", "--pretrained"]) == 0
     assert DreamEnv(model="pretrained/tiny-2").reset(seed=0)[0].any()

@@ -84,7 +84,7 @@ def log(kind: str, folder: Path, run: Mapping[str, Any], run_id: str) -> Any:
             python_model=str(package / "release" / "agent_model.py"),
             artifacts={"model": str(model)},
             code_paths=[str(code)],
-            signature=_signature(kind),
+            signature=_signature(kind, folder),
             input_example=_example(kind, folder),
             pip_requirements=pins,
             model_type=kind,
@@ -92,8 +92,8 @@ def log(kind: str, folder: Path, run: Mapping[str, Any], run_id: str) -> Any:
         )
 
 
-def _signature(kind: str) -> Any:
-    """What goes in and comes out (`wm.release.agent_model`), as MLflow states it."""
+def _signature(kind: str, folder: Path) -> Any:
+    """What goes in and comes out (`wm.release.agent_model`) of the model in `folder`, as MLflow states it."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -105,10 +105,11 @@ def _signature(kind: str) -> Any:
 
     mixture = [TensorSpec(np.dtype("float32"), (-1, -1, -1), name) for name in ("log_pi", "mu", "log_sigma")]
     whole = [TensorSpec(np.dtype("int64"), (-1,), name) for name in ("seed", "step")]
+    told = ["surprise"] if all(stored.exists(folder, known) for known in stored.SURPRISE_KINDS) else []
     inputs, outputs = {
         "vae": ([frames], real("mu", "logvar")),
         "mdnrnn": (real("z", "act", "state"), [*mixture, *real("state")]),
-        "agent": ([frames, *real("state"), *whole], real("actions", "state")),
+        "agent": ([frames, *real("state"), *whole], real("actions", "state", *told)),
     }[kind]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
