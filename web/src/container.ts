@@ -73,29 +73,13 @@ export function open(buffer: ArrayBuffer): Agent {
     if (!found) throw new Error(`this page carries no ${part}`);
     return [8 + length + found.at, found.bytes];
   };
-  const unpacked = new Map<string, Float32Array>();
   return {
     about: header.about,
     page: header.page,
     bytes: (part) => new Uint8Array(buffer, ...place(part)),
     floats: (part) => {
-      let found = unpacked.get(part);
-      if (!found) {
-        const half = `${part}.half` in header.parts;
-        const [at, bytes] = place(half ? `${part}.half` : part);
-        found = half ? fromHalf(new Uint16Array(buffer, at, bytes / 2)) : new Float32Array(buffer, at, bytes / 4);
-        unpacked.set(part, found);
-      }
-      return found;
+      const [at, bytes] = place(part);
+      return new Float32Array(buffer, at, bytes / 4);
     },
   };
-}
-
-/** Numbers in half precision (IEEE 754 binary16), none of them infinite. */
-function fromHalf(halves: Uint16Array): Float32Array {
-  return Float32Array.from(halves, (half) => {
-    const exponent = (half >> 10) & 31, fraction = half & 1023;
-    const size = exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24;
-    return half & 0x8000 ? -size : size;
-  });
 }

@@ -48,7 +48,7 @@ def write(place: Place, out: Path) -> str:
     made = onnx_models.make(agent, params, half=("decoder",))
     recorded, parts = record(agent, params, about["sampled"])
     parts |= {f"{name}.onnx": made[name].data for name in GRAPHS}
-    parts |= {f"starts.{what}.half": _halves(array.numpy()) for what, array in (("mu", mu), ("logvar", logvar))}
+    parts |= {"starts.mu": _floats(mu.numpy()), "starts.logvar": _floats(logvar.numpy())}
     known = agent.world.about
     header = {
         "about": export.describe(place, agent, about, {name: made[name] for name in GRAPHS}),
@@ -124,10 +124,6 @@ def _sheet(frames: list[np.ndarray], columns: int) -> bytes:
 
 def _floats(array: np.ndarray) -> bytes:
     return np.ascontiguousarray(array, "<f4").tobytes()
-
-
-def _halves(array: np.ndarray) -> bytes:
-    return np.ascontiguousarray(np.clip(array, -6e4, 6e4), "<f2").tobytes()
 
 
 def _scored(place: Place) -> str:
