@@ -318,4 +318,6 @@ def test_nothing_is_wider_than_a_phone_and_fingers_drive(browser, dream_page):
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
     tab.tap(".pedal >> nth=1")
     assert driver(tab) == "you"
+    dream, pedal = tab.locator("#dream").bounding_box(), tab.locator(".pedal").last.bounding_box()
+    assert pedal["y"] + pedal["height"] - dream["y"] < 844, "one sees the dream while driving"
     context.close()
