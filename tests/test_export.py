@@ -11,6 +11,7 @@ import tiny_agent
 import torch
 from tiny_agent import A, H, Z
 
+from wm import worlds
 from wm.cli import main
 from wm.core.errors import UserError
 from wm.dream.engine import NOISE_STEPS, DreamNoise, load_starts
@@ -50,6 +51,7 @@ def run(folder, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
 def test_an_agent_of_ones_own_world_is_exported_and_described(tiny, exported):
     about = json.loads((exported / "agent.json").read_text())
     assert about["world"] == "tiny" and about["sizes"] == {"z": Z, "h": H, "act": A, "mixtures": 3}
+    assert about["action"]["choices"] == []
     assert about["controller_reads"] == ["z", "c", "h"] and about["action"]["low"] == [-1.0, -1.0]
     assert about["dream"]["reward"] == "survival" and about["dream"]["end"] == {
         "rule": "threshold", "logit": 0.0, "shift": agents.load(tiny)[0].mdnrnn.end_shift
@@ -184,6 +186,11 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_written(tin
     with pytest.raises(UserError, match=r"encoder gives another \w+ than torch does, by"):
         export.export(places.find(str(tiny)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_action_that_is_a_choice_says_so():
+    worlds.register("pole", worlds.BY_ID, {"name": "pole", "gym": "CartPole-v1"})
+    assert export.choices(worlds.get("pole")) == [2] and export.choices(worlds.get("car_racing")) == []
 
 
 def test_a_missing_agent_is_a_sentence(project, capsys):

@@ -16,6 +16,8 @@ from wm.core.errors import UserError
 from wm.gym.dream import DreamWorld
 from wm.views import play, watch
 
+worlds.register("pole", worlds.BY_ID, {"name": "pole", "gym": "CartPole-v1"})
+
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch) -> Path:
@@ -33,6 +35,9 @@ def agent(tmp_path, monkeypatch) -> Path:
         ("tiny", {"LEFT", "UP"}, [-1, 1]),
         ("tiny", {"DOWN"}, [0, -1]),
         ("tiny", set(), [0, 0]),
+        ("pole", {"DOWN"}, [0, 1]),  # a choice of two
+        ("pole", {"UP", "DOWN"}, [1, 0]),
+        ("pole", set(), [1, 0]),
     ],
 )
 def test_keys_are_an_action_of_any_world(world, keys, act):

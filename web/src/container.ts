@@ -13,7 +13,8 @@ export interface About {
   world: string;
   sizes: { z: number; h: number; act: number; mixtures: number };
   graphs: Record<"decoder" | "memory" | "controller", { inputs: Port[]; outputs: Port[] }>;
-  action: { names: string[]; low: number[]; high: number[] };
+  /** `choices`: how many numbers belong to each choice, of which exactly one is 1; none where numbers are free. */
+  action: { names: string[]; low: number[]; high: number[]; choices: number[] };
   controller_reads: ("z" | "h" | "c")[];
   dream: {
     tau: number;

@@ -90,6 +90,7 @@ export class Controls {
     const target = this.rest.slice();
     for (const pedal of this.held) target[pedal.dimension]! += pedal.towards - this.rest[pedal.dimension]!;
     this.pad(target);
+    if (this.about.action.choices.length) return chosen(target, this.about.action.choices);
     for (let i = 0; i < target.length; i++) {
       const back = this.held.size === 0 ? 2 * EASE : EASE;
       this.now[i]! += (target[i]! - this.now[i]!) * Math.min(1, back);
@@ -141,6 +142,18 @@ export class Controls {
     if (down) event.preventDefault();
     if (!event.repeat) this.push(pedal, down);
   }
+}
+
+/** Of each choice the number that is pushed most becomes 1, the first where none is. */
+function chosen(target: Float32Array, choices: number[]): Float32Array {
+  const act = new Float32Array(target.length);
+  let first = 0;
+  for (const count of choices) {
+    const part = target.subarray(first, first + count);
+    act[first + part.indexOf(Math.max(...part))] = 1;
+    first += count;
+  }
+  return act;
 }
 
 /** Whether a key belongs to the element that has the focus, e.g. the arrows to a slider. */

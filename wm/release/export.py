@@ -25,7 +25,8 @@ from wm.play.agent import Agent
 from wm.release import onnx_models
 from wm.release.onnx_models import OnnxModel
 from wm.release.places import Place
-from wm.worlds.base import FRAME_SHAPE
+from wm.worlds.base import FRAME_SHAPE, World
+from wm.worlds.by_id.actions import ChoiceActions
 
 ABOUT = "agent.json"
 
@@ -103,6 +104,7 @@ def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, 
             "names": list(agent.world.about.actions),
             "low": np.asarray(low).tolist(),
             "high": np.asarray(high).tolist(),
+            "choices": choices(agent.world),
             "transform": "inside controller.onnx: `act` is in the world's action space, `out` is before that",
         },
         "z": {
@@ -119,6 +121,12 @@ def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, 
         "dream": _dream(place, agent, about),
         "steps_a_second": spec.fps,
     }
+
+
+def choices(world: World) -> list[int]:
+    """How many numbers of an action belong to each choice, of which exactly one is 1; empty where numbers are free."""
+    actions = getattr(world, "actions", None)
+    return list(actions.counts) if isinstance(actions, ChoiceActions) else []
 
 
 def _graph(name: str, model: OnnxModel) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from wm.gym.dream import Dreams, DreamWorld
 from wm.play.agent import Agent
 from wm.views import watch
 from wm.worlds.base import World
+from wm.worlds.by_id.actions import ChoiceActions
 
 RECORDINGS = Path("recordings")
 FULL = 0.8
@@ -30,9 +31,11 @@ SINGLES = ("UP", "DOWN", "w", "s")
 
 
 class Hands:
-    """Keys as an action [A] of any world: a number that can be negative has a pair of keys, another has one."""
+    """Keys as an action [A] of any world: a number that can be negative has a pair of keys, another has one; of a
+    choice the first is taken where no key is down."""
 
     def __init__(self, world: World):
+        self.actions = getattr(getattr(world, "real", world), "actions", None)  # of the world that is dreamed of
         self.keys: list[tuple[int, float, str]] = []  # which number, towards what, by which key
         self.low, self.high = world.action_bounds
         taken: set[str] = set()
@@ -53,7 +56,10 @@ class Hands:
         for index, towards, key in self.keys:
             if (pressed or _pressed)(key):
                 act[index] += towards - rest[index]
-        return np.clip(act, self.low, self.high)
+        act = np.clip(act, self.low, self.high)
+        if isinstance(self.actions, ChoiceActions):  # what M has learned from has exactly one 1 in each choice
+            return self.actions.encode(np.asarray(self.actions.decode(act))[None])[0]
+        return act
 
 
 def _pressed(key: str) -> bool:
