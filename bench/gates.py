@@ -18,8 +18,8 @@ import numpy as np
 
 from wm.checks import judge, measures
 from wm.checks.config import ChecksConfig, Given
-from wm.checks.verdicts import Check
 from wm.core.episodes import Episode, EpisodeSet
+from wm.core.verdicts import Check
 from wm.core.workspace import Workspace
 from wm.stages import collect as stage
 

@@ -24,8 +24,7 @@ from flows import claim, gate, graph, pages, recipe, remote, rounds, start, vari
 from flows.repro import FAILED, Verdict, repro
 from flows.variants import Variant
 from wm import failures
-from wm.checks import verdicts
-from wm.core import files, workspace
+from wm.core import files, verdicts, workspace
 from wm.core.errors import UserError
 from wm.records import tracking
 from wm.search import budget as budgets

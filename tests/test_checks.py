@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from bench import gates
-from wm.checks import verdicts
-from wm.checks.config import ChecksConfig, Given, LatentsConfig
-from wm.checks.latents import check as check_latents
+from wm.checks.config import ChecksConfig, Given
 from wm.checks.measures import MeasuredShard, Measures, measure_set
 from wm.cli import main
-from wm.core import episodes
+from wm.core import episodes, verdicts
 from wm.core.episodes import EpisodeSet, Shard, frame_columns, latent_columns
 from wm.core.errors import UserError
+from wm.models.latents import LatentsConfig
+from wm.models.latents import check as check_latents
 from wm.stages import collect
 
 LENGTH = 80

@@ -10,8 +10,8 @@ import torch
 
 from tests import dream_model
 from wm.core import episodes, files
+from wm.models import ends
 from wm.models.mdnrnn import MDNRNN, MDNConfig, load_mdnrnn, save_mdnrnn
-from wm.stages import ends
 
 
 def logits(count: int = 200_000) -> np.ndarray:

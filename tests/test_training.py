@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm.checks import verdicts
-from wm.core import episodes
+from wm.core import episodes, verdicts
 from wm.core.checkpoints import Checkpoints
 from wm.core.episodes import EpisodeSet, Shard, frame_columns, latent_columns
 from wm.core.errors import UserError

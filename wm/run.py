@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wm import params
-from wm.checks import verdicts
-from wm.core import device, files, plots
+from wm.core import device, files, plots, verdicts
 from wm.core.checkpoints import fingerprint, modules
 from wm.core.errors import DamagedData, UserError
 from wm.core.workspace import Workspace

@@ -74,18 +74,3 @@ class Given:
     stall: int = 0
     still: int | None = None
     steady: bool = False
-
-
-class LatentsConfig(Config):
-    """From where on a check of latents speaks."""
-
-    reach: float = Field(
-        6.0,
-        gt=0,
-        description="how far outside the middle half of held-out episodes one may lie, in widths of that half",
-    )
-    active: float = Field(
-        0.01,
-        gt=0,
-        description="variance of a dimension's mean over all frames below which it says nothing (Burda et al. 2016)",
-    )

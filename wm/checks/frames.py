@@ -9,7 +9,7 @@ import numpy as np
 
 from wm.checks.measures import EDGE, LOOKS
 from wm.checks.sets import FEW, Set, outcome
-from wm.checks.verdicts import Check
+from wm.core.verdicts import Check
 
 ROOM = {
     "light": (16.0, 3.0), "red_green": (0.75, 4.0), "red_blue": (0.75, 4.0), "green_blue": (0.75, 4.0),

@@ -13,7 +13,7 @@ from wm.checks.frames import blank, frozen, order, repeated, torn, unlike
 from wm.checks.measures import Measures
 from wm.checks.sets import Set
 from wm.checks.steps import actions, copies, lengths, rewards
-from wm.checks.verdicts import Check
+from wm.core.verdicts import Check
 
 
 def judge(measured: Measures, given: Given, config: ChecksConfig, seeds: Sequence[int | None]) -> list[Check]:

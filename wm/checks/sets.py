@@ -13,7 +13,7 @@ import numpy as np
 from wm.checks.config import ChecksConfig, Given
 from wm.checks.measures import Measures
 from wm.checks.repeats import Repeats, find
-from wm.checks.verdicts import Check, Found
+from wm.core.verdicts import Check, Found
 
 FEW = 8
 """Episodes from which on they can be compared with each other."""

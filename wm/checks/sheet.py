@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wm.checks.verdicts import Check
 from wm.core.episodes import EpisodeSet
+from wm.core.verdicts import Check
 from wm.pictures import mosaics
 
 FRAMES = 8

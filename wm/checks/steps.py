@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from wm.checks.sets import FEW, Set, outcome
-from wm.checks.verdicts import Check, Found
+from wm.core.verdicts import Check, Found
 
 
 def rewards(data: Set) -> Check:

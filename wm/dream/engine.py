@@ -11,7 +11,7 @@ which is the expectation of the sample, so that C loses that noise and no more. 
 When a dream ends (`ENDS`), with M's done logit l. "threshold": where l > 0 (the released code). A positive counted w =
 `done_weight` times when M learned, so that is where p(end) > 1 / (1 + w), for sure, and never below: a policy that
 stays below is immortal. "drawn": with probability p = sigmoid(l - `end_shift`), by a number of the episode's own; the
-shift is ln w, which undoes the weight, or what `train_mdn` measured on held-out episodes (`wm.stages.ends`).
+shift is ln w, which undoes the weight, or what `train_mdn` measured on held-out episodes (`wm.models.ends`).
 "expected": never, but what a step pays is weighted by the probability of having lived until then, the product of
 1 - p: the mean of "drawn" over these numbers, with much less spread; a row whose probability is below
 `LEAST_SURVIVAL` is left. The last two depart from the paper.

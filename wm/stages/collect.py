@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import Field
 
 from wm import worlds
-from wm.checks import judge, sheet, verdicts
+from wm.checks import judge, sheet
 from wm.checks.config import ChecksConfig, Given
 from wm.checks.measures import MeasuredShard, Measures, measure_set
-from wm.core import episodes, seeds, weights
+from wm.core import episodes, seeds, verdicts, weights
 from wm.core.errors import UserError
 from wm.core.journal import bar
 from wm.core.workspace import Workspace

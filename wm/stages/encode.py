@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from wm.checks import latents, verdicts
-from wm.checks.config import LatentsConfig
-from wm.core import episodes, weights
+from wm.core import episodes, verdicts, weights
 from wm.core.config import Config
 from wm.core.journal import bar
 from wm.core.workspace import Workspace
-from wm.models import surprise
+from wm.models import latents, surprise
 from wm.models.vae import VAE, load_vae
-from wm.pictures import decoration
+from wm.pictures import decoration, figures
 
 
 class EncodeConfig(Config):
@@ -25,7 +23,9 @@ class EncodeConfig(Config):
     batch: int = Field(64, gt=0, description="frames at once; a fixed number, since another may change the last bits")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N; never chosen for you")
     threads: int = Field(2, gt=0, description="CPU threads")
-    checks: LatentsConfig = Field(LatentsConfig(), description="from where on a check of latents speaks")
+    checks: latents.LatentsConfig = Field(
+        latents.LatentsConfig(), description="from where on a check of latents speaks"
+    )
 
 
 def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) -> dict[str, float]:
@@ -69,12 +69,14 @@ def encode(config: EncodeConfig, data: Path, vae: Path, workspace: Workspace) ->
     }
 
 
-def _check(config: LatentsConfig, out: Path) -> dict[str, int]:
+def _check(config: latents.LatentsConfig, out: Path) -> dict[str, int]:
     """Writes checks.json and its picture; how many checks failed and warned, and how many dimensions are unused."""
     found, variance = latents.check(episodes.EpisodeSet(out), config)
     verdicts.write(found, out)
     with decoration("what the dimensions of z say"):
-        latents.draw(variance, config, out / "figures" / "checks.png")
+        title = "What every dimension of z says"
+        ordered = np.sort(variance)[::-1]
+        figures.bars(ordered, out / "figures" / "checks.png", title, "dimension", ("says nothing", config.active))
     return verdicts.counts(found) | {"unused": int(found[-1].figure)}
 
 

@@ -19,11 +19,10 @@ from wm.core import journal, seeds, weights
 from wm.core.checkpoints import Tensors
 from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
-from wm.models import surprise
+from wm.models import ends, surprise
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
 from wm.models.vae import load_vae
 from wm.pictures import decoration, figures, mosaics, videos
-from wm.stages import ends
 from wm.stages.training import TrainConfig, fit
 from wm.worlds.base import symlog
 
@@ -176,7 +175,7 @@ def train_mdn(
     config: TrainMDNConfig, world: str, seed: int, latents: Path, vae: Path, previous: Path, workspace: Workspace
 ) -> dict[str, float]:
     """Trains M on `latents`, from the last round's M in `previous` if there is one; measures on held-out episodes how
-    likely its ends are (`wm.stages.ends`) and how surprising their frames are to M (`wm.models.surprise`), and keeps
+    likely its ends are (`wm.models.ends`) and how surprising their frames are to M (`wm.models.surprise`), and keeps
     every episode's first frame (as V's posterior) for dreams to start from. V is needed for the pictures alone.
 
     Raises:

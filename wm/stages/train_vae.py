@@ -10,8 +10,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from wm.checks import verdicts
-from wm.core import journal, seeds, weights
+from wm.core import journal, seeds, verdicts, weights
 from wm.core.checkpoints import Tensors
 from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace

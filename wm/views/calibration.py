@@ -20,13 +20,13 @@ from wm.core.episodes import EpisodeSet
 from wm.core.errors import UserError
 from wm.core.journal import bar
 from wm.gym.dream import Dreams
+from wm.models.ends import EPISODES, Reliability, foreseen, probabilities
 from wm.models.mdnrnn import MDNRNN, load_mdnrnn
 from wm.params import Params
 from wm.pictures import figures
 from wm.play import agent as agents
 from wm.play import rollout
 from wm.play.agent import Agent
-from wm.stages.ends import EPISODES, Reliability, foreseen, probabilities
 from wm.worlds.base import FRAME_SHAPE
 
 RUNS = Path("runs")

@@ -76,8 +76,8 @@ def _import(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     """Prints what the checks find now, whatever the folder's checks.json says; raises UserError where one fails."""
     from wm import params
-    from wm.checks import verdicts
     from wm.checks.config import ChecksConfig
+    from wm.core import verdicts
     from wm.core.episodes import EpisodeSet
     from wm.stages import collect
 

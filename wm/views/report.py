@@ -18,8 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wm import params, worlds
-from wm.checks import verdicts
-from wm.core import files, journal
+from wm.core import files, journal, verdicts
 from wm.core.errors import UserError
 from wm.records import history, lineage
 from wm.records.lineage import Made

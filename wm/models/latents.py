@@ -6,19 +6,33 @@ T steps of an episode, Z latent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from wm.checks.config import LatentsConfig
-from wm.checks.verdicts import Check, Found
+from wm.core.config import Config
 from wm.core.episodes import EpisodeSet
-from wm.pictures.figures import bars
+from wm.core.verdicts import Check, Found
 
 RARE = 8
 """Frames of an episode that have to be unknown: one may be a flash."""
 FEW = 8
 """Held-out episodes from which on they say how well V knows what it has not learned from."""
+
+
+class LatentsConfig(Config):
+    """From where on a check of latents speaks."""
+
+    reach: float = Field(
+        6.0,
+        gt=0,
+        description="how far outside the middle half of held-out episodes one may lie, in widths of that half",
+    )
+    active: float = Field(
+        0.01,
+        gt=0,
+        description="variance of a dimension's mean over all frames below which it says nothing (Burda et al. 2016)",
+    )
 
 
 def check(data: EpisodeSet, config: LatentsConfig) -> tuple[list[Check], np.ndarray]:
@@ -77,8 +91,3 @@ def _unused(variance: np.ndarray, config: LatentsConfig) -> Check:
         said = "V says nothing about any frame: all of its dimensions are the prior's"
     verdict = "pass" if alive else "warn"
     return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions", said=said)
-
-
-def draw(variance: np.ndarray, config: LatentsConfig, path: Path) -> None:
-    """The variance of every dimension's mean, from the one that says most on."""
-    bars(np.sort(variance)[::-1], path, "What every dimension of z says", "dimension", ("says nothing", config.active))
