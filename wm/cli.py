@@ -21,6 +21,7 @@ import shtab
 
 from wm import failures, surroundings
 from wm.core.errors import UserError
+from wm.estimate import commands as of_estimate
 from wm.records import commands as of_records
 from wm.records.commands import add_command
 from wm.release import commands as of_release
@@ -145,7 +146,7 @@ def parser(add_more: AddMore | None = None) -> argparse.ArgumentParser:
     _add_stages(commands)
     _add_estimate(commands)
     _add_players(commands)
-    for room in (of_views, of_records, of_release):
+    for room in (of_views, of_records, of_release, of_estimate):
         room.add(commands)
     command = add_command(commands, "params", "every key of params.yaml: its type, its default, what it means", _params)
     text = "check params.yaml instead, and say nothing if it is right"
