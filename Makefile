@@ -45,8 +45,8 @@ test: $(VENV)/.dev  ## all tests
 faults: $(VENV)/.dev $(VENV)/.servers $(VENV)/.faults  ## what is lost when things are killed, full, damaged, hostile or gone (two hours; ROWS="disk_full memory")
 	@python -m faults $(ROWS)
 
-lint: $(VENV)/.dev  ## style, and which room imports which
-	@ruff check . && ruff format --check . && lint-imports --no-logo
+lint: $(VENV)/.dev  ## style, types, and which room imports which
+	@ruff check . && ruff format --check . && lint-imports --no-logo && mypy
 
 docs: $(VENV)/.docs  ## the pages of docs/ as a site in build/docs; a dead link fails
 	@NO_MKDOCS_2_WARNING=1 mkdocs build && echo build/docs/index.html
@@ -65,5 +65,5 @@ bench: $(VENV)/.dev  ## how fast every part is, next to its peers
 
 clean:  ## remove the environment and the scratch folder (never runs/, the cache or the tracking database)
 	@test ! -e .wm/up/state.json || { echo "the servers are up: \`make down\` first"; exit 2; }
-	rm -rf $(VENV) .wm build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .wm build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

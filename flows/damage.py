@@ -77,7 +77,8 @@ def _put_aside(out: Any) -> dict[str, str]:
     here = _hashes(path) if not out.workspace_status() else {}
     listing = dvcfiles.listing(here) if oid.endswith(".dir") else b""
     whole = bool(here) and _name(oid, here) == oid
-    sources: dict[str, Path | bytes] = {md5: path / name for name, md5 in here.items()} | {oid: listing or path}
+    sources: dict[str, Path | bytes] = {md5: path / name for name, md5 in here.items()}
+    sources[oid] = listing or path
     for each in dict.fromkeys([oid, *(here.values() if whole and listing else _listed(out))]):
         place = Path(out.cache.oid_to_path(each))
         if not place.is_file() or dvcfiles.md5(place) == each.removesuffix(".dir"):
@@ -168,8 +169,8 @@ def _hashes(path: Path) -> dict[str, str]:
     """The md5 of a file as {"": md5}, or of those in a folder that DVC looks at, by their paths in it."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and dvcfiles.seen(file))
-        return {file.relative_to(path).as_posix(): dvcfiles.md5(file) for file in files}
-    return {"": dvcfiles.md5(path)} if path.is_file() else {}
+        return {file.relative_to(path).as_posix(): dvcfiles.md5(file) or "" for file in files}
+    return {"": dvcfiles.md5(path) or ""} if path.is_file() else {}
 
 
 def _name(oid: str, hashes: dict[str, str]) -> str:

@@ -70,7 +70,7 @@ def listen() -> None:
             signal.signal(number, stop)
 
 
-def stop(number: int, *_) -> None:
+def stop(number: int, *_: object) -> None:
     """One of these signals: ends what the run started, says so in one sentence, and leaves."""
     for each in ENDS:
         signal.signal(each, lambda *_: None)  # not SIG_IGN, which a child would inherit

@@ -68,7 +68,7 @@ def write(numbers: dict[str, Any], about: str) -> None:
     """
     yaml = YAML(typ="safe")
     yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel states its default, None
     yaml.width = 120
     stream = io.StringIO()
     yaml.dump(numbers, stream)

@@ -122,7 +122,7 @@ def _compare(
         since: as `damage.put_aside` takes it.
         remote: whether the DVC remote gave it, twice.
     """
-    said = []
+    said: list[str] = []
     with graph.project() as repo:
         for address in addresses:
             stage = graph.find(repo, address)
@@ -215,7 +215,12 @@ def _repro(address: str, say: Callable[[str], None], pull: bool, variables: dict
 def transfer(address: str, words: list[str], say: Callable[[str], None]) -> Verdict:
     """A `dvc pull` or `dvc push` on behalf of a stage: Completed, Failed or Transient."""
     path = _log(f"{address}.{words[0]}")
-    return Verdict(dvc(words, path, lambda line: HINT.match(line) or say(line)) or "Completed", path)
+
+    def hear(line: str) -> None:
+        if not HINT.match(line):
+            say(line)
+
+    return Verdict(dvc(words, path, hear) or "Completed", path)
 
 
 def dvc(words: list[str], log: Path, hear: Callable[[str], Any], variables: dict[str, str] | None = None) -> str | None:
@@ -240,7 +245,7 @@ def dvc(words: list[str], log: Path, hear: Callable[[str], Any], variables: dict
         ) as process,
     ):
         try:
-            for line in process.stdout:  # text mode ends a line at a carriage return too, as progress bars need
+            for line in process.stdout or ():  # text mode ends a line at a carriage return too, as progress bars need
                 if line := ANSI.sub("", line).rstrip():
                     print(line, file=file, flush=True)
                     hear(line)

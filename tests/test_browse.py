@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from wm.core import files
-from wm.records import tracking
+from wm.records import store, tracking
 from wm.records.registered_models import model_name, weights
 from wm.release import browse, registry
 
@@ -15,16 +17,24 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "pretrained" / "car_racing"
 
 
-def test_kept_agents_are_registered_once_with_score_data_and_command(tmp_path, monkeypatch):
-    shutil.copytree(KEPT, tmp_path / "pretrained" / "car_racing")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.store.address(tmp_path))
-    assert browse.register(tmp_path) == ["car_racing"]
-    assert browse.register(tmp_path) == []
-    assert not list((tmp_path / ".wm/spool").glob("*/run.json"))
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with one kept agent, registered."""
+    root = tmp_path_factory.mktemp("browse")
+    shutil.copytree(KEPT, root / "pretrained" / "car_racing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store.address(root))
+        assert browse.register(root) == ["car_racing"]
+        yield root
+
+
+def test_kept_agents_are_registered_once_with_score_data_and_command(root):
+    assert browse.register(root) == []
+    assert not list((root / ".wm/spool").glob("*/run.json"))
 
     made, scores = files.read_record(KEPT / "made.json"), json.loads((KEPT / "scores.json").read_text())
     model = model_name("car_racing", "car_racing", "agent")
-    with registry.connected(tmp_path, model) as versions:
+    with registry.connected(root, model) as versions:
         assert versions.of_weights(weights("agent", KEPT)) == "1" and versions.champion() is None
         version, client = versions.versions()["1"], versions.client
     collected = [stage["output"] for stage in made["stages"] if stage["address"].startswith("collect@")]
@@ -36,16 +46,13 @@ def test_kept_agents_are_registered_once_with_score_data_and_command(tmp_path, m
     assert {one.dataset.digest for one in run.inputs.dataset_inputs} >= set(collected)
 
 
-def test_a_film_that_was_made_later_is_on_the_same_run(tmp_path, monkeypatch):
-    shutil.copytree(KEPT, tmp_path / "pretrained" / "car_racing")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.store.address(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    browse.register(tmp_path)
+def test_a_film_that_was_made_later_is_on_the_same_run(root, monkeypatch):
+    monkeypatch.chdir(root)
     film = browse.SCRATCH / "car_racing" / browse.FILM
     film.parent.mkdir(parents=True)
     film.write_bytes(b"a film")
-    browse.add("car_racing", tmp_path)
-    client = tracking.connect(tmp_path)
+    browse.add("car_racing", root)
+    client = tracking.connect(root)
     (run,) = client.search_runs([client.get_experiment_by_name("car_racing").experiment_id])
     assert [file.path for file in client.list_artifacts(run.info.run_id, "films")] == ["films/drive.mp4"]
     assert "Films: [drive](" in run.data.tags["mlflow.note.content"]

@@ -103,7 +103,7 @@ def _of_system(error: OSError) -> str | None:
         return f"the disk is full{f' ({what})' if what else _full_disk()}: {_NO_SPACE}"
     if error.errno in _REFUSED and what:
         return f"{what} may not be used by you ({reason}): {_owner(Path(what))}"
-    advice = _ADVICE.get(error.errno)
+    advice = _ADVICE.get(error.errno or 0)
     return advice and (f"{what}: {reason}: {advice}" if what else f"{reason}: {advice}")
 
 

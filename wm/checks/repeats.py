@@ -84,9 +84,9 @@ def _shared(hashes: np.ndarray, episode: np.ndarray, step: np.ndarray, count: in
     for gap in range(1, CROWD):
         same = (group[gap:] == group[:-gap]) & few[gap:]
         pairs.append(np.stack([e[:-gap][same], e[gap:][same]], 1))
-    pairs, best = np.concatenate(pairs), np.zeros(count)
-    if len(pairs):
-        both, many = np.unique(pairs[:, 0] * count + pairs[:, 1], return_counts=True)
+    found, best = np.concatenate(pairs), np.zeros(count)
+    if len(found):
+        both, many = np.unique(found[:, 0] * count + found[:, 1], return_counts=True)
         one, two = both // count, both % count
         share = np.where(many >= LEAST, many / np.maximum(np.minimum(frames[one], frames[two]), 1), 0.0)
         np.maximum.at(best, one, share)

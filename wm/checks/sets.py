@@ -13,7 +13,7 @@ import numpy as np
 from wm.checks.config import ChecksConfig, Given
 from wm.checks.measures import Measures
 from wm.checks.repeats import Repeats, find
-from wm.core.verdicts import Check, Found
+from wm.core.verdicts import Check, Found, Verdict
 
 FEW = 8
 """Episodes from which on they can be compared with each other."""
@@ -66,7 +66,7 @@ def outcome(
     ill: str,
 ) -> Check:
     """Fails where an episode does so alone, warns where one is concerned; `figures` and `at` are of all, [E]."""
-    verdict = "fail" if any(one.worst for one in found) else "warn" if found else "pass"
+    verdict: Verdict = "fail" if any(one.worst for one in found) else "warn" if found else "pass"
     worst, places = int(np.argmax(figures)), data[at] if isinstance(at, str) else at
     where = (found[0].episode, found[0].at) if found else (worst, int(places[worst]))
     return Check(

@@ -58,7 +58,7 @@ class Journal:
             lines = _until(self.path, step) if self.path.exists() else []
             if [[line["step"], _sum(line)] for line in lines] != sums:
                 raise DamagedData(
-                    f"{self.path} is damaged (a line differs from its checksum): delete {self.live.parent}, and the "
+                    f"{self.path} is damaged (a line differs from its checksum): delete {(self.live or self.path).parent}, and the "
                     "same command begins anew"
                 )
             _write(self._sums, sums)

@@ -109,10 +109,10 @@ def histogram(
     xlabel: str = "score of an episode",
 ) -> str:
     """How often each score was reached, with the mean, its interval and a value to compare with."""
-    values = np.asarray(values, dtype=float)
-    spread = [*values, *([reference[1]] if reference else [])]
-    edges = np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 5, 30)))
-    counts, _ = np.histogram(values, edges)
+    scores = np.asarray(values, dtype=float)
+    spread = [*scores, *([reference[1]] if reference else [])]
+    edges = np.histogram_bin_edges(scores, bins=int(np.clip(2 * np.sqrt(len(scores)), 5, 30)))
+    counts, _ = np.histogram(scores, edges)
     low, high = min(edges[0], *spread), max(edges[-1], *spread)
     margin = 0.03 * (high - low) or 1
     x = _Scale(low - margin, high + margin, _LEFT, WIDTH - _RIGHT)
@@ -130,7 +130,7 @@ def histogram(
         out.append(f'<rect class="span" x="{a:.1f}" y="{_TOP}" width="{max(b - a, 1):.1f}" '
                    f'height="{HEIGHT - _BOTTOM - _TOP}"/>')  # fmt: skip
         keys.append(("95% interval of the mean", "span"))
-    mean = x(float(values.mean()))
+    mean = x(float(scores.mean()))
     out.append(f'<line class="line b" x1="{mean:.1f}" x2="{mean:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
     keys.insert(1, ("mean", "b"))
     if reference:

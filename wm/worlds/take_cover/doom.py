@@ -89,7 +89,7 @@ class Game:
                 doom.init()
                 self.pid = int(Path(folder, "pid").read_text())
                 self._guard = _Guard(self.pid, doom.get_instance_id())
-            except (*_failures(), OSError) as error:
+            except (*_failures(), OSError) as error:  # type: ignore[misc]  # a starred tuple of classes
                 doom.close()
                 raise GameDied(f"the Doom engine did not start: {error}") from error
             finally:
