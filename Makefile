@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 # The stages' `python` (dvc.yaml) and every tool come from the environment, whatever the caller's PATH says.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Compiled modules are kept, so that a command starts in a second: pip leaves them to the first import.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off --no-compile -c constraints.txt
 

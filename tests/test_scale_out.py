@@ -88,16 +88,27 @@ def environments() -> int:
     return sum(len(made) for made in rollout._ENVIRONMENTS.values())
 
 
-def test_a_cluster_of_other_processes_gives_the_same_bits_though_one_is_killed_in_evolve(tmp_path, dask):
-    for name in ("here", "there"):
-        folder = make_project(tmp_path / name)
-        params = folder / "params.yaml"
-        params.write_text(params.read_text().replace("generations: 5", f"generations: {GENERATIONS}"))
-    assert start(tmp_path / "here", *ALL).wait(timeout=300) == 0
-    expected = outputs(tmp_path / "here")
+def project(folder: Path) -> Path:
+    """A project of the tiny world with a longer search."""
+    params = make_project(folder) / "params.yaml"
+    params.write_text(params.read_text().replace("generations: 5", f"generations: {GENERATIONS}"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A project in which all stages have run, without a scheduler of anybody's."""
+    folder = project(tmp_path_factory.mktemp("here"))
+    assert start(folder, *ALL).wait(timeout=300) == 0
+    return folder
+
+
+def test_a_cluster_of_other_processes_gives_the_same_bits_though_one_is_killed_in_evolve(tmp_path, dask, here):
+    project(tmp_path / "there")
+    expected = outputs(here)
 
     for stage in ("train_vae", "encode", "train_mdn"):  # they play no episodes
-        shutil.copytree(tmp_path / "here/runs/tiny" / stage, tmp_path / "there/runs/tiny" / stage)
+        shutil.copytree(here / "runs/tiny" / stage, tmp_path / "there/runs/tiny" / stage)
     assert list(dask.ask(environments, workers=2).values()) == [0, 0]
     assert start(tmp_path / "there", "collect", "tiny", WM_DASK=dask.address).wait(timeout=300) == 0
     assert min(dask.ask(environments, workers=2).values()) > 0, "a worker was left out"
@@ -113,11 +124,10 @@ def test_a_cluster_of_other_processes_gives_the_same_bits_though_one_is_killed_i
     assert len(dask.ask(environments, workers=1)) == 1
 
 
-def test_a_scheduler_that_dies_is_a_sentence_and_its_stage_goes_on_without_it(tmp_path, dask):
-    folder = make_project(tmp_path / "project")
-    params = folder / "params.yaml"
-    params.write_text(params.read_text().replace("generations: 5", f"generations: {GENERATIONS}"))
-    assert start(folder, *ALL[: ALL.index("evolve") - 1]).wait(timeout=300) == 0
+def test_a_scheduler_that_dies_is_a_sentence_and_its_stage_goes_on_without_it(tmp_path, dask, here):
+    folder = project(tmp_path / "project")
+    for made in ("collect", "train_vae", "encode", "train_mdn"):
+        shutil.copytree(here / "runs/tiny" / made, folder / "runs/tiny" / made)
     stage = start(folder, "evolve", "tiny", WM_DASK=dask.address, stderr=subprocess.PIPE)
     while not list((folder / ".wm").glob("work/evolve-tiny-*/checkpoints/latest")):
         assert stage.poll() is None

@@ -323,11 +323,12 @@ def attempt(root, generations, seconds, sigma=0.1, fails=False):
 
 
 def test_what_an_output_took_counts_the_attempts_that_it_went_on_from(root):
-    attempt(root, 9, {1: 900.0}, fails=True)
-    attempt(root, 9, {1: 800.0, 2: 800.0})  # another output
-    attempt(root, 9, {1: 700.0}, sigma=0.2, fails=True)  # another search
-    attempt(root, 9, {1: 10.0, 2: 20.0}, fails=True)
-    attempt(root, 3, {2: 25.0, 3: 30.0})
+    with tracking.pipeline_run(name="all", world="car_racing", experiment="car_racing", root=root):
+        attempt(root, 9, {1: 900.0}, fails=True)
+        attempt(root, 9, {1: 800.0, 2: 800.0})  # another output
+        attempt(root, 9, {1: 700.0}, sigma=0.2, fails=True)  # another search
+        attempt(root, 9, {1: 10.0, 2: 20.0}, fails=True)
+        attempt(root, 3, {2: 25.0, 3: 30.0})
     started, *_, other, stopped, finished = sorted(runs(root, name="paid"), key=lambda run: run.info.start_time)
     found = earlier.run_of(provenance.digest(root / "runs/paid"), root)
     assert found["run_id"] == finished.info.run_id and found["machine"] == provenance.machine()
