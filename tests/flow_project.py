@@ -59,7 +59,7 @@ elif stage == "estimate":
         Path(sys.argv[sys.argv.index("--seconds") + 1]).write_text(json.dumps(seconds))
     print("a moment")
     if sys.argv[-2:] == ["--budget", "2s"]:
-        sys.exit("error: 2 s is too short: the first look would take longer")
+        sys.exit("error: 2 s is too short: the first rescoring would take longer")
 elif stage == "ui":
     from wm.records import tracking
     tracking.ui(int(sys.argv[3]))

@@ -72,7 +72,7 @@ def test_what_is_said_about_a_budget(tmp_path, monkeypatch):
     with pytest.raises(expectation.TooShort, match=r"^6 min 39 s is too short: the first .*, would take 6 min 40 s"):
         sentences(200 + 199)
     (early,) = sentences(None, 1)
-    assert "no look as early as generation 1" in early
+    assert "no rescoring as early as generation 1" in early
 
 
 def test_a_record_of_a_run_with_other_numbers_is_named_as_one(project):
@@ -157,7 +157,7 @@ def test_a_damaged_record_of_an_earlier_run_is_a_warning(project, capsys):
     [
         (["--budget", "soon"], "the budget is 'soon'"),
         (["--only", "evolve@other"], "evolve@other is no stage that tiny needs: expected some of collect@tiny, "),
-        (["--only", "evolve@tiny", "--budget", "1s"], "1 s is too short: the first look at the search, after "),
+        (["--only", "evolve@tiny", "--budget", "1s"], "1 s is too short: the first rescoring of the search, after "),
     ],
 )
 def test_estimate_refuses(project, capsys, words, error):

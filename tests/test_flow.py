@@ -144,7 +144,7 @@ def test_a_failing_stage_is_one_sentence_and_is_not_retried(project):
 
 def test_a_budget_that_is_too_short_is_refused_before_any_stage_starts(offline):
     code, output = offline.run("flows.pipeline", "tiny", "--budget", "2s")
-    assert code == 2 and output.splitlines()[-1] == "error: 2 s is too short: the first look would take longer"
+    assert code == 2 and output.splitlines()[-1] == "error: 2 s is too short: the first rescoring would take longer"
     assert "Running stage" not in output
 
 

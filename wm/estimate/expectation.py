@@ -54,7 +54,7 @@ def expect(record: Mapping[str, Any], generations: int) -> Expectation | None:
 
     The selection score there (what the world said of the distribution's mean, where the dream chooses), between two
     looks on the line that joins them, and as much above or below as the test was above or below the last one. None
-    before the first look: nothing is recorded there.
+    before the first rescoring: nothing is recorded there.
     """
     key = table.world_key(record)
     looks = [(one["generation"], one[key]) for one in record["curve"] if one["agent"] == record["agent"]]
@@ -127,7 +127,7 @@ def lines(
         budget: seconds for everything.
         plans: all stages that the agent needs, as params.yaml has them.
     Raises:
-        TooShort: not even the first look at the search fits.
+        TooShort: not even the first rescoring of the search fits.
     """
     said = []
     if budget is not None and (own := found.get(f"evolve@{name}")) is not None:
@@ -136,7 +136,7 @@ def lines(
         if fits < min(every, generations):
             look = own * min(every, generations) / generations
             raise TooShort(
-                f"{duration(budget)} is too short: the first look at the search, after {min(every, generations)} "
+                f"{duration(budget)} is too short: the first rescoring of the search, after {min(every, generations)} "
                 f"generations, would take {duration(budget - left + look)} with all other stages"
             )
         said = [f"in {duration(budget)} fit {fits} of the {generations} generations of evolve {name}"]
@@ -148,7 +148,7 @@ def lines(
             f"no score to expect: there is no {source} of an earlier run (`wm results page {name}`)",
         ]
     if (score := expect(record, generations)) is None:
-        return [*said, f"no score to expect: {source} has no look as early as generation {generations}"]
+        return [*said, f"no score to expect: {source} has no rescoring as early as generation {generations}"]
     text = f"{score.score:.0f}, as {source} has it of one run ({score.low:.0f} to {score.high:.0f} over its episodes"
     if score.beyond:
         said.append(f"score to expect: {text}), which ended before {generations} generations")

@@ -25,7 +25,7 @@ Wall time is MLflow's, summed over all stages back to the first episode, attempt
 are those of training, with no more cores than the machine has. Real episodes are those of the world: collected, played
 by the search, and played whole on selection episodes, to choose what it keeps or, where the dream chooses, only to see
 how it does in the world (their steps are not recorded, so the column of steps is without them). Dreamed episodes are
-those of the search alone, without its looks."""
+those of the search alone, without its rescorings."""
 PARTS = """\
 Agents on the V and M of another agent's recipe; those that go on from it stand in the table above too. One search each:
 an interval is over test episodes, not over searches.
@@ -134,7 +134,7 @@ def _scores(world: str, records: Sequence[dict[str, Any]], recipes: Sequence[tab
 
 
 def _gain(record: dict[str, Any]) -> Iterator[str]:
-    """What the last looks of the agent's own search brought, and how long they took."""
+    """What the last rescorings of the agent's own search brought, and how long they took."""
     looks = [point for point in record["curve"] if point["agent"] == record["agent"]][-3:]
     if len(looks) < 2:
         return
@@ -143,7 +143,7 @@ def _gain(record: dict[str, Any]) -> Iterator[str]:
     took = f" ({duration(last['seconds'] - first['seconds'])})" if known else ""
     gain = last[key] - first[key]
     moved = last["rescored"] - first["rescored"]
-    brought = f"raised the best look so far by {gain:+.0f} and moved the mean of the distribution by {moved:+.0f}"
+    brought = f"raised the best rescored score so far by {gain:+.0f} and moved the mean of the distribution by {moved:+.0f}"
     if key == "rescored":
         brought = f"changed the mean of the distribution, looked at in the world, by {gain:+.0f}"
     yield f"{record['agent']}: the last {last['generation'] - first['generation']} generations{took} {brought}."
