@@ -9,8 +9,16 @@ from wm.records import store
 SCRATCH = Path(".wm")
 """What a run leaves on this machine only: logs, locks, checkpoints, Prefect's local database."""
 
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it is gone: every command says so
+        return Path()
+
+
 DEFAULTS = {
-    "PREFECT_HOME": str(store.plain(Path.cwd()) / SCRATCH / "prefect"),
+    "PREFECT_HOME": str(store.plain(_here()) / SCRATCH / "prefect"),
     # Where a script calls the flow, Prefect starts a server itself, and gives it 20 seconds to make its database.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -185,3 +185,13 @@ def test_the_documents_name_every_command_stage_and_experiment():
         named = set(re.findall(r"[a-z][a-z0-9_-]*", code))
         for name in names:
             assert name in named, f"{where}: nothing about the {kind} `{name}`"
+
+
+@pytest.mark.parametrize("module", ["wm.cli", "flows.cli"])
+def test_a_current_folder_that_is_gone_is_one_sentence(module, tmp_path):
+    code = f"import os, sys; os.rmdir(os.getcwd()); from {module} import main; sys.exit(main(['lineage', 'smoke']))"
+    here = tmp_path / "here"
+    here.mkdir()
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, env=env, text=True, capture_output=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: the current folder is gone"), done
