@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -73,31 +71,30 @@ def test_a_folder_in_the_making_is_not_a_checkpoint(tmp_path):
 
 
 def test_killed_at_any_moment_the_previous_one_is_whole(tmp_path):
-    """A process that does nothing but save is killed at random moments; each time the newest whole one is found."""
+    """A process that does nothing but save is killed at its n-th write; each time the newest whole one is found."""
     code = (
-        "import sys\nfrom wm.core.checkpoints import Checkpoints\nimport numpy as np\nmade = Checkpoints(sys.argv[1])\n"
+        "import sys\nfrom pathlib import Path\nfrom wm.core.checkpoints import Checkpoints\n"
+        "from faults.shim import Counter\nimport numpy as np\nmade = Checkpoints(sys.argv[1])\n"
         "found = made.load()\nstep = found[1]['step'] if found else 0\nprint(step, flush=True)\n"
+        "Counter(Path(sys.argv[1]), int(sys.argv[2])).start()\n"
         "while True:\n    step += 1\n    made.save(step, {'x': np.full(200_000, step)}, {'y': step})\n"
     )
-    moments, before = random.Random(0), 0
-    for _ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
+    before = 0
+    for n in (7, 25, 42, 75):
+        child = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), str(n)],
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             text=True,
         )
-        assert int(child.stdout.readline()) >= before
-        time.sleep(moments.uniform(0.05, 0.4))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        assert child.returncode == -signal.SIGKILL and int(child.stdout) >= before
         found = Checkpoints(tmp_path).load()
         if found:
             tensors, state = found
             assert (tensors["x"] == state["y"]).all() and state["step"] == state["y"] >= before
             before = state["step"]
         assert len(list(tmp_path.glob("step-*"))) <= Checkpoints.KEEP + 1
-    assert before > 1
+    assert before > 3
 
 
 def test_a_fingerprint_is_of_numbers_inputs_and_code_and_of_nothing_else(tmp_path):
