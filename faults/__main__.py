@@ -16,7 +16,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from faults.row import Outcome, Row
+from faults.row import SHORT, Outcome, Row
 
 FOLDER = Path("build/faults")
 """A journal a row: a line a try. A suite that was stopped goes on after the last one."""
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default: all")
     parser.add_argument("--anew", action="store_true", help="forget what was tried before")
     parser.add_argument("--only", metavar="TRY", help="of the row's tries, this one; it goes into no journal")
+    parser.add_argument("--short", action="store_true", help="fewer tries, into no journal")
     parser.add_argument("--unguarded", action="store_true", help="with the protection taken out: it has to lose")
     parser.add_argument("--one", nargs=3, metavar=("ROW", "TRY", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -62,6 +63,8 @@ def main() -> int:
         return _one(*args.one, unguarded=args.unguarded)
     if unknown := set(args.rows) - set(ROWS):
         parser.error(f"there is no row {sorted(unknown)[0]}: choose of {', '.join(ROWS)}")
+    if args.short:
+        os.environ[SHORT] = "1"
     lost = 0
     for name in args.rows or ROWS:
         row: Row = _row(name)
@@ -69,7 +72,7 @@ def main() -> int:
             print(f"{name}: not run: {reason}", flush=True)
             _write(name, row, f"not run: {reason}")
             continue
-        kept = not (args.only or args.unguarded)
+        kept = not (args.only or args.unguarded or args.short)
         lost += _run(name, row, args.only, args.anew, kept, args.unguarded)
     return 1 if lost else 0
 

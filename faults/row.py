@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+SHORT = "FAULTS_SHORT"
+"""Set in the environment of a short version, which makes fewer tries of a part."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What came of a try.
