@@ -140,6 +140,8 @@ class Stack:
         words = ["--host=127.0.0.1" if word == "--host=0.0.0.0" else word for word in words]
         words = [f"--port={self.ports['mlflow']}" if word == "--port=5000" else word for word in words]
         words += ["--port", str(self.ports["prefect"])] if service == "prefect" else []
+        if entry.get("restart") == "unless-stopped":
+            words = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *words]
         with (self.logs / f"{name}.log").open("a") as log:
             env = {**self.plain(), **self.env(service)}
             process = subprocess.Popen(
