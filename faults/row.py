@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 SHORT = "FAULTS_SHORT"
 """Set in the environment of a short version, which makes fewer tries of a part."""
 
