@@ -57,9 +57,10 @@ class Journal:
             sums = [line for line in read(self._sums) if isinstance(line, list) and line[0] <= step]
             lines = _until(self.path, step) if self.path.exists() else []
             if [[line["step"], _sum(line)] for line in lines] != sums:
+                folder = self._sums.parent
                 raise DamagedData(
-                    f"{self.path} is damaged (a line differs from its checksum): delete {(self.live or self.path).parent}, and the "
-                    "same command begins anew"
+                    f"{self.path} is damaged (a line differs from its checksum): delete {folder}, and the same command "
+                    "begins anew"
                 )
             _write(self._sums, sums)
         for path in filter(None, (self.path, self.live)):
