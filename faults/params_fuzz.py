@@ -97,10 +97,21 @@ def run(each: str, folder: Path) -> Outcome:
     return Outcome(tries=EXAMPLES, lost=lost[:5], said=sorted(said, key=len)[:2], seeds=(int(each),))
 
 
+def unguarded() -> None:
+    """A mistake is raised as it is."""
+    from wm import failures
+
+    def tell(error: BaseException, goes_on: str = "") -> int:
+        raise error
+
+    failures.tell = tell
+
+
 ROW = Row(
     fault="params.yaml with values of any kind in any place, and keys taken away (hypothesis), read by `wm check`",
     tries=tuple(map(str, SEEDS)),
     run=run,
     limit=600,
     lacks=lacks,
+    unguarded=unguarded,
 )

@@ -347,6 +347,16 @@ print(mlflow.artifacts.load_text(run.info.artifact_uri + "/" + {name!r}), end=""
     return subprocess.run(command, env=_client_env(stack), cwd=stack.folder, check=True, stdout=subprocess.PIPE).stdout
 
 
+def unguarded() -> None:
+    """Nothing is restored."""
+    known = documented
+
+    def first_and_last(heading: str) -> list[list[str]]:
+        return [commands[:: len(commands) - 1] if n else commands for n, commands in enumerate(known(heading))]
+
+    globals()["documented"] = first_and_last
+
+
 ROW = Row(
     fault="Prefect and MLflow on PostgreSQL, with passwords: three workers on schedules; backed up, and restored on an "
     "empty machine",
@@ -354,4 +364,5 @@ ROW = Row(
     run=run,
     limit=2700,
     lacks=lacks,
+    unguarded=unguarded,
 )

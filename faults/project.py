@@ -23,6 +23,10 @@ from tests.flow_project import Project, finish  # noqa: E402
 __all__ = ["ROOT", "Project", "finish", "free_port", "hashes", "make_project", "wait_for"]
 
 
+EXTRA: list[str] = []
+"""Folders on PYTHONPATH of commands in a clone, before its own."""
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -82,7 +86,7 @@ def environment(folder: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     site = folder.with_name(f"{folder.name}.dvc")
     own = {
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join([*EXTRA, str(folder)]),
         "PATH": path,
         "WM_TRACKING": "off",
         "WM_WORKERS": "1",

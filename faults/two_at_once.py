@@ -7,21 +7,22 @@ import sys
 import time
 from pathlib import Path
 
-from faults.project import Project, clone, environment, finish, hashes
+from faults import project
+from faults.project import ROOT, Project, clone, environment, finish, hashes
 from faults.row import Outcome, Row
 
 
 def _stages(folder: Path) -> Outcome:
     """The same stage, started three times in one folder."""
-    project, lost, said = clone(folder / "project"), [], []
-    env, command = environment(project), [sys.executable, "tiny_world.py", "collect", "tiny"]
-    subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
-    whole = hashes(project / "runs")
+    here, lost, said = clone(folder / "project"), [], []
+    env, command = environment(here), [sys.executable, "tiny_world.py", "collect", "tiny"]
+    subprocess.run(command, cwd=here, env=env, check=True, capture_output=True)
+    whole = hashes(here / "runs")
     for head_start in (0.0, 0.5, 3.0):
-        first = subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+        first = subprocess.Popen(command, cwd=here, env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
         time.sleep(head_start)
         others = [
-            subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(command, cwd=here, env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
             for _ in range(2)
         ]
         for process in (first, *others):
@@ -31,19 +32,19 @@ def _stages(folder: Path) -> Outcome:
                 lost.append(f"exit {process.returncode}: {last[:200]}")
             if process.returncode:
                 said.append(last[:120])
-        if hashes(project / "runs") != whole:
+        if hashes(here / "runs") != whole:
             lost.append("other bits")
     return Outcome(tries=3, lost=lost, said=said)
 
 
 def _pipelines(folder: Path) -> Outcome:
     """Two pipelines and `dvc repro` by hand in one folder."""
-    project, lost, said = Project(folder / "project"), [], []
-    project.set("evolve", seconds=3)
+    both, lost, said = Project(folder / "project"), [], []
+    both.set("evolve", seconds=3)
     started = [
-        project.start("flows.pipeline", "tiny"),
-        project.start("flows.pipeline", "tiny"),
-        project.start("dvc", "--wait-for-lock", "repro", "evaluate@tiny"),
+        both.start("flows.pipeline", "tiny"),
+        both.start("flows.pipeline", "tiny"),
+        both.start("dvc", "--wait-for-lock", "repro", "evaluate@tiny"),
     ]
     for process in started:
         code, output = finish(process)
@@ -51,11 +52,11 @@ def _pipelines(folder: Path) -> Outcome:
             lost.append(f"exit {code}: {output.strip().splitlines()[-1][:200]}")
         said += [line[:80] for line in output.splitlines() if line.startswith("Waiting for the pipeline")][:1]
     for _ in range(1):
-        code, output = project.run("dvc", "status", "evaluate@tiny")
+        code, output = both.run("dvc", "status", "evaluate@tiny")
         if "up to date" not in output:
             lost.append(f"dvc status: {output.strip()[:200]}")
-    if project.processes():
-        lost.append(f"left behind: {project.processes()[0][:100]}")
+    if both.processes():
+        lost.append(f"left behind: {both.processes()[0][:100]}")
     return Outcome(tries=1, lost=lost, said=said)
 
 
@@ -87,9 +88,15 @@ def run(each: str, folder: Path) -> Outcome:
     return KINDS[each](folder)
 
 
+def unguarded() -> None:
+    """Every lock is free, in the stages that are started."""
+    project.EXTRA.append(str(ROOT / "faults/unlocked"))
+
+
 ROW = Row(
     fault="two at once: one stage thrice; two pipelines and `dvc repro` in one folder; two that send to one remote",
     tries=tuple(KINDS),
     run=run,
     limit=600,
+    unguarded=unguarded,
 )
