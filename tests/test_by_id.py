@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import gymnasium
@@ -41,6 +42,8 @@ def test_what_c_writes_is_an_action_for_arrays_and_tensors_alike(kind):
     policy = actions.explorer(np.random.default_rng(1))
     explored = np.stack([policy(np.zeros(FRAME_SHAPE, np.uint8)) for _ in range(200)])
     assert all(space.contains(actions.decode(act)) for act in explored)
+    same = pickle.loads(pickle.dumps(actions))  # noqa: S301  the estimate sends a world to a process
+    assert all(np.array_equal(same.decode(act), actions.decode(act)) for act in explored[:5])
     assert len(np.unique(explored, axis=0)) > 1
     again = actions.explorer(np.random.default_rng(1))
     assert np.array_equal(explored, [again(np.zeros(FRAME_SHAPE, np.uint8)) for _ in range(200)])

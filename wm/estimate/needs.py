@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from wm import worlds
-from wm.core.episodes import latent_columns
+from wm.core.episodes import EpisodeSet, latent_columns
 from wm.core.errors import UserError
 from wm.estimate import expectation, rates
 from wm.models.mdnrnn import MDNConfig
@@ -37,6 +37,8 @@ LENGTHS = {
 """Steps of an average episode, from finished runs (results/): a random policy's (a constant, and so much for each step
 of `stall`), a search's that starts from nothing, a search's that goes on, and a finished agent's."""
 FRAME_BYTES = 64 * 64 * 3
+COPY_RATE = 100e6
+"""Bytes a second that are copied and checked, on a slow disk."""
 PICTURES = 2e6
 """Bytes of a stage's figures, curves and summaries."""
 FILM = 3e3
@@ -149,6 +151,9 @@ class _Stage:
         return getattr(self, self.stage)()
 
     def collect(self) -> tuple[float, float, float, str]:
+        if source := self.world.recordings:
+            size = sum(shard["bytes"] for shard in EpisodeSet(source).shards)
+            return size / COPY_RATE + STAGE_OVERHEAD, size, psutil.Process().memory_info().rss, "the recordings"
         config, actor = self.config, self.everything.models[self.name].actor
         if actor == ZERO:
             pace, memory = self.measured(rates.explore, self.world, config.slots)
@@ -189,6 +194,8 @@ class _Stage:
         whole = (2 * looks + (self.everything.agents[self.name].after != ZERO)) * config.rescore_episodes
         whole += config.gauge_controllers * config.gauge_episodes if config.dream else 0
         scored, length = whole + final_episodes(config), _length(self.everything, "evolve", self.name)
+        if self.world.recordings:
+            return self._in_recordings(parts, episodes + whole + VIRTUAL_EPISODES, length)
         pace, memory = self.measured(rates.drive, self.world, parts, config.slots, self.world.spec.drawings[0])
         looked, memory = pace.seconds(scored, self.driven), self._of_workers(memory)
         disk = self._mdnrnn_bytes() + _weights(VAE, parts.vae)
@@ -203,7 +210,19 @@ class _Stage:
         seconds = dreamed * length / rate + _shared(looked)
         return seconds, disk, memory + dreaming, f"{dreamed:,} dreamed episodes{self.elsewhere}, {scored:,} real"
 
+    def _in_recordings(self, parts: rates.Parts, dreamed: int, length: float) -> tuple[float, float, float, str]:
+        """A search where nothing but the dream can be played."""
+        config = self.config
+        dreamed += (Contenders.MOST + 1) * config.final_episodes
+        size = config.population, config.episodes, cluster.workers(), config.device
+        rate, memory = self.measured(rates.dream, self.world, parts, *size)
+        disk = self._mdnrnn_bytes() + _weights(VAE, parts.vae)
+        seconds = dreamed * length / rate + STAGE_OVERHEAD
+        return seconds, disk, memory, f"{dreamed:,} dreamed episodes{self.elsewhere}"
+
     def evaluate(self) -> tuple[float, float, float, str]:
+        if self.world.recordings:
+            return STAGE_OVERHEAD, 0, psutil.Process().memory_info().rss, "what the dream said"
         config, parts = self.config, _parts(self.everything, self.name)
         drawing = config.drawing or self.world.spec.drawings[-1]
         pace, memory = self.measured(rates.drive, self.world, parts, config.slots, drawing)
@@ -281,6 +300,8 @@ def _lineage(everything: Params, name: str) -> Iterator[str]:
 
 
 def _collected(everything: Params, name: str) -> float:
+    if source := worlds.get(everything.models[name].world).recordings:
+        return EpisodeSet(source).steps if everything.models[name].after == ZERO else 0  # the same ones in every round
     experiment = everything.experiments[everything.models[name].experiment]
     return experiment.collect.episodes * _length(everything, "collect", name)
 

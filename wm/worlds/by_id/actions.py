@@ -69,10 +69,9 @@ def actions_of(space: spaces.Space, world: str) -> Actions:
     if isinstance(space, spaces.Box):
         return BoxActions(space)
     if isinstance(space, spaces.Discrete):
-        return ChoiceActions(space, [int(space.n)], lambda picks: int(space.start + picks[0]))
+        return ChoiceActions(space, [int(space.n)], alone=True)
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        starts = np.asarray(space.start)
-        return ChoiceActions(space, [int(n) for n in space.nvec], lambda picks: (starts + picks).astype(space.dtype))
+        return ChoiceActions(space, [int(n) for n in space.nvec], alone=False)
     if isinstance(space, spaces.MultiBinary):
         return BinaryActions(space)
     raise UserError(
@@ -128,12 +127,13 @@ class ChoiceActions(Actions):
     """One or more choices, each a one-hot vector.
 
     Args:
+        space: of the environment; where choices begin to count.
         counts: how many there are to choose from, for each choice.
-        value: the picked indices [choices] as the environment takes them.
+        alone: the environment takes a number rather than an array of them.
     """
 
-    def __init__(self, space: spaces.Space, counts: list[int], value: Any):
-        self.counts, self.value, self.size = counts, value, sum(counts)
+    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete, counts: list[int], alone: bool):
+        self.counts, self.alone, self.dtype, self.size = counts, alone, space.dtype, sum(counts)
         self.first = np.atleast_1d(np.asarray(space.start))
         self.low, self.high = np.zeros(self.size, np.float32), np.ones(self.size, np.float32)
         self.starts = np.cumsum([0, *counts[:-1]])
@@ -161,7 +161,8 @@ class ChoiceActions(Actions):
         return act
 
     def decode(self, act: np.ndarray) -> Any:
-        return self.value(np.array([act[start : start + count].argmax() for start, count in self._parts()]))
+        picks = self.first + np.array([act[start : start + count].argmax() for start, count in self._parts()])
+        return int(picks[0]) if self.alone else picks.astype(self.dtype)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         picks = np.asarray(values, np.int64).reshape(len(values), len(self.counts)) - self.first
