@@ -170,8 +170,7 @@ def _take_over(config: CollectConfig, source: Path, world: str, workspace: Works
         raise UserError(f"{source} has {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: free some")
     episodes.write_manifest(workspace.out, world, recorded.columns, _carry_over(recorded, workspace.out))
     data = episodes.EpisodeSet(workspace.out)
-    parts = [_measures(workspace, index) for index in range(len(data.shards))]
-    return _report(workspace, 0) | check(data, parts, config.checks, 0, workspace.out)
+    return _report(workspace, 0) | check(data, config.checks, 0, workspace.out)
 
 
 def _jobs(config: CollectConfig, world: str, seed: int, before: int, has_actor: bool) -> list[playing.Job]:
