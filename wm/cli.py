@@ -177,7 +177,7 @@ def _list(commands: Mapping[str, argparse.ArgumentParser]) -> str:
 
 def _add_stages(commands: argparse._SubParsersAction) -> None:
     for stage, known in STAGES.items():
-        command = add_command(commands, stage, known.about, _run_stage)
+        command = add_command(commands, stage, known.description, _run_stage)
         command.set_defaults(stage=stage)
         command.add_argument("name", metavar="NAME", help="an entry of `models` or `agents` in params.yaml")
         if stage == "evaluate":

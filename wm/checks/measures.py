@@ -286,7 +286,7 @@ def _rewards(rew: np.ndarray) -> dict[str, float]:
 
 def _actions(act: np.ndarray, bounds: tuple[Any, Any] | None) -> dict[str, float]:
     bad = ~np.isfinite(act).all(1)
-    outside: np.ndarray = np.zeros(len(act), bool)
+    outside: Any = np.zeros(len(act), bool)
     if bounds:
         low, high = (np.asarray(bound, np.float64) for bound in bounds)
         room = 1e-5 * np.maximum(1.0, np.abs(high - low))

@@ -6,13 +6,14 @@ T steps of an episode, Z latent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from wm.core.config import Config
 from wm.core.episodes import EpisodeSet
-from wm.core.verdicts import Check, Found
+from wm.core.verdicts import Check, Found, Verdict
 
 RARE = 8
 """Frames of an episode that have to be unknown: one may be a flash."""
@@ -37,7 +38,9 @@ class LatentsConfig(Config):
 
 def check(data: EpisodeSet, config: LatentsConfig) -> tuple[list[Check], np.ndarray]:
     """The checks of a set of latents, read an episode at a time, and the variance of every dimension's mean [Z]."""
-    told, count, total, squares = [], 0, 0.0, 0.0
+    told, count = [], 0
+    total: Any = 0.0
+    squares: Any = 0.0
     for number in range(len(data)):
         episode = data.read(number, ["mu", "logvar"])
         mu, logvar = (episode[name].astype(np.float64) for name in ("mu", "logvar"))
@@ -89,5 +92,5 @@ def _unused(variance: np.ndarray, config: LatentsConfig) -> Check:
     )
     if not alive:
         said = "V says nothing about any frame: all of its dimensions are the prior's"
-    verdict = "pass" if alive else "warn"
+    verdict: Verdict = "pass" if alive else "warn"
     return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions", said=said)

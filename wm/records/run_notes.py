@@ -8,7 +8,7 @@ from typing import Any
 from wm.stages import STAGES
 
 KINDS = {
-    **{name: f"{stage.about[0].upper()}{stage.about[1:]}." for name, stage in STAGES.items()},
+    **{name: f"{stage.description[0].upper()}{stage.description[1:]}." for name, stage in STAGES.items()},
     "sweep": "Agents of one model, evolved in dreams of different temperatures: virtual beside actual scores.",
     "pipeline": "A run of the whole line, from nothing to a scored agent. Its stages are the runs below it.",
 }

@@ -109,14 +109,14 @@ def _card(
         made=made,
         unknown=unknown,
         stages=_stages(made),
-        pictures=agent.world.about.licence,
+        pictures=agent.world.description.licence,
     )
     return f"---\n{_metadata(place, agent, scores)}---\n\n{text}"
 
 
 def _environment(agent: Agent) -> str:
     """What the world is called where it comes from."""
-    named = agent.world.about.picture.get("environment", "")
+    named = agent.world.description.picture.get("environment", "")
     return named if named and not named.startswith("of the world ") else agent.world.spec.name
 
 

@@ -49,7 +49,7 @@ def write(place: Place, out: Path) -> str:
     recorded, parts = record(agent, params, about["sampled"])
     parts |= {f"{name}.onnx": made[name].data for name in GRAPHS}
     parts |= {"starts.mu": _floats(mu.numpy()), "starts.logvar": _floats(logvar.numpy())}
-    known = agent.world.about
+    known = agent.world.description
     header = {
         "about": export.describe(place, agent, about, {name: made[name] for name in GRAPHS}),
         "page": {

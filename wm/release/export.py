@@ -98,10 +98,10 @@ def describe(place: Place, agent: Agent, about: dict[str, Any], made: dict[str, 
         "frame": {
             "shape": list(FRAME_SHAPE),
             "order": "rows, columns, red green blue; uint8",
-            "picture": dict(agent.world.about.picture),
+            "picture": dict(agent.world.description.picture),
         },
         "action": {
-            "names": list(agent.world.about.actions),
+            "names": list(agent.world.description.actions),
             "low": np.asarray(low).tolist(),
             "high": np.asarray(high).tolist(),
             "choices": choices(agent.world),

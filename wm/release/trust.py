@@ -52,10 +52,10 @@ def report(place: Place, sigma0: float, controllers: int, episodes: int) -> str:
     """What `python -m wm agent gauge AGENT` prints; writes the picture NAME_gauge.png."""
     found, picture = measure(place, sigma0, controllers, episodes), Path(f"{place.name}_gauge.png")
     figures.gauge(found.dream, found.world, found.correlation, picture)
-    return f"{told(place, found, sigma0)}\npicture: {picture}"
+    return f"{sentences(place, found, sigma0)}\npicture: {picture}"
 
 
-def told(place: Place, found: Gauge, sigma0: float) -> str:
+def sentences(place: Place, found: Gauge, sigma0: float) -> str:
     """The figure, and what it comes from: mean scores by how far weights were disturbed."""
     lines = [f"{place.name}: rank correlation of dream (tau {place.tau:g}) and world {found}"]
     spreads = np.resize(gauge.SPREADS, len(found.world)) * sigma0

@@ -24,7 +24,7 @@ class Stage:
         code: files and rooms of wm/ that decide its bits. A stage that plays also depends on the code of its world
             (`code_of`).
         plays: whether the world's own code is part of it.
-        about: a sentence without its subject and its full stop: "trains V".
+        description: a sentence without its subject and its full stop: "trains V".
     """
 
     name: str
@@ -33,7 +33,7 @@ class Stage:
     own: tuple[str, ...]
     code: tuple[str, ...]
     plays: bool
-    about: str
+    description: str
 
     def code_of(self, world: str) -> tuple[str, ...]:
         """All code that decides its bits, as paths from the repository's top.
@@ -55,7 +55,7 @@ STAGES: dict[str, Stage] = {
             own=("world", "seed"),
             code=("checks", "core", "models", "pictures", "play"),
             plays=True,
-            about="plays episodes of the world, with a random policy or the last round's agent, and keeps the frames",
+            description="plays episodes of the world, with a random policy or the last round's agent, and keeps frames",
         ),
         Stage(
             name="train_vae",
@@ -64,7 +64,7 @@ STAGES: dict[str, Stage] = {
             own=("world", "seed"),
             code=("stages/training.py", "core", "models", "pictures"),
             plays=False,
-            about="trains V, the variational autoencoder: a frame becomes a small latent vector z",
+            description="trains V, the variational autoencoder: a frame becomes a small latent vector z",
         ),
         Stage(
             name="encode",
@@ -73,7 +73,7 @@ STAGES: dict[str, Stage] = {
             own=(),
             code=("core", "models", "pictures"),
             plays=False,
-            about="lets V look at every frame once: mean and log-variance of z, from which M learns",
+            description="lets V look at every frame once: mean and log-variance of z, from which M learns",
         ),
         Stage(
             name="train_mdn",
@@ -82,7 +82,7 @@ STAGES: dict[str, Stage] = {
             own=("world", "seed"),
             code=("stages/training.py", "core", "models", "pictures"),
             plays=True,
-            about="trains M, the LSTM with a mixture density output: which z comes next",
+            description="trains M, the LSTM with a mixture density output: which z comes next",
         ),
         Stage(
             name="evolve",
@@ -96,7 +96,7 @@ STAGES: dict[str, Stage] = {
             own=("world", "seed", "tau"),
             code=("core", "models", "pictures", "play", "dream", "search"),
             plays=True,
-            about="searches C, a linear controller on z and M's memory, by CMA-ES in the world or in M's dream",
+            description="searches C, a linear controller on z and M's memory, by CMA-ES in the world or in M's dream",
         ),
         Stage(
             name="evaluate",
@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
             own=("world",),
             code=("core", "models", "pictures", "play"),
             plays=True,
-            about="scores the agent on test episodes that no other stage has seen, and films it",
+            description="scores the agent on test episodes that no other stage has seen, and films it",
         ),
     )
 }

@@ -354,7 +354,7 @@ def _stage(made: Made) -> dict[str, Any]:
     return {
         "stage": made.step.stage,
         "name": made.step.name,
-        "words": STAGES[made.step.stage].about,
+        "words": STAGES[made.step.stage].description,
         "seconds": lineage.duration(made.run["seconds"]) if made.run else "",
         "figures": [(key.replace("held_out/", "held-out ").replace("_", " "), _figure(figures[key]))
                     for key in figures if key not in ("ci95_high", "ci95_low", "nan")],

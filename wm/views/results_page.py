@@ -143,7 +143,8 @@ def _gain(record: dict[str, Any]) -> Iterator[str]:
     took = f" ({duration(last['seconds'] - first['seconds'])})" if known else ""
     gain = last[key] - first[key]
     moved = last["rescored"] - first["rescored"]
-    brought = f"raised the best rescored score so far by {gain:+.0f} and moved the mean of the distribution by {moved:+.0f}"
+    brought = f"raised the best rescored score so far by {gain:+.0f} and moved the mean of the distribution by "
+    brought += f"{moved:+.0f}"
     if key == "rescored":
         brought = f"changed the mean of the distribution, looked at in the world, by {gain:+.0f}"
     yield f"{record['agent']}: the last {last['generation'] - first['generation']} generations{took} {brought}."

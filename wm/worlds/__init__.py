@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World, said
+from wm.worlds.base import FRAME_SHAPE, Policy, Spec, World, error_text
 
 __all__ = ["FRAME_SHAPE", "Policy", "Spec", "World", "get", "names", "register", "registered"]
 
@@ -62,7 +62,7 @@ def get(name: str) -> World:
     except ModuleNotFoundError as error:
         raise UserError(f"world {name} is {entry_point}, which cannot be imported: {error}") from None
     except Exception as error:
-        raise UserError(f"world {name} is {entry_point}, which cannot be imported: {said(error)}") from error
+        raise UserError(f"world {name} is {entry_point}, which cannot be imported: {error_text(error)}") from error
     if not hasattr(found, attribute):
         raise UserError(f"world {name} is {entry_point}, but {found.__file__} has no {attribute}")
     try:
@@ -70,7 +70,7 @@ def get(name: str) -> World:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"world {name} is {entry_point}, which cannot be made: {said(error)}") from error
+        raise UserError(f"world {name} is {entry_point}, which cannot be made: {error_text(error)}") from error
     if not isinstance(world, World):
         raise UserError(f"world {name} is {entry_point}, which is no World: derive it from wm.worlds.World")
     if world.spec.name != name:  # the entry's name is the one that agents keep

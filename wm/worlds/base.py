@@ -78,7 +78,7 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class Description:
     """What people are told of a world: by an exported agent, and on its page.
 
     Attributes:
@@ -162,10 +162,10 @@ class World(ABC):
         return -np.ones(self.spec.action_size, np.float32), np.ones(self.spec.action_size, np.float32)
 
     @property
-    def about(self) -> About:
+    def description(self) -> Description:
         """What people are told of it."""
         name, size = self.spec.name, self.spec.action_size
-        return About(
+        return Description(
             title=name,
             picture={"environment": f"of the world {name}, whose frames these are"},
             actions=tuple(f"action {index + 1}" for index in range(size)),
@@ -221,7 +221,7 @@ class Checked(gymnasium.Wrapper):
         except Exception as error:
             raise UserError(
                 f"the world {self._world}, at step {self._steps} of the episode with seed {self._seed}: its {what} "
-                f"raised {said(error)}"
+                f"raised {error_text(error)}"
             ) from error
 
     def _look(self, frame: Any, rew: Any) -> None:
@@ -249,7 +249,7 @@ class _Nowhere(io.TextIOBase):
         return len(text)
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An exception on one line: its kind, its words, and the line of code that raised it."""
     words = " ".join(str(error).split())[:300] or "without a word"
     trace = traceback.extract_tb(error.__traceback__)

@@ -28,7 +28,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.core.errors import UserError
-from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, said
+from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, error_text
 from wm.worlds.by_id.actions import Actions, actions_of
 
 DISPLAYS = ("display", "x11", "glx", "egl", "opengl", "gladload", "video system")
@@ -100,7 +100,7 @@ class GymnasiumWorld(World):
         except gymnasium.error.Error as error:
             raise UserError(f"{where}.gym is {self.gym!r}, which Gymnasium does not make: {_line(error)}") from None
         except Exception as error:
-            raise UserError(f"{where}: {self.gym} cannot be made: {said(error)}{_display(error)}") from None
+            raise UserError(f"{where}: {self.gym} cannot be made: {error_text(error)}{_display(error)}") from None
 
     def make(self, drawing: str | None = None) -> gymnasium.Env:
         if drawing not in (None, *self.spec.drawings):
@@ -161,7 +161,7 @@ class Played(gymnasium.Wrapper):
         except MemoryError:
             raise
         except Exception as error:
-            raise UserError(f"{self._where()} its {what} raised {said(error)}{_display(error)}") from error
+            raise UserError(f"{self._where()} its {what} raised {error_text(error)}{_display(error)}") from error
 
     def _where(self) -> str:
         return f"the world {self.world.name}, at step {self.steps} of the episode with seed {self.seed}:"

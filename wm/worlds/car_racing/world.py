@@ -18,7 +18,7 @@ from gymnasium.envs.box2d.car_racing import FPS
 from gymnasium.envs.box2d.car_racing import CarRacing as GymnasiumCarRacing
 from gymnasium.wrappers import TimeLimit
 
-from wm.worlds.base import FRAME_SHAPE, About, Array, Policy, Spec, World, tanh
+from wm.worlds.base import FRAME_SHAPE, Array, Description, Policy, Spec, World, tanh
 from wm.worlds.car_racing.drawing import HEIGHT, Drawing
 
 # Each new car hands new shapes to Box2D, which copies them, and pybox2d never frees them: 2.5 KB a reset.
@@ -88,9 +88,9 @@ class CarRacing(World):
         return TimeLimit(env, self.spec.max_steps)
 
     @property
-    def about(self) -> About:
+    def description(self) -> Description:
         """A full brake locks the wheels, so that a key brakes with a part."""
-        return About(
+        return Description(
             title="CarRacing",
             picture={"environment": "CarRacing-v3", "rows": [0, 84], "columns": [0, 96], "resize": "area"},
             actions=("steer", "gas", "brake"),

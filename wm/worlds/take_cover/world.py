@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 
 from wm.core.errors import UserError
-from wm.worlds.base import FRAME_SHAPE, About, Array, Policy, Spec, World, tanh
+from wm.worlds.base import FRAME_SHAPE, Array, Description, Policy, Spec, World, tanh
 from wm.worlds.take_cover.doom import Game, GameDied
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class TakeCover(World):
         return TakeCoverEnv(render_mode="rgb_array")
 
     @property
-    def about(self) -> About:
+    def description(self) -> Description:
         """The scenario's pictures are Freedoom's."""
-        return About(
+        return Description(
             title="Doom's Take Cover",
             picture={"environment": "VizDoom take_cover", "rows": [0, 100], "columns": [0, 160], "resize": "area"},
             actions=("step aside",),
