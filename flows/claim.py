@@ -61,7 +61,8 @@ def _wait(lock: BaseFileLock, kind: str) -> None:
     told = None
     while True:
         try:
-            return lock.acquire(timeout=0 if told is None else 1)
+            lock.acquire(timeout=0 if told is None else 1)
+            return
         except Timeout:
             holder = _holder(kind)
             if holder and holder != told:

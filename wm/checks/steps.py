@@ -10,10 +10,14 @@ import numpy as np
 from wm.checks.sets import FEW, Set, outcome
 from wm.core.verdicts import Check, Found
 
+Faults = dict[int, tuple[int, bool, str]]
+"""Episode -> step, whether that is enough to fail, and why."""
+
 
 def rewards(data: Set) -> Check:
     """Rewards that are no numbers, or outside what the world can give; and those unlike the other episodes'."""
-    given, faults = data.given, {}
+    given = data.given
+    faults: Faults = {}
     low, high = given.rewards or (-np.inf, np.inf)
     room = 1e-4 * max(1.0, *(abs(x) for x in (low, high) if np.isfinite(x)), 1.0)
     total = given.scores or (-np.inf, np.inf)
@@ -59,7 +63,8 @@ def rewards(data: Set) -> Check:
 
 def lengths(data: Set) -> Check:
     """Episodes that are too long, that end in the middle, or that stop for no reason."""
-    given, faults, length = data.given, {}, data["length"]
+    given, length = data.given, data["length"]
+    faults: Faults = {}
     _note(faults, data["end_marks"] > 0, np.zeros(data.count), True, "it goes on after its end")
     if given.max_steps:
         _note(faults, length > given.max_steps, length - 1, True, f"longer than {given.max_steps} steps")
@@ -83,7 +88,8 @@ def lengths(data: Set) -> Check:
 
 def actions(data: Set) -> Check:
     """Actions that are no numbers or outside their bounds; and how much of these the set covers."""
-    given, faults = data.given, {}
+    given = data.given
+    faults: Faults = {}
     _note(faults, data["act_bad"] > 0, data["act_bad_at"], True, "no finite number")
     _note(faults, data["act_outside"] > 0, data["act_outside_at"], True, "outside their bounds")
     varied = np.quantile(data["acts_changed"] / data["length"], 0.25) > 0.2
@@ -126,12 +132,12 @@ def _twice(keys: np.ndarray) -> np.ndarray:
     return np.isin(keys, values[counts > 1])
 
 
-def _note(faults: dict, flags: np.ndarray, at: np.ndarray, worst: bool, why: str) -> None:
+def _note(faults: Faults, flags: np.ndarray, at: np.ndarray, worst: bool, why: str) -> None:
     for index in np.flatnonzero(flags):
         faults.setdefault(int(index), (int(at[index]), worst, why))
 
 
-def _noted(data: Set, faults: dict[int, tuple[int, bool, str]], figures: np.ndarray) -> list[Found]:
+def _noted(data: Set, faults: Faults, figures: np.ndarray) -> list[Found]:
     return [
         Found(episode=i, at=at, figure=round(float(figures[i]), 4), worst=worst, why=why, seed=data.seeds[i])
         for i, (at, worst, why) in sorted(faults.items(), key=lambda item: (not item[1][1], item[0]))
