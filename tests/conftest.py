@@ -25,8 +25,20 @@ STAGES = tuple(STAGES)
 ZERO = ("collect", "train_vae", "train_mdn", "evolve")
 """What runs/zero holds: the stages that go on from an earlier round."""
 
-LONG = ("server_loss", "flow", "up", "scale_out", "stages", "workers", "improve", "gate", "serving")
-"""Files whose tests start servers and wait for them: first, so that none of them is left over at the end."""
+LONG = (
+    "flow",
+    "stages",
+    "workers",
+    "variants",
+    "server_loss",
+    "scale_out",
+    "up",
+    "tracking",
+    "improve",
+    "gate",
+    "serving",
+)
+"""Files whose tests start servers and wait for them, the longest first, so that none is left over at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,6 +64,17 @@ def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("WM_TRACKING", "off")
     monkeypatch.chdir(tmp_path)
     return make_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A project of the flow tests in which DVC has made everything; to be copied."""
+    from tests.flow_project import Project
+
+    project = Project(tmp_path_factory.mktemp("made") / "project")
+    code, output = project.run("dvc", "repro", "evaluate@tiny")
+    assert code == 0, output
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,13 @@ class Project:
         other.folder = folder
         return other
 
+    def copy(self, folder: Path, **env: str) -> Project:
+        """The same folder once more, with all that was made in it."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        other = copy.copy(self)
+        other.folder, other.env = folder, self.env | env
+        return other
+
     def git(self, *words: str) -> str:
         command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words]
         return subprocess.run(

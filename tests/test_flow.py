@@ -100,8 +100,8 @@ def test_what_a_stage_finds_damaged_is_put_aside_and_made_again_in_the_same_run(
     assert path.read_bytes() == was
 
 
-def test_states_and_artifact_on_the_server(project):
-    assert project.run("dvc", "repro", "evaluate@tiny")[0] == 0  # after which nothing is left to run
+def test_states_and_artifact_on_the_server(made, server, tmp_path):
+    project = made.copy(tmp_path / "project", PREFECT_API_URL=server)  # in which nothing is left to run
     code, output = project.pipeline()
     assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
     script = """
@@ -163,7 +163,8 @@ def test_a_budget_that_is_no_length_of_time_is_refused_before_anything_starts(of
     assert "Running stage" not in output
 
 
-def test_a_new_agent_is_gated_once_and_later_where_mlflow_was_away(project):
+def test_a_new_agent_is_gated_once_and_later_where_mlflow_was_away(made, server, tmp_path):
+    project = made.copy(tmp_path / "project", PREFECT_API_URL=server)
     assert "gate: skipped: nothing is tracked (WM_TRACKING=off)" in project.pipeline()[1]
     project.env |= {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     project.set("evolve", number=2)

@@ -347,7 +347,8 @@ def test_times_and_machines_are_those_of_the_runs_that_made_the_outputs(copy, mo
     assert record["machines"] == ["M"] and record["commit"] == "c" * 40 and not cost["unrecorded"]
     assert "| tiny | 1 min 20 s | 8 s | 0.02 |" in page()
     first, last = record["curve"][0], record["curve"][-1]
-    said = f"raised the best rescored score so far by {last['kept'] - first['kept']:+.0f} and moved the mean of the distribution"
+    gain = last["kept"] - first["kept"]
+    said = f"raised the best rescored score so far by {gain:+.0f} and moved the mean of the distribution"
     assert f"tiny: the last 3 generations (15 s) {said} by {last['rescored'] - first['rescored']:+.0f}." in page()
     Path("runs/tiny/encode/summary.json").write_text("{}")  # not what its run wrote
     assert main(["results", "page", "tiny"]) == 0

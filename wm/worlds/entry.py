@@ -74,5 +74,5 @@ class WorldEntry(Config):
             return {}
         if self.recordings or self.installed:
             key = "recordings" if self.recordings else "installed"
-            return {"name": name, **self.model_dump(include={key, *PLAYED[key]})}
+            return {"name": name, **self.model_dump(include={key, *(PLAYED[key] or ())})}
         return {"name": name, **self.model_dump(exclude={"own", "installed", "recordings"})}

@@ -181,11 +181,11 @@ class Played(gymnasium.Wrapper):
             raise UserError(f"{self._where()} its picture is {picture.shape}, and was {self.shape}: it has to stay")
         self.shape, self.last = picture.shape, picture
         if self.world.crop:
-            picture = self._cropped(picture)
+            picture = self._cropped(picture, self.world.crop)
         return cv2.resize(picture, FRAME_SHAPE[:2], interpolation=cv2.INTER_AREA)
 
-    def _cropped(self, picture: np.ndarray) -> np.ndarray:
-        top, bottom, left, right = self.world.crop
+    def _cropped(self, picture: np.ndarray, crop: list[int]) -> np.ndarray:
+        top, bottom, left, right = crop
         if not (0 <= top < bottom <= picture.shape[0] and 0 <= left < right <= picture.shape[1]):
             raise UserError(
                 f"worlds.{self.world.name}.crop is {self.world.crop} (top, bottom, left, right), and the picture is "
