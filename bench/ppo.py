@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-import wm  # isort: skip  before NumPy, whose kernels it chooses  # noqa: F401
+import wm  # isort: skip  before NumPy, whose kernels it chooses
 
 import argparse
 import json
