@@ -46,7 +46,7 @@ def test_a_suite_that_was_stopped_goes_on_and_its_table_keeps_other_rows(tmp_pat
             "tries": 2,
             "lost": ["a <b>|</b>"] if each == "b" else [],
             "said": ["error: so"],
-            "seeds": [each == "b"],
+            "seeds": [int(each == "b")],
         }
 
     monkeypatch.setattr(suite, "_in_a_process", in_a_process)

@@ -43,7 +43,7 @@ MISTAKES = {
     "not a number": ("learning_rate: 1.0e-3", "learning_rate: .nan", "experiments.tiny.train_vae.learning_rate"),
     "a device that is none": ("batch: 16", "device: tpu, batch: 16", "experiments.tiny.encode.device"),
     "unknown world": ("world: tiny", "world: mars", "models.tiny.world is 'mars': expected one of tiny"),
-    "a world without who plays": ("own: tiny_world:Tiny", "solved: 900", "by `own` (path/module:Class) or by `gym`"),
+    "a world without who plays": ("own: tiny_world:Tiny", "solved: 900", "by `own` (path/module:Class), `gym` (an id)"),
     "a class by its dotted name": ("own: tiny_world:Tiny", "own: tiny.world:Tiny", "worlds.tiny.own"),
     "a class whose file is not here": ("own: tiny_world:Tiny", "own: mars/world:Mars", "no mars/world.py here"),
     "code that is not here": ("code: tiny_world.py", "code: tiny", "models.tiny.code is 'tiny', which is not here"),

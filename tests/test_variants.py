@@ -138,14 +138,16 @@ def test_a_seed_is_a_branch_whose_commit_brings_its_hashes_back(project, seed4, 
 def test_what_a_variant_shares_is_cached_and_takes_no_room(project, big):
     assert last(big) == "run/tiny-big:tiny: score.mean 1.5"
     ran = dict.fromkeys(STAGES[1:5], "Completed")  # the last: its input came out the same
-    assert verdicts(big) == {"collect": "Cached", **ran, "evaluate": "Restored", "gate": "Promoted"}
+    assert verdicts(big) == {"collect": "Cached", **ran, "evaluate": "Restored"}
     assert params_of(project, "run/tiny-big")["experiments"]["tiny"]["train_vae"] == {"seconds": 0, "number": 7}
     assert (project.folder / ".wm/run/tiny-big/runs/tiny/collect/out.json").stat().st_nlink == 2  # with the cache
     assert json.loads((project.folder / "runs/tiny/train_vae/out.json").read_text()) == ["train_vae", "tiny", 1, 1]
 
 
-@pytest.mark.usefixtures("big")  # after which the first four stages are in the cache
+@pytest.mark.usefixtures("big")  # after which the first four stages are in the cache, and another search
 def test_a_search_that_is_out_of_time_is_evaluated_and_its_branch_says_how_long_it_was(project):
+    project.set("evolve", number=3)
+    project.git("commit", "-qam", "another search")
     before = (project.folder / "params.yaml").read_text()
     code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
     assert code == 0 and last(output) == "run/tiny-1h:tiny: score.mean 1.5", output
@@ -185,8 +187,12 @@ def test_seeds_are_runs_one_after_another_and_a_table(project, seed4):
     assert rows == [("4", "4.5"), ("5", "5.5")]
 
 
-def test_the_gate_hears_of_a_variant_if_asked(big):
-    assert "gate: promoted: it is better" in big
+def test_the_gate_hears_of_a_variant_if_asked(project, big):
+    assert "gate: skipped: nothing new was evaluated" in big
+    tracked = copy.copy(project)
+    tracked.env = project.env | {"WM_TRACKING": "on", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    code, output = tracked.run("flows.pipeline", "tiny", "--seed", "6", "--gate")
+    assert code == 0 and "gate: promoted: it is better" in output, output
 
 
 def test_new_code_is_committed_first_and_then_followed(project, seed4):
