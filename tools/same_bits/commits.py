@@ -232,7 +232,7 @@ def shorten(agent: Path, episodes: int) -> None:
     del made["checksum"]
     made["experiment"]["evaluate"]["episodes"] = episodes
     made["checksum"] = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-    scores["scores"] = scores["scores"][:episodes]
+    scores |= {"episodes": episodes} | {key: scores[key][:episodes] for key in ("scores", "seeds", "lengths")}
     for name, content in (("made.json", made), ("scores.json", scores)):
         (agent / name).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
