@@ -57,7 +57,7 @@ Machine = Annotated[
 ]
 
 
-def _is_transient(task, run, state: State) -> bool:
+def _is_transient(task: Any, run: Any, state: State) -> bool:
     return state.name == "Transient"
 
 

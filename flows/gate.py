@@ -78,7 +78,7 @@ def _gate(agent: str, fetch: bool) -> State[str]:
         errors="replace",
         start_new_session=True,
     ) as process:
-        for line in filter(None, map(str.rstrip, process.stdout)):
+        for line in filter(None, map(str.rstrip, process.stdout or ())):
             log.info(line)
             last = line
     if process.returncode == 2:  # a sentence for the user: MLflow does not answer, or does not have the agent

@@ -213,7 +213,7 @@ def _worker(pool: str) -> Service:
     )
 
 
-_NOT_A_RUNS = {"WM_WATCH": None, "WM_PARENT_RUN": None}
+_NOT_A_RUNS: dict[str, str | None] = {"WM_WATCH": None, "WM_PARENT_RUN": None}
 """What a service must not inherit where it is started from inside a run."""
 
 

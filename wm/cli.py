@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,8 +160,8 @@ def parser(add_more: AddMore | None = None) -> argparse.ArgumentParser:
 class _Grouped(argparse.RawDescriptionHelpFormatter):
     """Leaves out argparse's one long list of commands: the description has them in groups."""
 
-    def _iter_indented_subactions(self, action: argparse.Action) -> Iterator[argparse.Action]:
-        return iter(())
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
+        yield from ()
 
 
 def _list(commands: Mapping[str, argparse.ArgumentParser]) -> str:

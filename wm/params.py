@@ -98,8 +98,8 @@ class Params(Config):
         trial = f"{STAGES[stage].of}.{name}" in self._trials
         return f"{TRIALS}/dvc.yaml:{stage}@{name}" if trial else f"{stage}@{name}"
 
-    def entry(self, section: Literal["models", "agents"], name: str) -> Model | AgentEntry:
-        """The entry of this name.
+    def entry(self, section: Literal["models", "agents"], name: str) -> Any:
+        """The entry of this name, a Model or an AgentEntry.
 
         Raises:
             UserError: there is none; names those that there are, or the mistake that keeps the trials out.

@@ -43,6 +43,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -266,7 +267,7 @@ class Dream:
         scores, lengths = (np.concatenate(arrays).reshape(shape) for arrays in zip(*played, strict=True))
         return scores, lengths
 
-    def _spread(self, play, starts: range) -> list:
+    def _spread(self, play: Any, starts: range) -> list[Any]:
         """`play` of each chunk, on `threads` threads of which each keeps torch to itself."""
         before = torch.get_num_threads()
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +98,7 @@ class DreamBatch:
     """
 
     def __init__(
-        self, weights: FusedWeights, spec: ControllerSpec, squash: Callable[..., object], width: int, episodes: int
+        self, weights: FusedWeights, spec: ControllerSpec, squash: Callable[..., Any], width: int, episodes: int
     ):
         self.fused, self.squash, self.width = weights, squash, width
         z, hidden, mixtures, actions = weights.z_size, weights.hidden, weights.mixtures, weights.actions
@@ -247,12 +248,13 @@ class DreamBatch:
         self.alive.logical_and_(torch.isfinite(self.score))
 
     def _goes_on(self) -> Tensor:
-        """[B]: whether a row is dreamed on, by the rule of ends."""
+        """[B]: whether a row is dreamed on, by the rule of ends; asked where M tells of ends."""
+        done: Any = self.done
         if self.fused.ends == "threshold":
-            return self.done <= 0
+            return done <= 0
         if self.fused.ends == "drawn":
-            return self.row_noise[-1] >= torch.sigmoid(self.done - self.fused.end_shift)
-        self.survival.mul_(torch.sigmoid(self.fused.end_shift - self.done))
+            return self.row_noise[-1] >= torch.sigmoid(done - self.fused.end_shift)
+        self.survival.mul_(torch.sigmoid(self.fused.end_shift - done))
         return self.survival >= LEAST_SURVIVAL
 
     def _capture(self) -> torch.cuda.CUDAGraph:
@@ -331,6 +333,6 @@ class BatchControllers:
         return torch.cat([places[name] for name in self.inputs])
 
 
-def _zeros(device: torch.device):
+def _zeros(device: torch.device) -> Callable[..., Tensor]:
     """Makes buffers: zeros of a shape."""
     return lambda *shape, dtype=torch.float32: torch.zeros(shape, dtype=dtype, device=device)

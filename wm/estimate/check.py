@@ -102,7 +102,8 @@ def _other_seeds(world: World, seed: int) -> str:
 def _speed(world: World, seed: int) -> tuple[tuple[float, float], np.ndarray]:
     """Seconds of a reset and of a step, and the frames [T, 64, 64, 3] of what was played, 600 at most."""
     (env,) = rollout.environments(world, None, 1)
-    policy, frames, began = world.explorer(np.random.default_rng(seed)), [], time.perf_counter()
+    policy, began = world.explorer(np.random.default_rng(seed)), time.perf_counter()
+    frames: list[Any] = []
     resets = steps = 0
     resetting = stepping = 0.0
     while time.perf_counter() - began < SPEED_SECONDS or not steps:
@@ -134,7 +135,8 @@ def _changing(world: World, frames: np.ndarray) -> str:
 def _pictures(world: World, seed: int, out: Path) -> str:
     """What the environment shows above what V will see, from start to end of an episode's first part."""
     (env,) = rollout.environments(world, None, 1)
-    policy, rows = world.explorer(np.random.default_rng(seed)), ([], [])
+    policy = world.explorer(np.random.default_rng(seed))
+    rows: tuple[list[Any], list[Any]] = [], []
     frame, _ = env.reset(seed=seed)
     every = max(1, min(world.spec.max_steps, 200) // SHOWN)
     for step in range(every * SHOWN):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from wm.core.errors import UserError
 from wm.records.commands import add_command
@@ -68,7 +69,7 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if sound else 2
 
 
-def _cost(everything, world: str) -> None:
+def _cost(everything: Any, world: str) -> None:
     from wm.estimate import needs
 
     agents = [name for name, agent in everything.agents.items() if agent.world == world]

@@ -30,7 +30,7 @@ STAGE_OVERHEAD = 8.0
 """Seconds that a stage takes besides its work: start of the interpreter and the workers, pictures, checksums."""
 TOGETHER = 0.85
 """Speed of a worker while all others work, as a share of its speed alone (memory and scheduling; measured)."""
-LENGTHS = {
+LENGTHS: dict[str, dict[str, Any]] = {
     "car_racing": {"random": (40.0, 1.48), "first": 280.0, "later": 880.0, "driven": 950.0},
     "take_cover": {"random": (228.0, 0.0), "first": 950.0, "later": 1190.0, "driven": 700.0},
 }
@@ -244,7 +244,7 @@ class _Stage:
         return cluster.workers() * memory + psutil.Process().memory_info().rss
 
 
-def _on_this_machine(config):
+def _on_this_machine(config: Any) -> tuple[Any, str]:
     """A stage's numbers, on the CPU where they ask for a GPU that is not here; and what to say then."""
     if getattr(config, "device", "cpu") == "cpu" or torch.cuda.is_available():
         return config, ""
@@ -273,7 +273,7 @@ def _shared(work: float) -> float:
 
 def _length(everything: Params, stage: str, name: str) -> float:
     """Steps of an average episode of `collect` or `evolve`; the longest there are where nothing is known."""
-    entry = (everything.models if stage == "collect" else everything.agents)[name]
+    entry: Any = (everything.models if stage == "collect" else everything.agents)[name]
     experiment = everything.experiments[entry.experiment]
     longest, known = worlds.get(entry.world).spec.max_steps, LENGTHS.get(entry.world)
     config = getattr(experiment, stage)
@@ -288,7 +288,7 @@ def _length(everything: Params, stage: str, name: str) -> float:
     return known["later" if going_on else "first"] if config.stall or entry.world != "car_racing" else longest
 
 
-def _search(everything: Params, agent: str):
+def _search(everything: Params, agent: str) -> Any:
     """The `evolve` section of an agent."""
     return everything.experiments[everything.agents[agent].experiment].evolve
 

@@ -90,7 +90,7 @@ def dream(world: World, parts: Parts, population: int, episodes: int, threads: i
     return lengths.sum() / (time.perf_counter() - began)
 
 
-def train_vae(config) -> float:
+def train_vae(config: Any) -> float:
     """Optimiser steps a second."""
     torch.set_num_threads(config.threads)
     vae, noise = VAE(config.model).to(config.device), torch.Generator(config.device)
@@ -98,7 +98,7 @@ def train_vae(config) -> float:
     return _training_rate(vae, lambda: vae.loss(obs, noise)[0], config)
 
 
-def train_mdn(world: World, z_size: int, config) -> float:
+def train_mdn(world: World, z_size: int, config: Any) -> float:
     """Optimiser steps a second."""
     torch.set_num_threads(config.threads)
     memory, noise = mdnrnn(config.model, z_size, world).to(config.device), torch.Generator(config.device)
@@ -108,7 +108,7 @@ def train_mdn(world: World, z_size: int, config) -> float:
     return _training_rate(memory, lambda: memory.loss(window, begun, noise)[0], config)
 
 
-def encode(model, config) -> float:
+def encode(model: Any, config: Any) -> float:
     """Frames a second."""
     torch.set_num_threads(config.threads)
     vae = VAE(model).eval().requires_grad_(False).to(config.device)
@@ -149,7 +149,9 @@ def _training_rate(model: torch.nn.Module, loss: Callable[[], torch.Tensor], con
     """Optimiser steps a second."""
     weights = [training.dense(parameter.detach()) for parameter in model.parameters()]
     optimizer, task = torch.optim.Adam(weights, lr=config.learning_rate_end, fused=True), _Task(model, loss)
-    return _repeat(lambda: training.step_once(task, optimizer, config, 1))
+    return _repeat(
+        lambda: training.step_once(task, optimizer, config, 1)  # type: ignore[arg-type]  # it asks for no more of a task
+    )
 
 
 def _repeat(work: Callable[[], object]) -> float:
@@ -160,7 +162,7 @@ def _repeat(work: Callable[[], object]) -> float:
     return 1 / statistics.median(took[1:])
 
 
-def _pace(world, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> Pace:
+def _pace(world: World, driver: rollout.Driver, slots: int, drawing: str | None, shard: Shard | None = None) -> Pace:
     """From a play of some seconds: what a step costs, and what a reset does."""
     pairs = [(0, seed) for seed in range(slots)]
     envs = rollout.environments(world, drawing, slots)

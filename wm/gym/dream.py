@@ -192,7 +192,8 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         reads: str = "sample",
     ):
         self.dreams = Dreams(model, tau, 1, observation, render_mode, max_steps, reward, ends, reads)
-        self.metadata, self.render_mode = self.dreams.metadata(), render_mode
+        self.metadata = self.dreams.metadata()  # type: ignore[misc]  # of the class for Gymnasium, of this for a film
+        self.render_mode = render_mode
         self.observation_space, self.action_space = self.dreams.observation_space, self.dreams.action_space
         self._running = False
 
@@ -253,7 +254,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         if num_envs < 1:
             raise ValueError(f"num_envs must be 1 or more, not {num_envs}")
         self.dreams = Dreams(model, tau, num_envs, observation, render_mode, max_steps, reward, ends, reads)
-        self.metadata = {**type(self).metadata, **self.dreams.metadata()}
+        self.metadata = {**type(self).metadata, **self.dreams.metadata()}  # type: ignore[misc]  # as above
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space = self.dreams.observation_space
         self.single_action_space = self.dreams.action_space
@@ -283,7 +284,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         if not self._running:
             raise gymnasium.error.ResetNeeded("dream: no episode is under way, call reset first")
         rew, end, trunc = self.dreams.step(actions)
-        obs, infos = self.dreams.observe(), {}
+        obs = self.dreams.observe()
+        infos: dict[str, Any] = {}
         if (over := np.flatnonzero(end | trunc)).size:
             for slot in over:
                 infos = self._add_info(infos, {"final_obs": obs[slot], "final_info": {}}, slot)

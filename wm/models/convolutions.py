@@ -12,6 +12,8 @@ Shapes: B batch, H W height and width, C channels (I in, O out), K kernel. Image
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -113,12 +115,12 @@ class _Deconv(torch.autograd.Function):
     """A transposed convolution of stride 1: image [B, H, W, I], weight [I, O, K, K], bias [O]."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(image, weight)
         return F.conv_transpose2d(image.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         image, weight = ctx.saved_tensors
         image, grad = image.permute(0, 3, 1, 2), grad.contiguous()
         out = grad.permute(0, 3, 1, 2)
@@ -133,12 +135,12 @@ class _Windows(torch.autograd.Function):
     """[B, H, W, C] -> its windows side by side, [B, (H - K)/2 + 1, .., K*K*C]."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, kernel: int) -> Tensor:
+    def forward(ctx: Any, image: Tensor, kernel: int) -> Tensor:
         ctx.shape = image.shape
         return _window_view(image.contiguous(), kernel).flatten(3)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return _window_sum(grad.contiguous(), grad.new_zeros(ctx.shape)), None
 
 
@@ -146,21 +148,21 @@ class _Sum(torch.autograd.Function):
     """Windows [B, H, W, K*K*C] added up where they overlap, plus a bias [C] -> [B, 2*H + K - 2, .., C]."""
 
     @staticmethod
-    def forward(ctx, windows: Tensor, kernel: int, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, windows: Tensor, kernel: int, bias: Tensor) -> Tensor:
         ctx.kernel = kernel
         batch, height, width, _ = windows.shape
         size = (batch, 2 * (height - 1) + kernel, 2 * (width - 1) + kernel, len(bias))
         return _window_sum(windows, bias.expand(size).contiguous())
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         grad = grad.contiguous()
         return _window_view(grad, ctx.kernel).flatten(3), None, grad.sum((0, 1, 2))
 
 
 class _ReluFold(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, image: Tensor) -> Tensor:
+    def forward(ctx: Any, image: Tensor) -> Tensor:
         blocks = _blocks(image)
         out = torch.clamp_min(blocks, 0.0, out=torch.empty(blocks.shape, dtype=image.dtype, device=image.device))
         ctx.save_for_backward(out)
@@ -168,7 +170,7 @@ class _ReluFold(torch.autograd.Function):
         return out.flatten(3)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         (out,) = ctx.saved_tensors
         image = grad.new_empty(ctx.shape)
         _threshold_backward.grad_input(grad.reshape(out.shape), out, 0.0, grad_input=_blocks(image))
@@ -180,7 +182,7 @@ class _ReluFold(torch.autograd.Function):
 
 class _ReluSpread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, folded: Tensor) -> Tensor:
+    def forward(ctx: Any, folded: Tensor) -> Tensor:
         batch, height, width, channels = folded.shape
         out = torch.empty(batch, 2 * height, 2 * width, channels // 4, dtype=folded.dtype, device=folded.device)
         torch.clamp_min(_pixels(folded).transpose(2, 3), 0.0, out=_blocks(out))
@@ -188,7 +190,7 @@ class _ReluSpread(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         (out,) = ctx.saved_tensors
         blocks = _blocks(out)
         folded = torch.empty(blocks.shape, dtype=out.dtype, device=out.device)

@@ -10,6 +10,7 @@ depend on the recurrence (the input's product, the weights' gradients) is one la
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,9 @@ class _Recurrence(torch.autograd.Function):
     CHUNK = 8
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight_x: Tensor, weight_h: Tensor, h0: Tensor, c0: Tensor, keep: Tensor):
+    def forward(
+        ctx: Any, x: Tensor, weight_x: Tensor, weight_h: Tensor, h0: Tensor, c0: Tensor, keep: Tensor
+    ) -> tuple[Tensor, Tensor]:
         steps, batch, hidden = len(x), len(h0), h0.shape[-1]
         gates = x.new_empty(steps, batch, 4 * hidden)
         cells, hs = x.new_empty(steps + 1, batch, hidden), x.new_empty(steps + 1, batch, hidden)
@@ -104,7 +107,7 @@ class _Recurrence(torch.autograd.Function):
         return hs[1:], cells[-1].clone()
 
     @staticmethod
-    def backward(ctx, grad_hs: Tensor, grad_c: Tensor):
+    def backward(ctx: Any, grad_hs: Tensor, grad_c: Tensor) -> tuple[Tensor | None, ...]:
         x, gates, cells, tanh_c, hs, weight_x, weight_h, keep = ctx.saved_tensors
         weight_t = weight_h.t().contiguous()
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -217,7 +217,7 @@ class HeadsLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         h: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -270,7 +270,7 @@ class HeadsLoss(torch.autograd.Function):
         return loss, *pieces
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor, *_: Tensor):
+    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         one = grad_output.item() == 1.0  # as good as always: saves a pass over a large tensor
         return *(grad if one else grad * grad_output for grad in ctx.saved_tensors), *[None] * 6
 

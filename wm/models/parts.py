@@ -69,7 +69,7 @@ class _Summed(torch.autograd.Function):
     """The gradient is made with the loss, part by part, and added up in the parts' order."""
 
     @staticmethod
-    def forward(ctx, loss, where, extras: list[Any], *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Any, where: Any, extras: list[Any], *parameters: Tensor) -> Tensor:
         def work(part: slice) -> tuple[Tensor, Any, list[Tensor]]:
             with torch.enable_grad():
                 value, extra = loss(part)
@@ -84,7 +84,7 @@ class _Summed(torch.autograd.Function):
         return torch.stack(values).sum()
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         one = grad_output.item() == 1.0  # as good as always
         return None, None, None, *(grad if one else grad * grad_output for grad in ctx.saved_tensors)
 

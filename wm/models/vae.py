@@ -8,6 +8,7 @@ Shapes: B batch, Z latent. Frames are uint8 [B, 64, 64, 3] outside; inside they 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -156,7 +157,7 @@ class SigmoidError(torch.autograd.Function):
     everything is at hand."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
         p = torch.sigmoid(logits)
         error = p - target
         flat = error.flatten()
@@ -170,7 +171,7 @@ class SigmoidError(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (half,) = ctx.saved_tensors
         return half * (2.0 * grad_output), None, None
 

@@ -189,8 +189,8 @@ def scores(
         references: label -> score, dashed.
         interval: (low, high) of the mean, shaded.
     """
-    values = np.asarray(values, dtype=np.float64)
-    mean, std = float(values.mean()), float(values.std())
+    values = numbers = np.asarray(values, dtype=np.float64)
+    mean, std = float(numbers.mean()), float(numbers.std())
     with styled():
         figure, (ax,) = subplots(1, "", size=(6.8, 3.9))
         bins = np.histogram_bin_edges(values, bins=int(np.clip(2 * np.sqrt(len(values)), 5, 40)))

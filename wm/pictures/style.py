@@ -6,7 +6,7 @@ A picture is written to a temporary name and renamed. No pyplot: nothing here ke
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ DPI = 110
 
 
 @contextmanager
-def styled():
+def styled() -> Iterator[None]:
     """Inside `with`, matplotlib draws as all pictures here are drawn."""
     with plain(**_STYLE):
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -115,7 +115,7 @@ def check() -> None:
         video(np.zeros((2, 64, 64, 3), np.uint8), Path(folder) / "film.mp4", 10)
 
 
-def read(path: Path) -> Iterator[np.ndarray]:
+def read(path: Path) -> Generator[np.ndarray, None, None]:
     """The frames of a video, [height, width, 3] uint8 each, in order.
 
     Raises:

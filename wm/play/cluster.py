@@ -66,7 +66,8 @@ class Cluster:
 
     def __init__(self, processes: int | None = None, address: str | None = None):
         self.workers, self.address = processes or workers(), address or os.environ.get("WM_DASK")
-        self._cluster = self._client = None
+        self._cluster: Any = None
+        self._client: Any = None
         self._sent: tuple[Any, Any] = (None, None)
 
     def __enter__(self) -> Cluster:
@@ -90,7 +91,7 @@ class Cluster:
             return
         yield from self._map_dask(function, jobs, shared)
 
-    def _map_dask(self, function, jobs, shared) -> Iterator[Any]:
+    def _map_dask(self, function: Any, jobs: Any, shared: Any) -> Iterator[Any]:
         from distributed import KilledWorker, as_completed
         from distributed.client import FutureCancelledError
 
@@ -125,7 +126,7 @@ class Cluster:
                 yield results.pop(following)
                 following += 1
 
-    def _connect(self):
+    def _connect(self) -> Any:
         if self._client:
             return self._client
         import dask
@@ -198,21 +199,21 @@ def _worker_environment() -> dict[str, str]:
     return {**single, "SDL_VIDEODRIVER": "dummy", watchdog.VARIABLE: watchdog.ticket()}
 
 
-def _watch_plugin(local: bool):
+def _watch_plugin(local: bool) -> Any:
     """A worker plugin that starts the watchdog (in workers of ours) and leaves no game behind when a worker goes."""
     from distributed import WorkerPlugin
 
     class Watch(WorkerPlugin):
         idempotent = True  # another stage's, on a cluster that exists: to replace it would close what that plays in
 
-        def setup(self, worker):
+        def setup(self, worker: Any) -> None:
             if local:
                 from wm.core import watchdog
 
                 watchdog.start()
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the stage ends its workers
 
-        def teardown(self, worker):
+        def teardown(self, worker: Any) -> None:
             from wm.play import rollout
 
             rollout.close_environments()

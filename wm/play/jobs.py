@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def play(job: Job, agent: AgentFiles | None) -> rollout.Played:
     """Plays the job's episodes."""
     world = worlds.get(job.world)
     driver = _driver(job, world, agent)
-    options = {"drawing": job.drawing, "stall": job.stall, "keep_acts": job.keep_acts}
+    options: dict[str, Any] = {"drawing": job.drawing, "stall": job.stall, "keep_acts": job.keep_acts}
     return rollout.play(world, driver, job.pairs, job.slots, **options)
 
 

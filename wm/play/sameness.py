@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 
+import gymnasium
 import numpy as np
 import psutil
 
@@ -38,7 +39,7 @@ def check(world: World, seed: int) -> None:
     _check_gone(world.spec.name, threads, processes)
 
 
-def _compare(world: World, first, second, seed: int) -> None:
+def _compare(world: World, first: gymnasium.Env, second: gymnasium.Env, seed: int) -> None:
     policy = world.explorer(np.random.Generator(np.random.Philox(key=[seed, 0xE7])))
     second.reset(seed=seed + 1)  # what was played before must not matter
     seen, other = first.reset(seed=seed)[0], second.reset(seed=seed)[0]

@@ -63,7 +63,7 @@ def cost(run: Mapping[str, Any], root: Path | None = None) -> tuple[float, dict[
             if found.info.status == "FINISHED" or not same:
                 break
             attempts.insert(0, before)
-        steps = {}
+        steps: dict[int, Any] = {}
         for attempt in attempts:  # a later attempt did what it did again from the last checkpoint on
             told = client.get_metric_history(attempt["run_id"], "seconds")
             steps |= {one.step: one.value for one in sorted(told, key=lambda one: one.timestamp)}

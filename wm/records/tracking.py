@@ -198,10 +198,10 @@ def declare(load: Any) -> None:
     class Model(mlflow.pyfunc.PythonModel):
         _skip_type_hint_validation = True  # it would warn about every load; the signature says what goes in
 
-        def load_context(self, context):
+        def load_context(self, context: Any) -> None:
             self.model = load(Path(context.artifacts["model"]))
 
-        def predict(self, context, model_input, params=None):
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
             return self.model.predict(model_input)
 
     mlflow.models.set_model(Model())

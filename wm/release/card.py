@@ -140,7 +140,8 @@ def _metadata(place: Place, agent: Agent, scores: dict[str, Any] | None) -> str:
         told["model-index"] = [{"name": place.name, "results": [result]}]
     text = io.StringIO()
     yaml = YAML(typ="safe")
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 10_000
+    yaml.default_flow_style, yaml.width = False, 10_000
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel states its default, None
     yaml.dump(told, text)
     return text.getvalue()
 

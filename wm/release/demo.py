@@ -98,7 +98,9 @@ def record(agent: Agent, params: np.ndarray, sampled: bool) -> tuple[dict[str, A
         act = agent.act(params[None], z, h, c)
         h, c = agent.remember(z, act, h, c, restart)
         restart = np.zeros(1, np.float32)
-        frames.append(frame), zs.append(z[0]), acts.append(act[0])
+        frames.append(frame)
+        zs.append(z[0])
+        acts.append(act[0])
         frame, rew, end, trunc, _ = env.step(act[0])
         rews.append(float(rew))
         over = end or trunc

@@ -18,6 +18,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,9 @@ class Memory(nn.Module):
         present = [name for name, head in heads.items() if head is not None]
         self.names = ("h_next", "c_next", "log_pi", "mu", "log_sigma", *present)
 
-    def forward(self, z: Tensor, act: Tensor, h: Tensor, c: Tensor, restart: Tensor | None = None):
+    def forward(
+        self, z: Tensor, act: Tensor, h: Tensor, c: Tensor, restart: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         h, c = self.mdnrnn.step(z, act, (h, c), restart)
         mixture, reward, done = self.mdnrnn.heads(h)
         reward = symexp(reward) if self.symlog and reward is not None else reward
@@ -190,7 +193,7 @@ def _graphs(agent: Agent, params: np.ndarray) -> Iterator[tuple[str, nn.Module, 
     yield "controller", controller, acts
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor]):
+def _export(module: nn.Module, inputs: dict[str, Tensor]) -> Any:
     """The graph as torch's exporter makes it, without what it notes of this machine."""
     import onnx
 
@@ -234,7 +237,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def session(data: bytes):
+def session(data: bytes) -> Any:
     """onnxruntime's, on one thread."""
     import onnxruntime
 
@@ -266,7 +269,7 @@ def _judge(graph: str, errors: dict[str, float], half: bool) -> None:
             )
 
 
-def _halve(proto) -> None:
+def _halve(proto: Any) -> None:
     """Large weights in half precision, made single again by a Cast where they are read."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -281,11 +284,11 @@ def _halve(proto) -> None:
     graph.node.extend([*casts, *nodes])
 
 
-def _ports(proto) -> tuple[list[dict], list[dict]]:
+def _ports(proto: Any) -> tuple[list[dict], list[dict]]:
     """Inputs and outputs of a graph, as data."""
     from onnx import helper
 
-    def port(value) -> dict:
+    def port(value: Any) -> dict:
         kind = value.type.tensor_type
         shape = [dim.dim_param or dim.dim_value for dim in kind.shape.dim]
         return {"name": value.name, "dtype": str(helper.tensor_dtype_to_np_dtype(kind.elem_type)), "shape": shape}

@@ -163,7 +163,7 @@ class _Scores(_Said):
     seeds: list[int]
 
 
-SCHEMAS = dict(zip(KINDS, (_Vae, _Mdnrnn, _Controller, _Starts), strict=True))
+SCHEMAS: dict[str, Any] = dict(zip(KINDS, (_Vae, _Mdnrnn, _Controller, _Starts), strict=True))
 
 
 def check(folder: Path, own: bool = False) -> float:
@@ -175,7 +175,7 @@ def check(folder: Path, own: bool = False) -> float:
         UserError: a file is missing, too large, or says something that no agent can be; names the file.
         DamagedData: a file is not what its checksum says.
     """
-    said = {kind: _read(folder / f"{kind}.json", schema) for kind, schema in SCHEMAS.items()}
+    said: dict[str, Any] = {kind: _read(folder / f"{kind}.json", schema) for kind, schema in SCHEMAS.items()}
     vae, mdnrnn, controller = (said[kind] for kind in KINDS[:3])
     _agree(folder, vae, mdnrnn, controller)
     for kind, shapes in _shapes(vae, mdnrnn, controller).items():
@@ -253,7 +253,10 @@ def _shapes(vae: _Vae, mdnrnn: _Mdnrnn, controller: _Controller) -> Mapping[str,
     """The names and shapes that the tensors of each file must have; -1 is any."""
     with torch.device("meta"):
         sizes = mdnrnn.z_size, mdnrnn.action_size, mdnrnn.reads_restart
-        modules = {weights.VAE_KIND: VAE(vae.config), weights.MDNRNN_KIND: MDNRNN(mdnrnn.config, *sizes)}
+        modules: dict[str, Any] = {
+            weights.VAE_KIND: VAE(vae.config),
+            weights.MDNRNN_KIND: MDNRNN(mdnrnn.config, *sizes),
+        }
     found = {
         kind: {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
         for kind, module in modules.items()

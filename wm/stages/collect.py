@@ -154,8 +154,8 @@ def judged(
             measured.append(Measures.load(parts[index]))
         except (IndexError, OSError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's; a kill
             measured.append(measure_set(data, numbers, (known.low, known.high), config.blank, config.rare))
-    numbers = [episode.get("seed") for episode in data.episodes]
-    return judge.judge(Measures.join(measured), known, config, numbers)
+    drawn = [episode.get("seed") for episode in data.episodes]
+    return judge.judge(Measures.join(measured), known, config, drawn)
 
 
 def _measures(workspace: Workspace, shard: int) -> Path:

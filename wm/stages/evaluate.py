@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def _film(job: _Film, shared: None) -> bytes:
     world = worlds.get(job.world)
     env = world.checked()
 
-    def frames():
+    def frames() -> Iterator[np.ndarray]:
         env.reset(seed=job.seed)
         for step, act in enumerate(job.acts):
             if step % FILM_EVERY == 0:

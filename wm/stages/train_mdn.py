@@ -21,7 +21,7 @@ from wm.core.episodes import EpisodeSet
 from wm.core.workspace import Workspace
 from wm.models import ends, surprise
 from wm.models.mdnrnn import MDNRNN, MDNConfig, Sequences, load_mdnrnn, sample, save_mdnrnn
-from wm.models.vae import load_vae
+from wm.models.vae import VAE, load_vae
 from wm.pictures import decoration, figures, mosaics, videos
 from wm.stages.training import TrainConfig, fit
 from wm.worlds.base import symlog
@@ -149,7 +149,8 @@ class MDNTask:
         noise = seeds.torch_generator(*key, device=self.config.device)
         batch = min(32, len(self.data.held_out))
         streams = Streams(self.data, self.data.held_out, batch, min(self.config.length, 256), seeds.generator(*key))
-        state, sums = self.model.initial_state(batch), {}
+        state = self.model.initial_state(batch)
+        sums: dict[str, Any] = {}
         for _ in range(HELD_OUT_WINDOWS):
             loss, metrics, state = self.model.loss(self._to_device(streams.next()), state, noise)
             for name, value in {"loss": loss, **metrics}.items():
@@ -228,7 +229,7 @@ def _save_surprise(data: EpisodeSet, world: str, out: Path) -> None:
 
 
 @torch.inference_mode()
-def _pictures(model: MDNRNN, eyes, data: EpisodeSet, fps: int, seed: int, workspace: Workspace) -> None:
+def _pictures(model: MDNRNN, eyes: VAE, data: EpisodeSet, fps: int, seed: int, workspace: Workspace) -> None:
     folder = workspace.out / "figures"
     lines = journal.read(workspace.journal.path) if workspace.journal.path.exists() else []
     if lines:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,8 @@ def report(everything: Params, name: str, taus: Sequence[float] = TAUS, episodes
     if not (RUNS / name / "train_mdn" / "mdnrnn.json").exists():
         raise UserError(f"model {name!r} has no M in runs/ yet: run `dvc repro train_mdn@{name}`")
     stall = everything.experiments[everything.models[name].experiment].collect.stall
-    who, collector = {"the random policy": None}, Collector.of(everything, name)
+    who: dict[str, Any] = {"the random policy": None}
+    collector = Collector.of(everything, name)
     lived = {"the random policy": world(RUNS / name / "collect")}
     if collector and (lives := world(RUNS / name / "collect", collector.digest)):
         who, lived = {**who, "the agent that collected": collector}, {**lived, "the agent that collected": lives}

@@ -11,7 +11,12 @@ from wm.worlds.entry import WorldEntry
 
 def describe() -> list[str]:
     """A line for every key: dotted name, type, default, meaning."""
-    roots = {"worlds": WorldEntry, "experiments": Experiment, "models": Model, "agents": AgentEntry}
+    roots: dict[str, type[Config]] = {
+        "worlds": WorldEntry,
+        "experiments": Experiment,
+        "models": Model,
+        "agents": AgentEntry,
+    }
     lines = [line for root, config in roots.items() for line in _describe(f"{root}.NAME", config)]
     return [*lines, "machines.NAME.STAGE.KEY (as in experiments): what that kind of machine sets in an experiment"]
 

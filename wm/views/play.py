@@ -7,8 +7,9 @@ frames that V would see, actions, rewards. There is no C behind it, so `out` is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -87,7 +88,8 @@ class Recorder:
             raise UserError(f"{folder} holds episodes of {there}: record those of {self.world} under another name")
         if not self.shards and folder.exists() and any(folder.glob("*")):
             raise UserError(f"{folder} is there and holds no data set: record under another name")
-        self.shard, self.steps, self.seed = Shard(self.columns), [], 0
+        self.shard, self.seed = Shard(self.columns), 0
+        self.steps: list[Any] = []
 
     def begin(self, seed: int) -> None:
         """A new episode; what was played of the last one is kept."""
@@ -121,7 +123,7 @@ class Recorder:
 
 def by_hand(
     world: World, title: str, seed: int, steps: int | None, recorder: Recorder | None, act: Callable[[], np.ndarray]
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Episodes one after the other, `seed` first, as pictures to show; `act` is asked at each step.
 
     Args:
@@ -140,7 +142,7 @@ def by_hand(
 
 def _episode(
     env: gymnasium.Env, title: str, seed: int, steps: int, recorder: Recorder | None, act: Callable[[], np.ndarray]
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     obs, _ = env.reset(seed=seed)
     score = 0.0
     for step in range(steps):

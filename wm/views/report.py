@@ -129,7 +129,7 @@ def _score(scores: dict[str, Any], solved: float | None) -> dict[str, Any]:
 
 def _table(world: str, scores: dict[str, Any]) -> dict[str, Any]:
     """Rows with bars, the best first; empty where the paper has no such world."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "method": row.method,
             "mean": row.mean,

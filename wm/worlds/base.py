@@ -142,7 +142,7 @@ class World(ABC):
         """
 
     @abstractmethod
-    def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
+    def explorer(self, rng: np.random.Generator, **options: Any) -> Policy:
         """A fresh random policy for one episode, a function of `rng` alone."""
 
     def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
@@ -193,7 +193,8 @@ class Checked(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, world: str, max_steps: int | None = None):
         super().__init__(env)
-        self._world, self._seed, self._steps, self._max_steps = world, None, 0, max_steps
+        self._world, self._steps, self._max_steps = world, 0, max_steps
+        self._seed: int | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         self._seed, self._steps = seed, 0
@@ -259,7 +260,8 @@ def error_text(error: Exception) -> str:
 
 def check_picture(picture: Any, world: str) -> None:
     """Raises UserError where what an environment's `render()` gave is no picture [H, W, 3] uint8 that can be filmed."""
-    shape, kind = getattr(picture, "shape", ()), getattr(picture, "dtype", None)
+    shape: Any = getattr(picture, "shape", ())
+    kind = getattr(picture, "dtype", None)
     if len(shape) != 3 or shape[2] != 3 or kind != np.uint8:
         given = f"{shape} {kind}" if shape else type(picture).__name__
         raise UserError(

@@ -130,7 +130,9 @@ class Played(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, world: GymnasiumWorld):
         super().__init__(env)
-        self.world, self.seed, self.steps, self.shape = world, None, 0, None
+        self.world, self.steps = world, 0
+        self.seed: int | None = None
+        self.shape: Any = None
         self.observation_space = spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
         self.action_space = spaces.Box(world.actions.low, world.actions.high, dtype=np.float32)
         self.last: Any = None

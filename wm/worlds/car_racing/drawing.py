@@ -111,7 +111,7 @@ class Drawing:
         colors = np.maximum(np.array([c for _, c in polygons]).astype(int) - DARKER, 0)
         low = np.floor((corners.min((0, 1)) - 1) * MAP_SCALE).astype(int)
         size = np.ceil(((corners.max((0, 1)) + 1) * MAP_SCALE - low) / 16).astype(int) * 16
-        fine = grass_map(*(low * SUPER), MAP_SCALE * SUPER, *(size * SUPER))
+        fine = grass_map(*(low * SUPER), MAP_SCALE * SUPER, *(size * SUPER))  # type: ignore[call-arg]  # two and two
         points = ((narrowed(corners) * MAP_SCALE - low) * SUPER - 0.5) * ONE
         for corners, color in zip(np.rint(points).astype(np.int32), colors.tolist(), strict=True):
             cv2.fillConvexPoly(fine, corners, color, cv2.LINE_8, SHIFT)

@@ -113,7 +113,7 @@ class CarRacing(World):
         act[..., 2] = act[..., 2].clip(0, 1)
         return act
 
-    def explorer(
+    def explorer(  # type: ignore[override]  # its options by name: those of params.yaml
         self,
         rng: np.random.Generator,
         *,

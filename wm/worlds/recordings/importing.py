@@ -79,7 +79,8 @@ def _look(name: str, source: sources.Source) -> dict[str, Any]:
 
 
 def _write(name: str, folder: Path, source: sources.Source, actions: Actions) -> None:
-    columns, shards = episodes.frame_columns(actions.size), []
+    columns = episodes.frame_columns(actions.size)
+    shards: list[Any] = []
     shard, held = episodes.Shard(columns), 0
     progress = bar(len(source.names()), f"import {name}", "episode")
 

@@ -80,7 +80,9 @@ class TakeCover(World):
         """tanh, so that C's actions fill the range [-1, 1] of the random ones from which M learned."""
         return tanh(out)
 
-    def explorer(self, rng: np.random.Generator, *, hold: int | None = None, lean: float | None = None) -> Policy:
+    def explorer(  # type: ignore[override]  # its options by name: those of params.yaml
+        self, rng: np.random.Generator, *, hold: int | None = None, lean: float | None = None
+    ) -> Policy:
         """Actions uniform in [-1, 1] plus `lean`, clipped, each held for 1 to `hold` steps (uniform too).
 
         Without arguments an episode's temper is drawn first: `hold` from `HOLDS`, `lean` uniform in [-1, 1]. A policy
