@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_agent
 import torch
+from gymnasium.wrappers import TimeLimit
 
 from wm.dream.engine import NOISE_STEPS, DreamNoise, load_starts
 from wm.gym.dream import Dreams
@@ -51,27 +52,9 @@ def dream_page(tmp_path_factory) -> Path:
     world = agents.load(place.folder)[0].world
     make = world.make
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world, "make", lambda drawing=None: _Short(make(drawing), 60), raising=False)
+        patch.setattr(world, "make", lambda drawing=None: TimeLimit(make(drawing), 60), raising=False)
         demo.write(place, out)
     return out
-
-
-class _Short:
-    """The same world, in which an episode takes fewer steps."""
-
-    def __init__(self, env, steps: int):
-        self.env, self.left = env, steps
-
-    def reset(self, **options):
-        return self.env.reset(**options)
-
-    def step(self, act):
-        self.left -= 1
-        obs, rew, end, trunc, info = self.env.step(act)
-        return obs, rew, end, trunc or self.left <= 0, info
-
-    def close(self):
-        self.env.close()
 
 
 @pytest.fixture(scope="module")
