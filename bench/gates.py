@@ -213,6 +213,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     for fault in faults
 }
 """Name -> what it does to an episode, and the check that is for it."""
+RARE = ("green", "inverted", "noisy")
+"""Twelve frames that look as no others: a hit in Doom, or a lap outside the field, is such a thing, so it warns."""
 
 
 class Sound:

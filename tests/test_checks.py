@@ -104,7 +104,7 @@ def test_a_fault_is_found_in_every_episode_that_has_it_and_in_no_other(sound, na
     named = {one.episode for check in checks.values() for one in check.episodes}
     assert named >= {*changed}, f"missed {sorted({*changed} - named)}"
     assert named <= {*changed} | sources
-    assert checks[own].verdict == "fail"
+    assert checks[own].verdict == ("warn" if name in gates.RARE else "fail")
     assert all(one.seed == one.episode for one in checks[own].episodes)
 
 

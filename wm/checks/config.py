@@ -26,7 +26,7 @@ class ChecksConfig(Config):
         10, ge=4, description="frames in a row, each other than the last, that come back elsewhere (Doom: 9 by chance)"
     )
     borrowed: int = Field(
-        2, ge=1, description="frames of which one part is another frame's, beyond what three episodes in four show"
+        6, ge=1, description="frames of which one part is another frame's, beyond what three episodes in four show"
     )
     reach: float = Field(
         1.0,

@@ -18,6 +18,10 @@ ROOM = {
 """How far beyond the middle half of the episodes a look may go: at least so much, in 1/255, and so many widths of that
 half. What 200 sound episodes of CarRacing and of Doom each need: light 11 or 1.0, colours 0.2 or 1.5, grain 0.7 or 1.1,
 top_bottom 13 or 3.1, change 3 or 6.3."""
+FAR = 8.0
+"""Times the usual reach for frames of which an episode has only some: outside CarRacing's field it is 6.2."""
+MANY = 50
+"""Episodes from which on a set shows how frames may look that are rare."""
 UPRIGHT = 0.9
 """Distance of a mean picture on its head to the others', against its own: 0.97 and more of sound episodes."""
 NOISE = 0.8
@@ -73,6 +77,7 @@ def repeated(data: Set) -> Check:
         length = np.zeros_like(length)
     limit = max(data.config.block - 1.0, data.limit(length, 0, 3.0))
     worst = steady or data.repeats.again < 0.25
+    worst = worst & (length > data.config.sure * limit)
     found = data.found(length > limit, length, at, worst, lambda n: f"{n:.0f} frames in a row are elsewhere too")
     well, ill = "no block of frames comes back", "frames are repeated"
     return outcome("repeated", data, found, length, at, limit, "frames", well, ill)
@@ -92,13 +97,13 @@ def torn(data: Set) -> Check:
             "a part of frames flashes up",
         ),
         (data["seam"] / data.limit(data["seam"], 1.0, 4.0), data["seam_at"], "an edge through frames comes and goes"),
-        (always / data.limit(always, SEAM, 8.0), zero, "an edge is in all frames"),
+        (always / (data.config.sure * data.limit(always, SEAM, 8.0)), zero, "an edge is in all frames"),
     ]
     shares = np.stack([sign[0] for sign in signs])
     first, excess = shares.argmax(0), shares.max(0) * (steady or single > 0.5)
     at = np.stack([sign[1] for sign in signs])[first, np.arange(data.count)]
-    flags = excess > 1
-    worst = ((shares[0] > 1) & (single > 0.9)) | (steady & (excess > data.config.sure))
+    worst = (excess > data.config.sure) & (steady | ((shares[0] == excess) & (single > 0.9)))
+    flags = (excess > 1) & (worst | (data.count >= MANY))
     found = data.found(flags, excess, at, worst, [signs[i][2] for i in first])
     return outcome("torn", data, found, excess, at, 1, "times", "every frame is of one moment", "torn frames")
 
@@ -129,26 +134,36 @@ def order(data: Set) -> Check:
 
 
 def unlike(data: Set) -> Check:
-    """Frames that look as in no other episode: eight of them have to, since one may be a flash."""
-    excess = np.zeros(data.count)
+    """Frames that look as in no other episode: eight of them have to, since one may be a flash.
+
+    Fails where all frames of an episode lie outside what most others show: some may be a rare place or a hit, so for
+    them it warns, and only in a set that is large enough to have shown what is rare.
+    """
+    excess, whole = np.zeros(data.count), np.zeros(data.count)
     where, what = np.zeros(data.count), np.zeros(data.count, int)
     for index, name in enumerate(LOOKS):
-        for side, sign in (("low", -1.0), ("high", 1.0)):
+        for side, other, sign in (("low", "high", -1.0), ("high", "low", 1.0)):
             values = sign * data[f"{name}_{side}"]
             low, high = np.quantile(values, [0.25, 0.75], method="higher")
             floor, widths = ROOM[name]
-            beyond = (values - high) / (data.config.reach * max(floor, widths * (high - low)))
-            more = beyond > excess
-            where = np.where(more, data[f"{name}_{side}_at"], where)
-            what, excess = np.where(more, index, what), np.where(more, beyond, excess)
+            room = data.config.reach * max(floor, widths * (high - low))
+            if data.count >= MANY:
+                beyond = (values - high) / (FAR * room)
+                more = beyond > excess
+                where = np.where(more, data[f"{name}_{side}_at"], where)
+                what, excess = np.where(more, index, what), np.where(more, beyond, excess)
+            beyond = 1 + (sign * data[f"{name}_{other}"] - high) / max(floor, high - low)
+            what = np.where((beyond > 1) & (beyond > whole) & (excess <= 1), index, what)
+            whole = np.maximum(whole, beyond)
     turned = _turned(data)
     excess, where = np.maximum(excess, turned), np.where(turned > excess, 0, where)
     what = np.where(turned == excess, len(LOOKS), what) if turned.any() else what
-    flags = (excess > 1.0) & (data.count >= FEW)
+    flags = ((excess > 1.0) | (whole > 1.0)) & (data.count >= FEW)
     words = {
         i: (*LOOKS, "that they stand on their heads")[what[i]].replace("_", " against ") for i in range(data.count)
     }
-    worst = data.given.steady & (excess > data.config.sure)
+    worst = data.given.steady & ((whole > data.config.sure) | (turned > data.config.sure))
+    excess = np.maximum(excess, whole)
     found = data.found(flags, excess, where, worst, lambda n: f"{n:.1f} times as far as any usual episode")
     ill = f"frames are unlike the rest in {words[found[0].episode]}" if found else ""
     return outcome("unlike", data, found, excess, where, 1, "times", "all episodes look alike", ill)

@@ -124,7 +124,7 @@ def measure(episode: dict[str, np.ndarray], bounds: tuple[Any, Any] | None, blan
         bounds: lowest and highest action, each [A]; None where nobody knows.
         blank, rare: as in `wm.checks.config.ChecksConfig`.
     """
-    obs, act = episode["obs"], np.asarray(episode["act"], np.float64)
+    obs, act = episode["obs"], np.asarray(episode["act"], np.float32).astype(np.float64)
     hashes = _hashes(obs)
     looks, more = _frames(obs, blank, rare)
     found = {"length": len(obs), **looks, **_rewards(episode["rew"])}
@@ -270,7 +270,7 @@ def _still(whole: np.ndarray, act: np.ndarray) -> dict[str, float]:
 
 
 def _rewards(rew: np.ndarray) -> dict[str, float]:
-    rew = np.asarray(rew, np.float64)
+    rew = np.asarray(rew, np.float32).astype(np.float64)  # as they are kept, in play too
     bad = ~np.isfinite(rew)
     sound = np.where(bad, 0.0, rew)
     values, counts = np.unique(sound, return_counts=True)
