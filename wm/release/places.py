@@ -134,7 +134,7 @@ class _Controller(_Model):
     layout: _Layout
     sampled: bool
     tau: float | None = Field(None, gt=0)
-    ends: Literal["expected", "drawn", "threshold"] | None = None  # of a search in dreams alone
+    ends: Literal["expected", "drawn", "threshold"] | None = None  # null: it never dreamed
 
 
 class _Starts(_Model):
