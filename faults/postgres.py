@@ -157,8 +157,8 @@ class Stack:
     def servers(self) -> None:
         for name in self.ports:
             self.start(name)
-        wait_for(f"http://127.0.0.1:{self.ports['prefect']}/api/health", 240)
-        wait_for(f"http://127.0.0.1:{self.ports['mlflow']}/health", 240)
+        wait_for(f"http://127.0.0.1:{self.ports['prefect']}/api/health", 600)
+        wait_for(f"http://127.0.0.1:{self.ports['mlflow']}/health", 600)
 
     def kill(self, *names: str) -> None:
         for name in names or tuple(self._processes):
