@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from wm import worlds
 from wm.cli import main
 from wm.core.episodes import EpisodeSet
 from wm.core.errors import UserError
+from wm.records import gitfiles
 from wm.search import recorded
 from wm.worlds.by_id.actions import actions_of
 from wm.worlds.recordings import importing, sources
@@ -188,6 +190,15 @@ def test_the_whole_line_without_an_environment(files, capsys):
     (Path("data/line") / "world.json").unlink()
     worlds.get.cache_clear()
     assert main(["collect", "line"]) == 2 and "run `dvc pull data/line`" in capsys.readouterr().err
+
+
+def test_a_commit_knows_recordings_by_their_dvc_file(project):
+    """Lineage compares what a stage had with the commit: git has the .dvc file, not the recordings."""
+    Path("data").mkdir()
+    Path("data/line.dvc").write_text("outs:\n- md5: 0123.dir\n  path: line\n")
+    for words in (["init", "-q"], ["add", "data"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], check=True)
+    assert gitfiles.code_md5("data/line", "HEAD") == "0123.dir" and gitfiles.code_md5("data/other", "HEAD") is None
 
 
 def test_a_search_that_needs_an_environment_says_so(files, capsys):

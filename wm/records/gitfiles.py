@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from wm.core import files
 from wm.records import dvcfiles, git
 from wm.records.history import LOCKS, Snapshot, Step, flat
 
@@ -30,8 +31,19 @@ def code_at(commit: str, top: str = "wm") -> dict[str, str]:
 
 
 def code_md5(path: str, commit: str) -> str | None:
-    """What DVC calls a file or folder of code at a commit; None if it has none."""
-    return _md5(path, code_at(commit, _top(path)))
+    """What DVC calls a file or folder of code at a commit; None if it has none. Recordings are a folder that DVC tracks
+    itself: its .dvc file says it."""
+    return _tracked(path, commit) or _md5(path, code_at(commit, _top(path)))
+
+
+@cache
+def _tracked(path: str, commit: str) -> str | None:
+    """What the commit's .dvc file beside a path says of it; None where there is no such file."""
+    here, name = Path.cwd(), f"{path}.dvc"
+    if not git.find(here, commit) or not git.read(here, "ls-tree", commit, name):
+        return None
+    outs = files.parse_yaml(git.read(here, "show", f"{commit}:{name}"), name).get("outs") or [{}]
+    return outs[0].get("md5")
 
 
 def changed_files(path: str, md5: str, commit: str) -> list[str]:
@@ -74,8 +86,8 @@ def _md5(path: str, code: Mapping[str, str]) -> str | None:
 def _versions(path: str, most: int = 50) -> Iterator[dict[str, str]]:
     """The code as it is here, then as the newest commits have it that changed a file or folder."""
     top = _top(path)
-    files = Path(top).rglob("*") if Path(top).is_dir() else [Path(top)]
-    yield {str(file): dvcfiles.md5(file) for file in files if file.is_file() and dvcfiles.seen(file)}
+    found = Path(top).rglob("*") if Path(top).is_dir() else [Path(top)]
+    yield {str(file): dvcfiles.md5(file) for file in found if file.is_file() and dvcfiles.seen(file)}
     for commit in _log(path, most=most):
         yield code_at(commit, top)
 
