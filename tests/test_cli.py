@@ -129,10 +129,7 @@ def test_what_needs_prefect_is_a_word_of_wm_alone(project, capsys, monkeypatch):
     )
     monkeypatch.setenv("PREFECT_HOME", str(project))  # what `prepare` sets is undone after the test
     assert flows.cli.main(["run", "tiny"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "error: there is no dvc.yaml here: run this in the top folder of a checkout of the repository\n"
-    )
+    assert capsys.readouterr().err.startswith("error: there is no dvc.yaml here: ")
     assert flows.cli.main(["run", "tiny", "--temperatures", "--machine", "big"]) == 2
     assert "--temperatures takes no --machine" in capsys.readouterr().err
 
