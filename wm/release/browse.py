@@ -19,6 +19,7 @@ from wm.pictures import figures
 from wm.records import provenance, spool, store, tracking
 from wm.records.delivery import Delivery
 from wm.records.spool import Entry
+from wm.release import page as pages
 from wm.release import pretrained
 
 SCRATCH = Path(".wm", "browse")
@@ -135,7 +136,8 @@ def _add_films(root: Path) -> None:
         film, page = SCRATCH / name / FILM, SCRATCH / name / PAGE
         watch = ["watch", name, "--pretrained", "--steps", str(STEPS), "--out", str(film)]
         demo = ["agent", "demo", str(pretrained.FOLDER / name), "--out", str(page)]
-        missing = [words for path, words in ((film, watch), (page, demo)) if not path.exists()]
+        wanted = [(film, watch), *([(page, demo)] if pages.BUILT.is_file() else [])]  # to build it asks npm's server
+        missing = [words for path, words in wanted if not path.exists()]
         made = [words for words in missing if subprocess.run([sys.executable, "-m", "wm", *words]).returncode == 0]
         if made:
             add(name, root)
