@@ -7,13 +7,20 @@ import { viteSingleFile } from "vite-plugin-singlefile";
 
 const RUNTIME = new URL("node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", import.meta.url);
 
-/** The runtime looks for its WebAssembly beside itself; it is given the bytes, so the bundler need not embed them too. */
+/**
+ * The runtime looks for its WebAssembly beside itself; it is given the bytes, so the bundler need not embed them too.
+ * Where the page is a frame of another one it has no address of its own (about:srcdoc), from which the runtime could look
+ * for anything, and its origin is none: it is told what a page from a disk has.
+ */
 const noSecondRuntime: Plugin = {
   name: "no-second-runtime",
   enforce: "pre",
   transform(code, id) {
     if (!id.includes("onnxruntime-web")) return undefined;
-    return code.replaceAll(/new URL\("ort-wasm-simd-threaded\.wasm",\s*import\.meta\.url\)\.href/g, '"runtime.wasm"');
+    return code
+      .replaceAll(/new URL\("ort-wasm-simd-threaded\.wasm",\s*import\.meta\.url\)\.href/g, '"runtime.wasm"')
+      .replaceAll("import.meta.url", '"file:///page.html"')
+      .replaceAll("location.origin", '"file://"');
   },
 };
 
