@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_world
 import yaml
-from dvc.utils.serialize import loads_yaml
+from dvc.utils.serialize import loads_yaml, modify_yaml
 from ruamel.yaml import YAML
 
 from wm import params, worlds
@@ -257,3 +257,16 @@ def test_params_describes_every_key_that_a_file_may_hold(project):
     )
     held.append("machines.NAME.STAGE.KEY")
     assert sorted(line.split(" ")[0] for line in keys.describe()) == sorted(held)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "trials/params.yaml"])
+def test_dvc_can_change_a_number_in_it(tmp_path, name):
+    """`dvc exp run -S` writes the whole file again, without quotes, and cannot read `{own: a/b:C}` afterwards."""
+    path = tmp_path / "params.yaml"
+    path.write_text((Path(__file__).parent.parent / name).read_text())
+    before = YAML(typ="safe").load(path)
+    first = next(iter(before["experiments"]))
+    with modify_yaml(path) as content:
+        content["experiments"][first]["evaluate"]["episodes"] = 77
+    before["experiments"][first]["evaluate"]["episodes"] = 77
+    assert YAML(typ="safe").load(path) == before
