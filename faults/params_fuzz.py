@@ -83,7 +83,7 @@ def run(each: str, folder: Path) -> Outcome:
         words, errors = io.StringIO(), io.StringIO()
         try:
             with contextlib.redirect_stdout(words), contextlib.redirect_stderr(errors):
-                code = main(["check"])
+                code = main(["params", "check"])
         except BaseException as error:
             lost.append(f"{changes!r:.200}: {type(error).__name__}: {str(error)[:150]}")
             return

@@ -56,7 +56,7 @@ def write_frame() -> Path:
         raise UserError(f"the page needs the package vl-convert-python ({error}): run `make plots`") from None
     path = Path(".dvc/tmp/plots.html").absolute()
     path.parent.mkdir(exist_ok=True)
-    scripts = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for a snippet, which is optional
+    scripts = vl_convert.javascript_bundle()
     path.write_text(_FRAME.replace("SCRIPTS", scripts), encoding="utf-8")
     with Config(str(path.parent.parent)).edit("local") as mine:
         mine.setdefault("plots", {})["html_template"] = str(path)
