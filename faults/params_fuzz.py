@@ -108,7 +108,7 @@ def unguarded() -> None:
 
 
 ROW = Row(
-    fault="params.yaml with values of any kind in any place, and keys taken away (hypothesis), read by `wm params check`",
+    fault="params.yaml with values of any kind in any place, and keys taken away (hypothesis): `wm params check`",
     tries=tuple(map(str, SEEDS)),
     run=run,
     limit=600,
