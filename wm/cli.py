@@ -83,6 +83,9 @@ def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
     """
     surroundings.prepare("DASK_", "MLFLOW_")
     argv = sys.argv[1:] if argv is None else argv
+    if argv and (new := RENAMED.get(argv[0])) and (add_more or new.split()[0] not in FLOWS):
+        print(f"note: `wm {argv[0]}` is `wm {new}` now", file=sys.stderr)
+        argv = [*new.split(), *argv[1:]]
     if argv and (mistake := _misplaced(argv, add_more is not None)):
         print(f"error: {mistake}", file=sys.stderr)
         return 2
@@ -125,9 +128,9 @@ def _goes_on(args: argparse.Namespace) -> str:
 
 
 def _misplaced(argv: list[str], whole: bool) -> str | None:
-    """What is wrong with a word of an earlier version, or of a command that is not here."""
+    """What is wrong with a command that is not here."""
     if new := RENAMED.get(argv[0]):
-        return f"there is no `wm {argv[0]}`: it is `wm {' '.join([new, *argv[1:]])}` now"
+        return f"`python -m wm` has no {argv[0]}: give `wm {' '.join([new, *argv[1:]])}`"
     if argv[0] in FLOWS and not whole:
         return f"`python -m wm` has no {argv[0]}, which calls DVC or Prefect: give `wm {' '.join(argv)}`"
     return None

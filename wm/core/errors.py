@@ -7,6 +7,12 @@ class UserError(Exception):
     code = 2
 
 
+class WorldError(UserError):
+    """A world's environment raised an error of its own; names the world, the seed and the step."""
+
+    code = 1
+
+
 class DamagedData(UserError):
     """A file on disk is not what its checksum says; named before any work starts."""
 

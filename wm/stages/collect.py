@@ -6,6 +6,7 @@ They are checked as they are played (`wm.checks`); V is not trained on data that
 from __future__ import annotations
 
 import shutil
+import sys
 import zipfile
 from collections.abc import Sequence
 from functools import partial
@@ -59,8 +60,7 @@ def collect(
         previous: the last round's data set (runs/zero/collect for none).
         actor: the agent that drives (runs/zero/evolve for the random policy).
     Raises:
-        UserError: the disk is too small, or the world is not what it has to be: an episode is not the same twice, or
-            all end with their first step.
+        UserError: the disk is too small, or the world is not what it has to be: an episode is not the same twice.
         DamagedData: an earlier shard or a model is not whole.
     """
     if source := worlds.get(world).recordings:
@@ -89,9 +89,10 @@ def collect(
             progress.update(len(about))
     progress.close()
     if all(episode["length"] == 1 for shard in log.shards for episode in shard["episodes"]):
-        raise UserError(
-            f"every episode of the world {world} ends at step 1 (the first has the seed {jobs[0].pairs[0][1]}), so "
-            "that there is nothing to predict: mend what its environment says of ends, or raise its max_steps"
+        print(
+            f"note: every episode of the world {world} ends at step 1 (the first has the seed {jobs[0].pairs[0][1]}), "
+            "so that there is nothing to predict: see what its environment says of ends, and its max_steps",
+            file=sys.stderr,
         )
     episodes.write_manifest(workspace.out, world, columns, carried + log.shards)
     data = episodes.EpisodeSet(workspace.out)

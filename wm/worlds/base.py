@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import gymnasium
 import numpy as np
 
-from wm.core.errors import UserError
+from wm.core.errors import UserError, WorldError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -187,7 +187,8 @@ class Checked(gymnasium.Wrapper):
         world: its name, for the sentence.
         max_steps: after which an episode has to be truncated; None for any length.
     Raises:
-        UserError: of `reset`, `step` and `render`: the environment raised; of the first two: a frame is not FRAME_SHAPE
+        WorldError: of `reset`, `step` and `render`: the environment raised.
+        UserError: of the first two: a frame is not FRAME_SHAPE
             uint8, a reward is no finite number, or an episode goes on after `max_steps`.
     """
 
@@ -220,7 +221,7 @@ class Checked(gymnasium.Wrapper):
         except (UserError, MemoryError):
             raise
         except Exception as error:
-            raise UserError(
+            raise WorldError(
                 f"the world {self._world}, at step {self._steps} of the episode with seed {self._seed}: its {what} "
                 f"raised {error_text(error)}"
             ) from error

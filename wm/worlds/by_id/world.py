@@ -27,7 +27,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from wm.core.errors import UserError
+from wm.core.errors import UserError, WorldError
 from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, error_text
 from wm.worlds.by_id.actions import Actions, actions_of
 
@@ -163,7 +163,7 @@ class Played(gymnasium.Wrapper):
         except MemoryError:
             raise
         except Exception as error:
-            raise UserError(f"{self._where()} its {what} raised {error_text(error)}{_display(error)}") from error
+            raise WorldError(f"{self._where()} its {what} raised {error_text(error)}{_display(error)}") from error
 
     def _where(self) -> str:
         return f"the world {self.world.name}, at step {self.steps} of the episode with seed {self.seed}:"
