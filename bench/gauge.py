@@ -18,8 +18,8 @@ from wm.core.workspace import Workspace
 from wm.models.controller import ControllerSpec, save_controller
 from wm.models.mdnrnn import load_mdnrnn
 from wm.play import agent as agents
-from wm.release import export, surprise, trust
-from wm.release.export import Place
+from wm.release import places, surprise, trust
+from wm.release.places import Place
 from wm.search.start import inherited
 from wm.stages.encode import EncodeConfig, encode
 from wm.stages.train_mdn import TrainMDNConfig, train_mdn
@@ -61,9 +61,9 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.1, help="spread of the disturbances; default: 0.1")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        places = [export.find(name) for name in args.agents]
+        places = [places.find(name) for name in args.agents]
         if args.bad:
-            places.append(bad(export.find(args.bad), args.data, args.steps, Path(scratch)))
+            places.append(bad(places.find(args.bad), args.data, args.steps, Path(scratch)))
         for place in places:
             print(trust.told(place, trust.measure(place, args.sigma, 16, 4), args.sigma), flush=True)
 

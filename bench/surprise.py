@@ -23,10 +23,11 @@ import numpy as np
 from wm import worlds
 from wm.core import episodes
 from wm.models import surprise
+from wm.play import agent as agents
 from wm.play import rollout
 from wm.play.agent import AgentFiles
 from wm.play.cluster import Cluster
-from wm.release import export
+from wm.release import places
 from wm.worlds.base import World
 from wm.worlds.car_racing.world import SPEC, CarRacing, FastCarRacing
 from wm.worlds.take_cover.doom import Game
@@ -155,8 +156,8 @@ def interval(own: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> tuple[
 
 def measure(name: str, count: int, steps: int) -> dict[str, dict[str, tuple[float, float, float]]]:
     """An agent -> change -> "V, steps", "V, episodes", "M, steps", "M, episodes" -> the area and its interval."""
-    place = export.find(name)
-    files, world = AgentFiles.read(place.folder), export.agents.load(place.folder)[2]["world"]
+    place = places.find(name)
+    files, world = AgentFiles.read(place.folder), agents.load(place.folder)[2]["world"]
     for way in CHANGES[world]:
         worlds.register(f"{world}_{way}", f"bench.surprise:{CLASSES[world]}", {"way": way})
     plays = {"": (world, 0), "none, other seeds": (world, 10_000)}
