@@ -17,6 +17,7 @@ import pytest
 from wm.stages import STAGES
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ["WM_PLAIN"] = "1"  # what a library puts into this process is no person's setting, of which a note would tell
 os.environ.setdefault("WM_WORKERS", "1")  # what is so small is played faster without processes of its own
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job's; tests start what should hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -210,13 +210,13 @@ def test_an_agent_is_disturbed_in_the_share_of_steps_that_noise_says():
 
 def test_params_takes_an_id_or_a_class_and_no_mixture(tmp_path):
     text = (Path(__file__).parent.parent / "params.yaml").read_text()
-    own = "  car_racing: {own: "
+    own = "  car_racing:\n    own: "
     (tmp_path / "params.yaml").write_text(text.replace(own, "  pole: {gym: CartPole-v1, solved: 200}\n" + own, 1))
     params.load(tmp_path / "params.yaml")
     assert worlds.get("pole").spec.references == {"solved": 200.0}
     for more, sentence in (
-        ("gym: X-v0, ", "worlds.car_racing names a world by"),
-        ("solved: 9, ", "remove solved"),
+        ("gym: X-v0\n    ", "worlds.car_racing names a world by"),
+        ("solved: 9\n    ", "remove solved"),
     ):
         (tmp_path / "params.yaml").write_text(text.replace(own, own.replace("own", f"{more}own"), 1))
         with pytest.raises(UserError, match=sentence):
