@@ -117,7 +117,9 @@ class Entry:
 
 def open_entry(root: Path, run: dict[str, Any]) -> Entry:
     """A new entry, its lock held by this process; `run` gets a `key` and `start_ms`."""
-    key = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:10]}"
+    now = time.time()
+    order = f"{int(now % 1 * 1e6):05x}"  # microseconds: who began first is sent first, within a second too
+    key = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{order}{uuid.uuid4().hex[:5]}"
     folder = Path(root).resolve() / ".wm" / "spool" / key
     folder.mkdir(parents=True)
     entry = Entry(folder)
