@@ -61,10 +61,10 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.1, help="spread of the disturbances; default: 0.1")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        places = [places.find(name) for name in args.agents]
+        found = [places.find(name) for name in args.agents]
         if args.bad:
-            places.append(bad(places.find(args.bad), args.data, args.steps, Path(scratch)))
-        for place in places:
+            found.append(bad(places.find(args.bad), args.data, args.steps, Path(scratch)))
+        for place in found:
             print(trust.told(place, trust.measure(place, args.sigma, 16, 4), args.sigma), flush=True)
 
 

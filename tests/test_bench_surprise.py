@@ -50,6 +50,16 @@ def test_a_changed_car_racing_differs_as_it_says_and_in_nothing_else(way):
         env.close()
 
 
+def test_the_table_of_gauges_has_the_bad_dream_last(tmp_path, monkeypatch, capsys):
+    agent = tiny_agent.write(tmp_path / "kept")
+    files.write_record(agent / "controller.json", {**files.read_record(agent / "controller.json"), "round": 0})
+    words = ["gauge", str(agent), "--bad", str(agent), "--data", "2", "--steps", "1"]
+    monkeypatch.setattr("sys.argv", words)
+    gauge.main()
+    said = [line for line in capsys.readouterr().out.splitlines() if "rank correlation" in line]
+    assert [line.split(":")[0] for line in said] == ["kept", "kept, M of 1 steps"]
+
+
 def test_a_bad_dream_has_an_m_of_its_own_and_the_agents_v(tmp_path):
     agent = tiny_agent.write(tmp_path / "agent")
     files.write_record(agent / "controller.json", {**files.read_record(agent / "controller.json"), "round": 0})
