@@ -65,7 +65,7 @@ def main() -> None:
         if args.bad:
             found.append(bad(places.find(args.bad), args.data, args.steps, Path(scratch)))
         for place in found:
-            print(trust.told(place, trust.measure(place, args.sigma, 16, 4), args.sigma), flush=True)
+            print(trust.sentences(place, trust.measure(place, args.sigma, 16, 4), args.sigma), flush=True)
 
 
 if __name__ == "__main__":
