@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from faults.row import Outcome, Row
 
 SEEDS = (1, 2, 3)
@@ -30,11 +32,9 @@ def _leaves(tree: Any, path: tuple = ()) -> list[tuple]:
 def run(each: str, folder: Path) -> Outcome:
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as some
-    from ruamel.yaml import YAML
 
     from faults import forks
     from faults.project import make_project
-    from wm.cli import main
 
     forks.load()
     os.chdir(folder)
@@ -65,36 +65,51 @@ def run(each: str, folder: Path) -> Outcome:
     )
     @given(some.lists(some.tuples(some.sampled_from(places), values, some.booleans()), min_size=1, max_size=3))
     def anything(changes: list) -> None:
-        params = copy.deepcopy(whole)
-        for place, value, gone in changes:
-            with contextlib.suppress(KeyError, TypeError, IndexError):
-                parent = params
-                for key in place[:-1]:
-                    parent = parent[key]
-                if gone:
-                    del parent[place[-1]]
-                else:
-                    parent[place[-1]] = value
-        with file.open("w") as out:
-            try:
-                YAML().dump(params, out)
-            except Exception:  # no YAML: the text is what a person may have typed
-                out.write(repr(params))
-        words, errors = io.StringIO(), io.StringIO()
-        try:
-            with contextlib.redirect_stdout(words), contextlib.redirect_stderr(errors):
-                code = main(["params", "check"])
-        except BaseException as error:
-            lost.append(f"{changes!r:.200}: {type(error).__name__}: {str(error)[:150]}")
-            return
+        _write(_changed(whole, changes))
+        code, last = _read()
         if code:
-            last = (errors.getvalue().strip().splitlines() or [""])[-1]
             said.add(last[:100])
-            if not last.startswith("error: "):
-                lost.append(f"{changes!r:.200}: exit {code}: {last[:150]}")
+        if last.startswith("raised ") or (code and not last.startswith("error: ")):
+            lost.append(f"{changes!r:.200}: exit {code}: {last[:150]}")
 
     anything()
     return Outcome(tries=EXAMPLES, lost=lost[:5], said=sorted(said, key=len)[:2], seeds=(int(each),))
+
+
+def _changed(whole: dict, changes: list) -> dict:
+    """params.yaml with other values, or none, in these places."""
+    params = copy.deepcopy(whole)
+    for place, value, gone in changes:
+        with contextlib.suppress(KeyError, TypeError, IndexError):
+            parent = params
+            for key in place[:-1]:
+                parent = parent[key]
+            if gone:
+                del parent[place[-1]]
+            else:
+                parent[place[-1]] = value
+    return params
+
+
+def _write(params: dict) -> None:
+    with Path("params.yaml").open("w") as out:
+        try:
+            YAML().dump(params, out)
+        except Exception:  # no YAML: the text is what a person may have typed
+            out.write(repr(params))
+
+
+def _read() -> tuple[int, str]:
+    """The exit code of `wm params check`, and the last line that it says."""
+    from wm.cli import main
+
+    words, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(words), contextlib.redirect_stderr(errors):
+            code = main(["params", "check"])
+    except BaseException as error:
+        return 1, f"raised {type(error).__name__}: {str(error)[:150]}"
+    return code, (errors.getvalue().strip().splitlines() or [""])[-1]
 
 
 def unguarded() -> None:

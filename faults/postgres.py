@@ -6,7 +6,6 @@ Everything that starts here is read from compose.yaml and docs/operate.md: only 
 from __future__ import annotations
 
 import base64
-import glob
 import importlib.util
 import json
 import os
@@ -24,69 +23,26 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from faults.postgres_server import PASSWORD, Postgres, programs
 from faults.project import ROOT, Project, free_port, wait_for
 from faults.row import Outcome, Row
 
 SECRETS = {
     "WM_PREFECT_AUTH": "admin:a-long-password",
     "WM_MLFLOW_PASSWORD": "twelve-letters-or-more",
-    "WM_DATABASE_PASSWORD": "letters1and2digits",
+    "WM_DATABASE_PASSWORD": PASSWORD,
     "WM_MLFLOW_SECRET": "signs-the-forms-of-mlflow",
 }
 WORKERS = ("one", "two", "three")
 
 
-def _programs() -> str | None:
-    """Where Debian puts PostgreSQL's own programs."""
-    return next(iter(sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)), None)
-
-
 def lacks() -> str:
-    if not _programs():
+    if not programs():
         return "no PostgreSQL here (Debian: apt-get install postgresql)"
     if os.geteuid() == 0 and not shutil.which("runuser"):
         return "PostgreSQL does not run as root, and there is no runuser"
     missing = [name for name in ("psycopg2", "flask_wtf") if importlib.util.find_spec(name) is None]
     return f"{missing[0]} is not installed (pip install -e '.[servers]')" if missing else ""
-
-
-class Postgres:
-    """A cluster of its own, with a password, and the databases that compose.yaml makes."""
-
-    def __init__(self, folder: Path, compose: dict[str, Any]):
-        self.folder, self.port, self._bin = folder, free_port(), _programs()
-        self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        folder.mkdir(parents=True)
-        if self._as:
-            shutil.chown(folder, "postgres")
-        password = folder.with_suffix(".password")
-        password.write_text(SECRETS["WM_DATABASE_PASSWORD"])
-        password.chmod(0o644)
-        self._do("initdb", "-D", str(folder), "-U", "wm", "--auth=scram-sha-256", f"--pwfile={password}", "-E", "UTF8")
-        self.start()
-        sql = ["CREATE DATABASE prefect;", *compose["configs"]["databases"]["content"].splitlines()]
-        for line in sql:
-            subprocess.run(["psql", "-qd", "postgres", "-c", line], check=True, env={**os.environ, **self.env})
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What a client needs, as inside the container."""
-        password = SECRETS["WM_DATABASE_PASSWORD"]
-        return {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "wm", "PGPASSWORD": password}
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-        log = self.folder / "server.log"
-        self._do("pg_ctl", "-D", str(self.folder), "-w", "-t", "60", "-l", str(log), "-o", options, "start")
-
-    def stop(self, how: str = "fast") -> None:
-        self._do("pg_ctl", "-D", str(self.folder), "-w", "-m", how, "stop")
-
-    def _do(self, program: str, *words: str) -> None:
-        command = [*self._as, f"{self._bin}/{program}", *words]
-        done = subprocess.run(command, cwd="/tmp", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{program}: {done.stdout[-500:]}")
 
 
 class Stack:

@@ -16,7 +16,7 @@ from conftest import STAGES, make_project
 
 from wm.cli import main
 from wm.core import files
-from wm.views import charts, paper, report
+from wm.views import charts, paper, report, report_pictures
 
 ADDRESSES = {"src", "href", "poster", "srcset", "data", "action", "xlink:href"}
 
@@ -126,7 +126,7 @@ def test_a_missing_stage_is_a_sentence(copy, gone):
 
 
 def test_a_large_film_is_a_frame_and_a_sentence(copy, monkeypatch):
-    monkeypatch.setattr(report, "BIGGEST_FILM", 100)
+    monkeypatch.setattr(report_pictures, "BIGGEST_FILM", 100)
     found = page()
     assert not found.all("video") and len(found.all("img")) == 3 + 5
     assert "The film is in runs/tiny/evaluate/videos/best.mp4" in found.text

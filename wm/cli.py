@@ -218,10 +218,10 @@ def _add_players(commands: argparse._SubParsersAction) -> None:
 
 def _run_stage(args: argparse.Namespace) -> None:
     if getattr(args, "pretrained", False):
-        from wm.release import places, pretrained
+        from wm.release import places, recorded_score
 
         place = places.find(args.name, kept=True)
-        print(pretrained.score(place.name, place.folder))
+        print(recorded_score.check(place.name, place.folder))
         return
     from wm.run import run_stage
 

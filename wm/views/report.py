@@ -6,10 +6,7 @@ sentence on the page.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +21,7 @@ from wm.records import history, lineage
 from wm.records.lineage import Made
 from wm.stages import STAGES
 from wm.stages.evolve import EvolveConfig
-from wm.views import charts, numbers, paper
-
-BIGGEST_FILM = 6_000_000
-"""Bytes of an mp4 that goes into the page; of a bigger one, a frame does."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image or a film for the page.
-
-    Attributes:
-        source: a data URI; of a film that is too large, none.
-        poster: a frame of a film, as a data URI.
-        missing: a sentence where there is nothing to show.
-    """
-
-    alt: str
-    source: str = ""
-    poster: str = ""
-    missing: str = ""
+from wm.views import charts, numbers, paper, report_pictures
 
 
 def write(name: str, out: Path, dream: Path | None = None) -> Path:
@@ -82,13 +60,13 @@ def html(name: str, dream: Path | None = None) -> str:
         name=name,
         world=world,
         scores=_score(scores, solved),
-        films=_films(made.steps[-1]),
+        films=report_pictures.films(made.steps[-1]),
         dream=framed(dream, name) if dream else "",
         table=_table(world, scores),
         citation=paper.CITATION,
         search=_search(world, made.steps),
         charts=_charts(rounds, scores, solved),
-        pictures=_pictures(rounds),
+        pictures=report_pictures.of(rounds),
         checks=_checks(made.steps),
         stages=[_stage(one) for one in made.steps],
         numbers=numbers.table(made),
@@ -265,24 +243,7 @@ def _search(world: str, steps: Sequence[Made]) -> str:
     return "".join(said)
 
 
-# ---------------------------------------------------------------- pictures and films
-
-
-def _pictures(rounds: dict[str, list[Made]]) -> dict[str, Picture]:
-    last = {stage: steps[-1] for stage, steps in rounds.items() if steps}
-    return {
-        "reconstructions": _picture(
-            last["train_vae"], "reconstructions.png", "Held-out frames above, what V makes of them below"
-        ),
-        "traversal": _picture(
-            last["train_vae"], "traversal.png", "Decoded frames: a row a latent dimension, changed from low to high"
-        ),
-        "dream": _picture(
-            last["train_mdn"],
-            "dream_strip.png",
-            "The world above and M's dream below, with the same actions, over time",
-        ),
-    }
+# ---------------------------------------------------------------- checks and stages
 
 
 def _checks(steps: Sequence[Made]) -> list[dict[str, Any]]:
@@ -292,60 +253,9 @@ def _checks(steps: Sequence[Made]) -> list[dict[str, Any]]:
         folder = Path(one.step.folder)
         if (folder / verdicts.FILE).is_file():
             words = "Frames around what each check found most" if one.step.stage == "collect" else "What z says"
-            picture = _picture(one, "checks.png", words)
+            picture = report_pictures.picture(one, "checks.png", words)
             found.append({"of": one.step.target, "rows": verdicts.rows(verdicts.read(folder)), "picture": picture})
     return found
-
-
-def _picture(made: Made, file: str, alt: str) -> Picture:
-    path = Path(made.step.folder, "figures", file)
-    if not path.is_file():
-        return Picture(alt, missing=_missing(made))
-    return Picture(alt, source=_uri(path.read_bytes(), "image/png"))
-
-
-def _missing(made: Made) -> str:
-    return f"Not here: `dvc repro {made.step.target}` makes it, or `dvc pull` fetches it."
-
-
-def _films(made: Made) -> list[Picture]:
-    """The best, the median and the worst test episode; one entry with a sentence where there are none."""
-    paths = [Path(made.step.folder, "videos", f"{which}.mp4") for which in ("best", "median", "worst")]
-    found = [_film(path) for path in paths if path.is_file()]
-    if found:
-        return found
-    folder = Path(made.step.folder)
-    return [Picture("films", missing="Evaluated with `videos: false`." if folder.is_dir() else _missing(made))]
-
-
-def _film(path: Path) -> Picture:
-    alt = f"The {path.stem} of the test episodes"
-    size = path.stat().st_size
-    if size > BIGGEST_FILM:
-        return Picture(alt, poster=_poster(path), missing=f"The film is in {path} ({size / 1e6:.0f} MB).")
-    return Picture(alt, source=_uri(path.read_bytes(), "video/mp4"), poster=_poster(path))
-
-
-def _poster(path: Path, number: int = 250) -> str:
-    """A frame of a film as a JPEG: that one, or the last of a shorter film."""
-    from PIL import Image
-
-    from wm.pictures import videos
-
-    frames, frame = videos.read(path), None
-    for frame, _ in zip(frames, range(number), strict=False):  # noqa: B007
-        pass
-    frames.close()
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, "JPEG", quality=82)
-    return _uri(data.getvalue(), "image/jpeg")
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-# ---------------------------------------------------------------- stages
 
 
 def _stage(made: Made) -> dict[str, Any]:
