@@ -202,7 +202,7 @@ def run(each: str, folder: Path) -> Outcome:
             shutil.rmtree(Path("runs/tiny") / words[0], ignore_errors=True)
         code = forks.fork(lambda: __import__("wm.cli").cli.main(words), log)
         text = log.read_text(errors="replace")
-        if code and not (forks.is_sentence(log) or text.startswith("usage:")):
+        if code and not (forks.is_sentence(log) or "usage:" in text):
             lost.append(f"{words[0]}, {what}: exit {code}: {forks.last(log)[:150]}")
         if SECRET in text or sorted(os.listdir(outside)) != ["secret"] or "root:x:0" in text:
             lost.append(f"{words[0]}, {what}: it reaches outside")
