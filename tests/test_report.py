@@ -125,6 +125,16 @@ def test_a_missing_stage_is_a_sentence(copy, gone):
         assert "Not scored yet" in found.text
 
 
+def test_a_search_in_a_dream_shows_how_far_the_dream_is_to_be_trusted(copy):
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("evolve: {", "evolve: {dream: true, gauge_controllers: 4, ", 1))
+    assert main(["evolve", "tiny"]) == 0
+    picture = base64.b64encode(Path("runs/tiny/evolve/figures/gauge.png").read_bytes()).decode()
+    assert [image["alt"] for image in page().all("img") if image["src"].endswith(picture)] == [
+        "Scores in the world over scores in the dream, a point a controller, with their rank correlation"
+    ]
+
+
 def test_a_large_film_is_a_frame_and_a_sentence(copy, monkeypatch):
     monkeypatch.setattr(report_pictures, "BIGGEST_FILM", 100)
     found = page()

@@ -67,6 +67,7 @@ def html(name: str, dream: Path | None = None) -> str:
         search=_search(world, made.steps),
         charts=_charts(rounds, scores, solved),
         pictures=report_pictures.of(rounds),
+        gauge=report_pictures.gauge(made.steps),
         checks=_checks(made.steps),
         stages=[_stage(one) for one in made.steps],
         numbers=numbers.table(made),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,13 @@ def of(rounds: dict[str, list[Made]]) -> dict[str, Picture]:
             "The world above and M's dream below, with the same actions, over time",
         ),
     }
+
+
+def gauge(steps: Sequence[Made]) -> Picture | None:
+    """The scores of the same controllers in the dream and in the world, of the last search in a dream; None if none."""
+    searches = [one for one in steps if Path(one.step.folder, "figures", "gauge.png").is_file()]
+    alt = "Scores in the world over scores in the dream, a point a controller, with their rank correlation"
+    return picture(searches[-1], "gauge.png", alt) if searches else None
 
 
 def picture(made: Made, file: str, alt: str) -> Picture:
