@@ -159,6 +159,26 @@ def test_v_is_not_trained_on_data_that_fail_unless_they_are_accepted(project, ca
         verdicts.require(folder, [])
 
 
+def test_a_round_without_a_stall_takes_over_episodes_of_one_that_had_it(project):
+    """As `car_racing` does: its first round ends those in which nothing is reached any more."""
+    params = project / "params.yaml"
+    text = params.read_text().replace("tiny_world:Tiny", "wm/worlds/car_racing/world:CarRacing", 1)
+    text = text.replace("worlds:\n  tiny:", "worlds:\n  car_racing:")
+    text = text.replace("code: tiny_world.py", "code: wm/worlds/car_racing")
+    text = text.replace("world: tiny", "world: car_racing").replace("actor: tiny", "actor: zero")
+    first, second = ("{episodes: 4, episodes_per_job: 4, slots: 4, stall: 40}", "{episodes: 1, episodes_per_job: 4}")
+    text = text.replace("{episodes: 12, episodes_per_job: 4, slots: 3}", first)
+    params.write_text(text)
+    assert main(["collect", "tiny"]) == 0
+    params.write_text(text.replace(first, second))
+    assert main(["collect", "tiny-2"]) == 0
+    data = EpisodeSet(project / "runs/tiny-2/collect")
+    assert [episode["length"] < 1000 for episode in data.episodes] == [True] * 4 + [False]
+    sound, at_once = verdicts.read(data.folder), collect.judged(data, ChecksConfig(), 0)
+    assert [check.verdict for check in sound if check.name == "lengths"] == ["pass"]
+    assert [check.verdict for check in at_once if check.name == "lengths"] == ["fail"], "of one round, it is a fault"
+
+
 def test_latents_that_v_does_not_know_and_dimensions_that_say_nothing(tmp_path):
     rng, columns = np.random.default_rng(3), latent_columns(6, 1)
     shard = Shard(columns)

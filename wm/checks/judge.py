@@ -16,12 +16,15 @@ from wm.checks.steps import actions, copies, lengths, rewards
 from wm.core.verdicts import Check
 
 
-def judge(measured: Measures, given: Given, config: ChecksConfig, seeds: Sequence[int | None]) -> list[Check]:
+def judge(
+    measured: Measures, given: Given, config: ChecksConfig, seeds: Sequence[int | None], carried: int = 0
+) -> list[Check]:
     """Every check of a set of episodes.
 
     Args:
         seeds: of each episode; None where it has none.
+        carried: so many of the first episodes are of earlier rounds, each checked in its own, with its own `stall`.
     """
-    data = Set(measured, given, config, seeds)
+    data = Set(measured, given, config, seeds, carried)
     checks = (blank, frozen, repeated, torn, order, unlike, rewards, lengths, actions, copies)
     return [check(data) for check in checks]

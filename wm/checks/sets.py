@@ -22,8 +22,10 @@ FEW = 8
 class Set:
     """A set under judgement."""
 
-    def __init__(self, measured: Measures, given: Given, config: ChecksConfig, seeds: Sequence[int | None]):
-        self.measured, self.given, self.config, self.seeds = measured, given, config, seeds
+    def __init__(
+        self, measured: Measures, given: Given, config: ChecksConfig, seeds: Sequence[int | None], carried: int = 0
+    ):
+        self.measured, self.given, self.config, self.seeds, self.carried = measured, given, config, seeds, carried
         self.count = len(measured.figures)
         self.repeats: Repeats = find(measured)
 

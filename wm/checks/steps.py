@@ -70,6 +70,7 @@ def lengths(data: Set) -> Check:
         _note(faults, length > given.max_steps, length - 1, True, f"longer than {given.max_steps} steps")
         stalled = (given.stall > 0) & (data["idle"] >= given.stall)
         cut = (data["ended"] == 0) & (length < given.max_steps) & ~stalled
+        cut[: data.carried] = False  # their round may have ended them by another `stall`, and has checked them
         if given.steady or not data.usual(cut):
             _note(faults, cut, length - 1, given.steady, "it stops without an end")
     found = _noted(data, faults, length)

@@ -97,7 +97,8 @@ def collect(
     episodes.write_manifest(workspace.out, world, columns, carried + log.shards)
     data = episodes.EpisodeSet(workspace.out)
     parts = [_measures(workspace, index) for index in range(len(data.shards))]
-    return _report(workspace, len(carried)) | check(data, config.checks, config.stall, workspace.out, parts)
+    known = len(earlier) if earlier else 0
+    return _report(workspace, len(carried)) | check(data, config.checks, config.stall, workspace.out, parts, known)
 
 
 def record(
@@ -121,17 +122,22 @@ def given(world: str, stall: int) -> Given:
 
 
 def check(
-    data: episodes.EpisodeSet, config: ChecksConfig, stall: int, out: Path, parts: Sequence[Path] = ()
+    data: episodes.EpisodeSet,
+    config: ChecksConfig,
+    stall: int,
+    out: Path,
+    parts: Sequence[Path] = (),
+    carried: int = 0,
 ) -> dict[str, int]:
     """Checks a set of episodes and writes checks.json and figures/checks.png; also for recordings of other origin.
 
     Args:
-        data, config, stall, parts: as in `judged`.
+        data, config, stall, parts, carried: as in `judged`.
         out: the folder to write to.
     Returns:
         How many checks failed and how many warned.
     """
-    found = judged(data, config, stall, parts)
+    found = judged(data, config, stall, parts, carried)
     verdicts.write(found, out)
     with decoration("a sheet of what the checks found"):
         sheet.draw(found, data, out / "figures" / "checks.png")
@@ -139,7 +145,7 @@ def check(
 
 
 def judged(
-    data: episodes.EpisodeSet, config: ChecksConfig, stall: int, parts: Sequence[Path] = ()
+    data: episodes.EpisodeSet, config: ChecksConfig, stall: int, parts: Sequence[Path] = (), carried: int = 0
 ) -> list[verdicts.Check]:
     """What the checks say of a set of episodes.
 
@@ -147,6 +153,7 @@ def judged(
         data: the set; its world says what it can give.
         stall: steps without a positive reward after which an episode was ended; 0 for never.
         parts: files with the measures of each shard; what is not there is measured from the frames on disk.
+        carried: episodes of earlier rounds, the first of the set.
     """
     known, first, measured = given(data.world, stall), 0, []
     for index, shard in enumerate(data.shards):
@@ -156,7 +163,7 @@ def judged(
         except (IndexError, OSError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's; a kill
             measured.append(measure_set(data, numbers, (known.low, known.high), config.blank, config.rare))
     drawn = [episode.get("seed") for episode in data.episodes]
-    return judge.judge(Measures.join(measured), known, config, drawn)
+    return judge.judge(Measures.join(measured), known, config, drawn, carried)
 
 
 def _measures(workspace: Workspace, shard: int) -> Path:
