@@ -156,6 +156,12 @@ def test_what_actions_have_in_common_is_the_action_space():
     assert space.low.tolist() == [-1, -3] and space.high.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("wrong", [-1, 300])
+def test_the_choice_that_is_none_is_named(wrong):
+    with pytest.raises(UserError, match=f"b: an action is {wrong}: choices are numbered from 0 to 255 at most"):
+        sources.Seen().add("b", np.array([0, 2, wrong]))
+
+
 ENTRIES = """\
 models:
   line: {experiment: tiny, world: line, code: data/line, after: zero, actor: zero, seed: 3}
