@@ -5,6 +5,7 @@ All that plays runs in a process of its own: an environment may crash it, or nev
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -25,7 +26,7 @@ from wm.pictures import mosaics
 from wm.play import rollout, sameness
 from wm.play.cluster import Cluster
 from wm.worlds import contract
-from wm.worlds.base import World
+from wm.worlds.base import World, check_picture
 
 PATIENCE = 180.0
 """Seconds without a word after which an environment counts as stuck."""
@@ -141,9 +142,10 @@ def _pictures(world: World, seed: int, out: Path) -> str:
     every = max(1, min(world.spec.max_steps, 200) // SHOWN)
     for step in range(every * SHOWN):
         if step % every == 0:
-            picture = env.render()
-            shown = np.asarray(frame if picture is None else picture)
-            rows[0].append(cv2.resize(shown[..., :3], (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+            if (shown := env.render()) is None:
+                shown = frame
+            check_picture(shown, world.spec.name)
+            rows[0].append(cv2.resize(shown, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
             rows[1].append(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST))
         frame, _, end, trunc, _ = env.step(policy(frame))
         if end or trunc:
@@ -233,7 +235,8 @@ def _apart(look: Callable[..., None], *arguments: str) -> Iterator[tuple[str, bo
         yield f"the world {name} ended the process that it was played in ({how}): see what it said above", False
     finally:
         for one in _family(process):
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                one.kill()
         process.join(5)
 
 
