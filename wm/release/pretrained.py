@@ -84,7 +84,9 @@ def whole(place: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     known = [kind for kind in KNOWN if weights.exists(source, kind)]
     for path in (*place.iterdir(), *_files(source, (*MODELS, *known))):
-        files.write_bytes(target / path.name, path.read_bytes())
+        data, there = path.read_bytes(), target / path.name
+        if not there.is_file() or there.read_bytes() != data:  # else another command may be reading it
+            files.write_bytes(there, data)
     return target
 
 
