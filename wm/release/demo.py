@@ -9,6 +9,7 @@ episode, packed by gzip and written as base64.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import json
@@ -89,22 +90,21 @@ def record(agent: Agent, params: np.ndarray, sampled: bool) -> tuple[dict[str, A
     """
     (seed,) = seeds.episodes(0, seeds.Purpose.TEST, count=1)
     world, noise = agent.world, PosteriorNoise(seed, agent.mdnrnn.z_size)
-    env = world.checked(world.spec.drawings[-1])
-    frame, _ = env.reset(seed=seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
     frames, zs, acts, rews, over = [], [], [], [], False
-    while not over:
-        z = agent.see(frame[None], noise.draw()[None] if sampled else None)
-        act = agent.act(params[None], z, h, c)
-        h, c = agent.remember(z, act, h, c, restart)
-        restart = np.zeros(1, np.float32)
-        frames.append(frame)
-        zs.append(z[0])
-        acts.append(act[0])
-        frame, rew, end, trunc, _ = env.step(act[0])
-        rews.append(float(rew))
-        over = end or trunc
-    env.close()
+    with contextlib.closing(world.checked(world.spec.drawings[-1])) as env:
+        frame, _ = env.reset(seed=seed)
+        while not over:
+            z = agent.see(frame[None], noise.draw()[None] if sampled else None)
+            act = agent.act(params[None], z, h, c)
+            h, c = agent.remember(z, act, h, c, restart)
+            restart = np.zeros(1, np.float32)
+            frames.append(frame)
+            zs.append(z[0])
+            acts.append(act[0])
+            frame, rew, end, trunc, _ = env.step(act[0])
+            rews.append(float(rew))
+            over = end or trunc
     columns = math.ceil(math.sqrt(len(frames)))
     told = {"steps": len(frames), "columns": columns, "score": sum(rews), "seed": seed}
     arrays = {"z": np.array(zs), "act": np.array(acts), "rew": np.array(rews)}

@@ -5,6 +5,7 @@ Where there is a display the picture is shown in a window, else it is written as
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from wm.core import journal, weights
+from wm.core import files, journal, weights
 from wm.core.errors import UserError
 from wm.models.mdnrnn import sample
 from wm.pictures import videos
@@ -78,32 +79,34 @@ def _episode(
     env = agent.world.checked(agent.world.spec.drawings[-1])
     noise, generator = PosteriorNoise(seed, agent.mdnrnn.z_size), torch.Generator().manual_seed(seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
-    obs, _ = env.reset(seed=seed)
-    dreamed = state = None
-    for step in range(steps):
-        z = agent.see(obs[None], noise.draw()[None] if sampled else None)
-        act = agent.act(params[None], z, h, c)
-        if step % AWAKE == 0 or dreamed is None:
-            dreamed, state = torch.from_numpy(z.copy()), (torch.from_numpy(h.copy()), torch.from_numpy(c.copy()))
-        decoded = agent.vae.decode(torch.cat([torch.from_numpy(z), dreamed])).numpy()
-        yield screen(
-            [
-                ("what it sees", obs),
-                ("what V keeps", decoded[0]),
-                (f"what M dreams ({step % AWAKE} steps)", decoded[1]),
-            ],
-            act[0],
-            f"step {step}   score {score[0]:.1f}",
-        )
-        h, c = agent.remember(z, act, h, c, restart)
-        state = agent.mdnrnn.step(dreamed, torch.from_numpy(act), state, torch.from_numpy(restart))
-        dreamed = sample(agent.mdnrnn.heads(state[0])[0], tau, generator)
-        restart = np.zeros(1, np.float32)
-        obs, rew, end, trunc, _ = env.step(act[0])
-        score[0] += float(rew)
-        if end or trunc:
-            break
-    env.close()
+    try:
+        obs, _ = env.reset(seed=seed)
+        dreamed = state = None
+        for step in range(steps):
+            z = agent.see(obs[None], noise.draw()[None] if sampled else None)
+            act = agent.act(params[None], z, h, c)
+            if step % AWAKE == 0 or dreamed is None:
+                dreamed, state = torch.from_numpy(z.copy()), (torch.from_numpy(h.copy()), torch.from_numpy(c.copy()))
+            decoded = agent.vae.decode(torch.cat([torch.from_numpy(z), dreamed])).numpy()
+            yield screen(
+                [
+                    ("what it sees", obs),
+                    ("what V keeps", decoded[0]),
+                    (f"what M dreams ({step % AWAKE} steps)", decoded[1]),
+                ],
+                act[0],
+                f"step {step}   score {score[0]:.1f}",
+            )
+            h, c = agent.remember(z, act, h, c, restart)
+            state = agent.mdnrnn.step(dreamed, torch.from_numpy(act), state, torch.from_numpy(restart))
+            dreamed = sample(agent.mdnrnn.heads(state[0])[0], tau, generator)
+            restart = np.zeros(1, np.float32)
+            obs, rew, end, trunc, _ = env.step(act[0])
+            score[0] += float(rew)
+            if end or trunc:
+                break
+    finally:  # a window that is closed leaves here too
+        env.close()
 
 
 def screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, scale: int = 1) -> np.ndarray:
@@ -159,7 +162,9 @@ def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
 
     pictures = (Image.fromarray(frame) for frame in itertools.islice(frames, 0, None, GIF_EVERY))
     kept = [picture.quantize(64, dither=Image.Dither.NONE) for picture in pictures]
-    kept[0].save(out, save_all=True, append_images=kept[1:], duration=1000 * GIF_EVERY / fps, loop=0)
+    data = io.BytesIO()
+    kept[0].save(data, "GIF", save_all=True, append_images=kept[1:], duration=1000 * GIF_EVERY / fps, loop=0)
+    files.write_bytes(out, data.getvalue())
     return f"wrote {out}, {len(kept)} frames at {fps / GIF_EVERY:g} a second"
 
 
