@@ -198,9 +198,8 @@ def _dreamed(agent: Agent, params: np.ndarray, dreams: Dreams, seed: int, score:
         act = agent.act(params[None], dreams.seen.numpy(), h, c)
         picture = (f"a dream, tau {dreams.tau:g}", agent.vae.decode(dreams.z)[0].numpy())
         yield watch.screen([picture], act[0], f"step {step}   score {score[0]:.1f}", scale=2)
-        h, c = agent.remember(
-            dreams.z.numpy(), act, h, c, restart
-        )  # what C remembers with need not be the M that dreams
+        # What C remembers with need not be the M that dreams.
+        h, c = agent.remember(dreams.z.numpy(), act, h, c, restart)
         rew, end, trunc = dreams.step(act)
         restart, over, step = np.zeros(1, np.float32), end[0] or trunc[0], step + 1
         score[0] += float(rew[0])
