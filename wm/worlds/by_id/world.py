@@ -28,8 +28,8 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.core.errors import UserError, WorldError
-from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, error_text
-from wm.worlds.by_id.actions import Actions, actions_of
+from wm.worlds.base import FRAME_SHAPE, Spec, error_text
+from wm.worlds.by_id.actions import ActionsWorld, actions_of
 
 DISPLAYS = ("display", "x11", "glx", "egl", "opengl", "gladload", "video system")
 """Words of those who look for a display in vain."""
@@ -37,7 +37,7 @@ SMALLEST = 32
 """Height and width, in pixels, from which an observation counts as a picture of the world."""
 
 
-class GymnasiumWorld(World):
+class GymnasiumWorld(ActionsWorld):
     """The world `name`, played by a Gymnasium environment.
 
     Args:
@@ -69,7 +69,7 @@ class GymnasiumWorld(World):
         self.name, self.gym, self.module, self.kwargs = name, gym, module, dict(kwargs or {})
         self.crop, self.frame_skip = crop, frame_skip
         env = self._make()
-        self.actions: Actions = actions_of(env.action_space, name)
+        self.actions = actions_of(env.action_space, name)
         self.pictures = is_picture(env.observation_space)
         limit = max_steps or _own_limit(env, frame_skip)
         if limit is None:
@@ -106,19 +106,6 @@ class GymnasiumWorld(World):
         if drawing not in (None, *self.spec.drawings):
             raise ValueError(f"unknown drawing {drawing!r} of {self.name}: expected {self.spec.drawings[0]}")
         return Played(self._make(), self)
-
-    def squash(self, out: Array) -> Array:
-        return self.actions.squash(out)
-
-    def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
-        return self.actions.explorer(rng)
-
-    def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
-        return self.actions.disturb(act, drift, noise)
-
-    @property
-    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.actions.low, self.actions.high
 
 
 class Played(gymnasium.Wrapper):
