@@ -23,7 +23,7 @@ from wm import failures, surroundings
 from wm.core.errors import UserError
 from wm.estimate import commands as of_estimate
 from wm.records import commands as of_records
-from wm.records.commands import add_command
+from wm.records.commands import add_command, check_file
 from wm.release import commands as of_release
 from wm.stages import STAGES
 from wm.views import commands as of_views
@@ -235,7 +235,7 @@ def _estimate(args: argparse.Namespace) -> None:
     from wm.search import budget
 
     limit, everything = budget.seconds(args.budget) if args.budget is not None else None, params.load()
-    _can_write("--seconds", args.seconds)
+    check_file("--seconds", args.seconds)
     measured = needs.measure(everything, args.name, args.only)
     if args.seconds:
         files.write_json(args.seconds, {need.address: round(need.seconds, 1) for need in measured})
@@ -284,25 +284,11 @@ def _place(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) ->
     ):
         if not sound:
             raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
-    _can_write("--out", args.out, kinds)
+    check_file("--out", args.out, kinds)
     from wm.release import places
 
     place = places.find(args.name, kept=args.pretrained)
     return dataclasses.replace(place, tau=args.tau or place.tau)
-
-
-def _can_write(option: str, path: Path | None, kinds: Sequence[str] = ()) -> None:
-    """Makes the folder of a file before the work that the file is for."""
-    if path is None:
-        return
-    if kinds and path.suffix not in kinds:
-        raise UserError(f"{option} is {path}: expected a name that ends in {' or '.join(kinds)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} is {path}, whose folder cannot be made ({error.strerror}): name another") from None
-    if path.is_dir():
-        raise UserError(f"{option} is {path}, which is a folder: name a file")
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.records.commands import add_command
+from wm.records.commands import add_command, add_group, check_file
 
 ENTRY = "an entry of `agents` in params.yaml"
 AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e.g. pretrained/car_racing"
@@ -19,8 +19,7 @@ AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
     text = "keep a trained agent, make it champion, give it away, ask what its dream is worth and what surprises it"
-    group = commands.add_parser("agent", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do with it")
+    inside = add_group(commands, "agent", text, "what to do with it")
     _add_giving(inside)
     _add_champion(inside)
     text = "open MLflow's pages of runs and registered models, those of pretrained/ too, on the loopback address"
@@ -78,9 +77,7 @@ def _export(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from wm.release import demo, places
 
-    if args.out.suffix != ".html" or args.out.is_dir():
-        raise UserError(f"--out is {args.out}: expected the name of a file that ends in .html")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_file("--out", args.out, [".html"])
     print(demo.write(places.find(args.agent), args.out))
     if args.mlflow:
         print(_attach(args.agent, args.out))
@@ -137,9 +134,7 @@ def _surprise(args: argparse.Namespace) -> None:
 
     if args.seed < 0:
         raise UserError(f"--seed is {args.seed}: expected 0 or more")
-    if args.out.suffix != ".png" or args.out.is_dir():
-        raise UserError(f"--out is {args.out}: expected the name of a file that ends in .png")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_file("--out", args.out, [".png"])
     print(surprise.report(places.find(args.agent), args.episodes, args.seed, args.against, args.out))
 
 

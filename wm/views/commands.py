@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from wm.core.errors import UserError
-from wm.records.commands import add_command
+from wm.records.commands import add_command, add_group
 
 AGENT, MODEL = "an entry of `agents` in params.yaml", "an entry of `models` in params.yaml"
 
@@ -20,8 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     text = "a page of `wm agent demo NAME --out PAGE` to put inside, in which anyone can drive in the agent's dream"
     command.add_argument("--dream", type=Path, metavar="PAGE", default=None, help=text)
     text = "scores side by side: the results page, tables, temperatures of the dream"
-    group = commands.add_parser("results", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to compare")
+    inside = add_group(commands, "results", text, "what to compare")
     _add_page_and_table(inside)
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = add_command(inside, "temperatures", text, _temperatures)
@@ -36,8 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
     text = "recordings that are learned from where there is no environment"
-    group = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do")
+    inside = add_group(commands, "data", text)
     command = add_command(inside, "import", "make a data set, data/NAME, of recordings; says what to paste", _import)
     command.add_argument("data", metavar="NAME", help="of the data set")
     text = "a folder of .npz episodes (obs, act, rew and perhaps end), or a data set of Minari's by its id"
