@@ -26,7 +26,6 @@ from wm.play import agent as agents
 from wm.play.agent import Agent, PosteriorNoise
 from wm.release import export, onnx_models, page
 from wm.release.places import Place
-from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
 GRAPHS = ("decoder", "memory", "controller")
@@ -130,8 +129,6 @@ def _floats(array: np.ndarray) -> bytes:
 
 def _scored(place: Place) -> str:
     """What is known of the agent's score."""
-    for scores in (place.folder / "scores.json", RUNS / place.name / "evaluate" / "scores.json"):
-        if scores.is_file():
-            found = files.read_json(scores)
-            return f"{found['mean']:.0f} on average over {found['episodes']} test episodes of the world"
+    if scores := place.scores:
+        return f"{scores['mean']:.0f} on average over {scores['episodes']} test episodes of the world"
     return "not scored yet"

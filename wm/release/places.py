@@ -57,6 +57,18 @@ class Place:
         """The folder of the first frames that its dreams start from."""
         return self.model / "train_mdn" if (self.model / "train_mdn").is_dir() else self.model
 
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What `evaluate` wrote, where it has been run.
+
+        Raises:
+            DamagedData: it is not whole.
+        """
+        for path in (self.folder / SCORES, RUNS / self.name / "evaluate" / SCORES):
+            if path.is_file():
+                return files.read_json(path)
+        return None
+
 
 def find(name: str, kept: bool = False) -> Place:
     """An agent by its name in params.yaml or by its folder (pretrained/car_racing, or one that `wm agent card` wrote).
