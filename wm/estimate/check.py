@@ -192,12 +192,12 @@ def _scores(world: World, pace: tuple[float, float], say: Say) -> None:
         episodes = int(np.clip(SCORE_SECONDS / 4 / each, 3, EPISODES))
         random, _ = baselines.random_scores(name, numbers[:episodes], cluster) if episodes > 3 else (few, lengths)
         say(f"scores of {episodes} episodes:{'':6}mean   95% interval")
-        say(f"  {'the random policy':22}{baselines.told(random)}")
+        say(f"  {'the random policy':22}{baselines.mean_and_interval(random)}")
         constant = baselines.best_constant(name, int(np.clip(SCORE_SECONDS / 2 / each, 1, 150)), cluster)
         held = baselines.scores_of(name, constant.act[None], numbers[:episodes], cluster)[0]
     act = ", ".join(f"{number:g}" for number in np.round(constant.act, 2))
     say(
-        f"  {'the best constant':22}{baselines.told(held)}\n"
+        f"  {'the best constant':22}{baselines.mean_and_interval(held)}\n"
         f"  the constant is [{act}], of {constant.tried} that were tried in {constant.episodes} episodes"
     )
     if np.ptp(np.concatenate([random, held])) == 0:
