@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     args = parser(add_more).parse_args(argv)
-    failures.hear_signals(f"Stopped{_goes_on(args)}")
+    failures.end_on_signals(f"Stopped{_goes_on(args)}")
     try:
         from wm.core import watchdog
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
         print(f"Stopped{_goes_on(args)}.", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
-        return failures.tell(error, _goes_on(args))
+        return failures.report(error, _goes_on(args))
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ def _add_players(commands: argparse._SubParsersAction) -> None:
         text = "an entry of `agents` in params.yaml, or a folder that holds an agent"
         command.add_argument("name", metavar="NAME", help=text)
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
-        command.add_argument("--steps", type=int, default=None, help="the most to play; default: the whole episode")
+        command.add_argument("--steps", type=int, default=None, help="how many at most; default: the whole episode")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         text = "the agent that comes with the repository (pretrained/NAME)"
         command.add_argument("--pretrained", action="store_true", help=text)

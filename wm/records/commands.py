@@ -68,6 +68,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def print_lineage(args: argparse.Namespace) -> None:
+    """`wm lineage`; public, since it alone of those with a NAME reads other branches by itself."""
     from wm.records import lineage
 
     print(lineage.text(lineage.trace(args.name)))

@@ -243,7 +243,7 @@ def _agree(folder: Path, vae: _Vae, mdnrnn: _Mdnrnn, controller: _Controller) ->
     if controller.world not in worlds.names():
         raise UserError(
             f"{folder} is an agent of the world {controller.world}, which nothing here plays: make it an entry of "
-            f"`worlds` in params.yaml; known are {', '.join(worlds.names())}"
+            f"`worlds` in params.yaml; there are {', '.join(worlds.names())}"
         )
     actions = worlds.get(controller.world).spec.action_size
     sizes = {"z": mdnrnn.z_size, "h": mdnrnn.config.hidden, "c": mdnrnn.config.hidden}

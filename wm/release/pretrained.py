@@ -268,6 +268,7 @@ def processor(machine: str) -> str:
 
 
 def version(package: str) -> str:
+    """Of an installed package; "none" where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

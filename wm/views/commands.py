@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = add_command(inside, "temperatures", text, _temperatures)
     command.add_argument("name", metavar="MODEL", help=MODEL)
-    text = "those who collected in M's dream at several temperatures, beside what they did in the world; M's ends"
+    text = "compare the policies that collected in M's dream and in the world, at several temperatures, and M's ends"
     command = add_command(inside, "calibration", text, _calibration)
     command.add_argument("name", metavar="MODEL", help=MODEL)
     command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
@@ -101,7 +101,7 @@ def _add_page_and_table(inside: argparse._SubParsersAction) -> None:
     text = "entries of `agents` in params.yaml, evaluated; without one, the page alone, from the records that it has"
     command.add_argument("names", nargs="*", metavar="NAME", help=text)
     command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
-    command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
+    command.add_argument("--machine", default="", help="the machine of runs whose record names none")
     text = "scored agents side by side, each compared with the first in pairs"
     command = add_command(inside, "table", text, _table)
     command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
@@ -136,6 +136,7 @@ def _page(args: argparse.Namespace) -> None:
 
 
 def write_report(args: argparse.Namespace) -> None:
+    """`wm report`; public, since its default name is that of the run, wherever that is."""
     from wm.views import report
 
     print(report.write(args.name, args.out or Path(f"{args.name}.html"), args.dream))
