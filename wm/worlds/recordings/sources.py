@@ -184,7 +184,7 @@ def checked(name: str, obs: np.ndarray, act: np.ndarray, rew: np.ndarray, end: n
     return Recorded(np.broadcast_to(frames, (*frames.shape[:3], 3)), act, rew.astype(np.float64), bool(end.ravel()[-1]))
 
 
-class Seen:
+class CommonActions:
     """What the actions of all episodes have in common, looked at one episode after the other."""
 
     def __init__(self) -> None:
