@@ -115,6 +115,8 @@ def _at_run(args: argparse.Namespace) -> Iterator[None]:
 
     if args.command is of_views.write_report and args.out is None:
         args.out = Path(f"{args.name.replace('/', '-').replace(':', '-')}.html")
+    if args.command in (_watch, _play):
+        args.out = _film(args)
     for option in ("out", "seconds", "dream"):
         if path := getattr(args, option, None):
             setattr(args, option, path.absolute())
@@ -253,26 +255,34 @@ def _watch(args: argparse.Namespace) -> None:
     from wm.views import watch
 
     place = _place(args)
-    print(watch.watch(place.folder, args.seed, args.out, args.steps, place.tau))
+    print(watch.watch(place.folder, args.seed, _film(args), args.steps, place.tau))
 
 
 def _play(args: argparse.Namespace) -> None:
-    from wm.views import play, watch
+    from wm.views import play
 
     place = _place(args, (".mp4", ".gif", ".html"))
-    if args.out is None and watch.has_display():
+    if (out := _film(args)) is None:
         print(play.window(place.folder, place.model, args.world, args.seed, args.steps, place.tau, args.record))
         return
     for option in ("world", "record"):
         if getattr(args, option):
             raise UserError(f"--{option} needs a display and no --out: a page or a film shows a dream alone")
-    out = args.out or Path("dream.html")
     if out.suffix != ".html":
         print(play.film(place.folder, place.model, args.seed, out, args.steps, place.tau))
         return
     from wm.release import demo
 
     print(demo.write(place, out))
+
+
+def _film(args: argparse.Namespace) -> Path | None:
+    """What `watch` or `play` writes: --out, or where there is no display a file of the current folder; else None."""
+    from wm.views import watch
+
+    if args.out or watch.has_display():
+        return args.out
+    return Path("watch.mp4" if args.command is _watch else "dream.html")
 
 
 def _place(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) -> Place:

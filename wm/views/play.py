@@ -186,7 +186,7 @@ def film(agent_folder: Path, model: Path, seed: int, out: Path, steps: int | Non
     agent, params, about = watch.load(agent_folder)
     dreams, score = Dreams(model, tau, 1, "frame", None, steps, None, **rules_of(about)), [0.0]
     frames = _dreamed(agent, params, dreams, seed, score)
-    where = watch.show_or_write(frames, dreams.max_steps, agent.world.spec.fps, out, out)
+    where = watch.show_or_write(frames, dreams.max_steps, agent.world.spec.fps, out)
     return f"{where}; score in the dream {score[0]:.1f}"
 
 

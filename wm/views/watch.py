@@ -1,6 +1,6 @@
 """Watch an agent: what it sees, what V keeps of it, what M dreams of, and what C does about it.
 
-Where there is a display the picture is shown in a window, else it is written as an mp4. Frames are [H, W, 3] uint8.
+The picture is shown in a window, or written as an mp4 or gif. Frames are [H, W, 3] uint8.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def watch(agent_folder: Path, seed: int, out: Path | None, steps: int | None, ta
     Args:
         agent_folder: a whole agent, e.g. runs/NAME/evolve.
         seed: of the episode.
-        out: the mp4; None shows a window where there is a display, and else writes watch.mp4.
+        out: the mp4 or gif; None shows a window, which needs a display.
         steps: the most to play; None for the whole episode.
         tau: temperature of the dream in the third panel.
     Returns:
@@ -47,7 +47,7 @@ def watch(agent_folder: Path, seed: int, out: Path | None, steps: int | None, ta
     agent, params, about = load(agent_folder)
     score, steps = [0.0], steps or agent.world.spec.max_steps
     frames = _episode(agent, params, about["sampled"], seed, steps, tau, score)
-    where = show_or_write(frames, steps, agent.world.spec.fps, out, Path("watch.mp4"))
+    where = show_or_write(frames, steps, agent.world.spec.fps, out)
     return f"{where}; score {score[0]:.1f}"
 
 
@@ -129,18 +129,17 @@ def screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, 
     return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
 
 
-def show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None, default: Path) -> str:
-    """Shows frames in a window, or writes them where there is no display or `out` names a film.
+def show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None) -> str:
+    """Shows frames in a window, or writes them where `out` names a film.
 
     Args:
         steps: the most frames there can be.
     Returns:
         what became of them.
     """
-    if out is None and has_display():
+    if out is None:
         show(frames, fps)
         return "watched"
-    out = out or default
     frames = _counted(frames, steps, out.name)
     if out.suffix == ".gif":
         return _write_gif(frames, out, fps)

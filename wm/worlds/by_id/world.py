@@ -47,7 +47,8 @@ class GymnasiumWorld(ActionsWorld):
         kwargs: of `gymnasium.make`.
         crop: rows and columns of the picture that are kept: top, bottom, left, right.
         frame_skip: steps of the environment that one action lasts.
-        max_steps: actions after which an episode is truncated; None for the environment's own limit.
+        max_steps: actions after which an episode is truncated, if the environment does not do so before; None for its
+            own limit alone.
         solved: mean score from which it counts as solved; None for none.
     Raises:
         UserError: there is no such environment here, it cannot be made, or it has no pictures, no limit, or actions
@@ -71,13 +72,13 @@ class GymnasiumWorld(ActionsWorld):
         env = self._make()
         self.actions = actions_of(env.action_space, name)
         self.pictures = is_picture(env.observation_space)
-        limit = max_steps or _own_limit(env, frame_skip)
-        if limit is None:
+        limits = [steps for steps in (max_steps, _own_limit(env, frame_skip)) if steps]
+        if not limits:
             raise UserError(f"{gym} never ends an episode by itself: set worlds.{name}.max_steps")
         self.spec = Spec(
             name=name,
             action_size=self.actions.size,
-            max_steps=limit,
+            max_steps=min(limits),
             drawings=("own",),
             controller_inputs=("z", "h", "c"),
             controller_bias=True,
