@@ -119,7 +119,7 @@ def unguarded() -> None:
     def tell(error: BaseException, goes_on: str = "") -> int:
         raise error
 
-    failures.tell = tell
+    failures.report = tell
 
 
 ROW = Row(

@@ -9,13 +9,12 @@ from typing import Any
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
+from flows.worktree import RESULTS
 from wm.core import files
 from wm.core.errors import UserError
 from wm.records import git
 
 PARAMS = "params.yaml"
-RESULTS = ("dvc.lock", "metrics", "plots")
-"""What git keeps and a pipeline writes: no part of what a stage is made from."""
 
 
 class Checkout(BaseModel):

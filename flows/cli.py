@@ -63,7 +63,8 @@ def _run(args: argparse.Namespace) -> int:
         return pipeline.run(args)
     if args.agent is None:
         raise UserError("--temperatures needs a model: name an entry of `models` in params.yaml")
-    if given := pipeline.options(args):
+    seeds = [f"--{option}" for option in ("seed", "seeds") if getattr(args, option) is not None]
+    if given := [*seeds, *pipeline.options(args)]:
         raise UserError(f"--temperatures takes no {given[0]}: each agent runs as params.yaml says")
     return sweep.run_all(args.agent)
 

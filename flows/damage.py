@@ -168,7 +168,7 @@ def put_aside_there(stage: Any, names: Iterable[str], remote: Any) -> list[str]:
 def _hashes(path: Path) -> dict[str, str]:
     """The md5 of a file as {"": md5}, or of those in a folder that DVC looks at, by their paths in it."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and dvcfiles.seen(file))
+        files = sorted(file for file in path.rglob("*") if file.is_file() and dvcfiles.is_visible(file))
         return {file.relative_to(path).as_posix(): dvcfiles.md5(file) or "" for file in files}
     return {"": dvcfiles.md5(path) or ""} if path.is_file() else {}
 

@@ -105,14 +105,16 @@ def plan(agent: str, remote: bool = False) -> list[Stage]:
     Args:
         remote: what dvc.lock names may be in the DVC remote alone; in place, it has to be in this folder.
     Raises:
-        UserError: as `check` says.
+        UserError: as `check` says; or `remote`, and the agent is one of trials/, whose lock file no worker is lent.
     """
     check(agent)
     outlook = _outlook_remote if remote else _outlook
     with project() as repo:
-        graph = repo.index.graph
+        graph, needed = repo.index.graph, _needed(repo, agent)
+        if remote and any(key(stage.addressing) != stage.addressing for stage in needed):
+            raise UserError(f"{agent} is one of trials/, whose stages run in place alone: leave --place out")
         stages: dict[str, Stage] = {}
-        for stage in _needed(repo, agent):
+        for stage in needed:
             before = sorted(graph.successors(stage), key=lambda other: other.addressing)
             upstream = tuple(other.addressing for other in before)
             settled = all(stages[address].outlook == "unchanged" for address in upstream)

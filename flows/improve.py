@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         with start.given(start.Start(listen=guard.listen)):
             state = flow.improve(args.agent, args.actor, return_state=True)
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
     print(state.message if state.is_completed() else f"error: {state.message}", file=sys.stderr)
     return 0 if state.is_completed() else 1
 

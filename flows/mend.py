@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
                 found += damage.put_aside(graph.find(repo, address)).values()
         print("\n".join(found) or "nothing is damaged")
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
     return 1 if found else 0
 
 

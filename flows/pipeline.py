@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             return seeds.run(agent, variant, seeds.parse(args.seeds), options(args))
         return _run(agent, place, variant, args.gate)
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -69,7 +69,7 @@ def main() -> int:
     try:
         write_frame()
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
     return subprocess.run([sys.executable, "-m", "dvc", "plots", "show"]).returncode
 
 

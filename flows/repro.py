@@ -54,6 +54,7 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
+        """Whether nothing is to be done with what it gave."""
         return self.state in FAILED
 
 

@@ -44,7 +44,7 @@ def run_all(model: str) -> int:
     try:
         names = sweep.agents(params.load(), model)
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
     claim.watch_over()  # a sweep that is killed takes its run along
     for command in (*(["flows.pipeline", name] for name in names), ["wm", "results", "temperatures", model]):
         if code := run(command):

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
                 return stop()
             return start(dict(zip(SERVERS, (args.prefect_port, args.mlflow_port), strict=True)))
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         graph.check_remote()
         register(pool)
     except Exception as error:
-        return failures.tell(error)
+        return failures.report(error)
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect would, but for the folder above
     words = ["-m", "prefect", "worker", "start", "--type", "process", "--pool", pool]
     os.execv(sys.executable, [sys.executable, *words])

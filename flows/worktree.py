@@ -13,6 +13,7 @@ from wm.core.locks import lock
 from wm.records import git
 
 RESULTS = ("dvc.lock", "metrics", "plots")
+"""What git keeps and a pipeline writes: no part of what a stage is made from."""
 KEPT = ("params.yaml", *RESULTS)
 """What a commit of a run holds: its numbers, the hashes of all that it made, its scores."""
 

@@ -59,7 +59,7 @@ class Odd(gymnasium.Env):
         return self._frame(), rew, self.fault == "once", self.steps == 20 and self.fault != "endless", {}
 
     def render(self):
-        return self._frame()
+        return self._frame() / 255.0 if self.fault == "picture" else self._frame()
 
     def _frame(self) -> np.ndarray:
         frame = np.zeros(SHAPE, np.uint8)

@@ -135,7 +135,7 @@ def test_a_served_agent_tells_the_percentiles_of_its_reference_and_an_older_one_
 def test_moments_are_apart():
     values = np.zeros(100)
     values[[10, 12, 50, 90]] = [5, 9, 7, 6]
-    seen = [of_agents.Seen("a", {"V": values}), of_agents.Seen("b", {"V": np.full(5, 8.0)})]
+    seen = [of_agents.EpisodeSurprise("a", {"V": values}), of_agents.EpisodeSurprise("b", {"V": np.full(5, 8.0)})]
     assert of_agents.moments(seen, "V") == [(0, 12), (1, 4), (0, 50), (0, 90)]
 
 

@@ -54,6 +54,7 @@ def test_a_page_is_made_from_the_branchs_folder_and_written_here(branch, capsys)
     assert main(["report", RUN]) == 0
     assert Path.cwd() == top and branch[0][:12] in Path("run-tiny-short-tiny.html").read_text()
     assert main(["report", RUN, "--out", "page.html"]) == 0 and Path("page.html").exists()
+    assert main(["watch", RUN, "--steps", "2"]) == 0 and Path("watch.mp4").exists(), "here, not in the run's folder"
 
 
 @pytest.mark.parametrize("command", ["lineage", "report", "watch"])

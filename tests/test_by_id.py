@@ -49,6 +49,12 @@ def test_what_c_writes_is_an_action_for_arrays_and_tensors_alike(kind):
     assert np.array_equal(explored, [again(np.zeros(FRAME_SHAPE, np.uint8)) for _ in range(200)])
 
 
+@pytest.mark.parametrize("asked, limit", [(None, 250), (20, 20), (10_000, 250)])
+def test_an_episode_is_as_long_as_both_limits_let_it(asked, limit):
+    """The environment's own is 500 steps, two of which an action lasts."""
+    assert GymnasiumWorld(name="w", gym="CartPole-v1", frame_skip=2, max_steps=asked).spec.max_steps == limit
+
+
 def test_the_largest_output_is_the_choice_and_m_reads_it_as_one_hot():
     actions = actions_of(SPACES["multi"], "w")
     act = actions.squash(np.array([[0.1, 0.5, 3.0, -1.0, 2.0]], np.float32))

@@ -139,6 +139,9 @@ def test_what_needs_prefect_is_a_word_of_wm_alone(project, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("error: there is no dvc.yaml here: ")
     assert flows.cli.main(["run", "tiny", "--temperatures", "--machine", "big"]) == 2
     assert "--temperatures takes no --machine" in capsys.readouterr().err
+    for option in ("--seed", "--seeds"):
+        assert flows.cli.main(["run", "tiny", "--temperatures", option, "3"]) == 2
+        assert f"--temperatures takes no {option}:" in capsys.readouterr().err
 
 
 def test_help_loads_neither_prefect_nor_dvc_nor_pytorch():

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from flows import graph
 from wm import params
 from wm.core import plots
+from wm.core.errors import UserError
 from wm.records import dvcfiles, history
 from wm.run import plan
 from wm.stages import STAGES, of
@@ -184,3 +186,9 @@ def test_what_editors_leave_changes_no_hash_and_the_hashes_are_dvcs(tmp_path, mo
     Path("wm/worlds/new.py").write_text("")
     Path("mine/numbers.json").write_text("{}")
     assert changed() == ["a", "b"]
+
+
+def test_a_trial_is_not_sent_to_workers_who_have_no_lock_file_of_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="ablation is one of trials/, whose stages run in place alone"):
+        graph.plan("ablation", remote=True)

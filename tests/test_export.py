@@ -48,6 +48,27 @@ def run(folder, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
     return onnxruntime.InferenceSession(folder / f"{graph}.onnx").run(None, inputs)
 
 
+class _Logarithm(torch.nn.Module):
+    names = ("out",)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.log()
+
+
+class _OfTheSize(_Logarithm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs().log()
+
+
+def test_a_graph_that_gives_no_number_where_torch_gives_one_is_not_exact():
+    x = torch.full((2, 1), -2.0)
+    data = onnx_models._export(_Logarithm(), {"x": -x}).SerializeToString()
+    onnx_models._judge("controller", onnx_models._errors(data, _OfTheSize(), [{"x": -x}]), False)
+    errors = onnx_models._errors(data, _OfTheSize(), [{"x": x}, {"x": -x}])
+    with pytest.raises(UserError, match="the exported controller gives another out than torch does, by nan"):
+        onnx_models._judge("controller", errors, False)
+
+
 def test_an_agent_of_ones_own_world_is_exported_and_described(tiny, exported):
     about = json.loads((exported / "agent.json").read_text())
     assert about["world"] == "tiny" and about["sizes"] == {"z": Z, "h": H, "act": A, "mixtures": 3}

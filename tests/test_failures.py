@@ -47,7 +47,7 @@ def refusal(number: int, path: str | None = "runs/tiny/collect") -> OSError:
     ],
 )
 def test_what_the_machine_refuses_is_a_sentence(error, words, capsys):
-    assert failures.tell(error, "; the same command goes on") == 2
+    assert failures.report(error, "; the same command goes on") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.endswith("; the same command goes on\n") and said.count("\n") == 1
     assert all(word in said.lower() for word in map(str.lower, words)), said
@@ -56,10 +56,10 @@ def test_what_the_machine_refuses_is_a_sentence(error, words, capsys):
 def test_a_cause_counts_and_a_mistake_of_ours_stays_a_traceback(capsys):
     wrapped = RuntimeError("the reader failed")
     wrapped.__cause__ = refusal(errno.EROFS)
-    assert failures.tell(wrapped) == 2 and "read-only" in capsys.readouterr().err
+    assert failures.report(wrapped) == 2 and "read-only" in capsys.readouterr().err
     for ours in (KeyError("score"), ValueError("shape"), FileNotFoundError(errno.ENOENT, "", "x/y"), OSError("?")):
         with pytest.raises(type(ours)):
-            failures.tell(ours)
+            failures.report(ours)
     assert capsys.readouterr().err == ""
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
 
 import wm.gym  # noqa: F401  registers them
+from wm.gym import vector
 
 IDS = [name for name in gymnasium.registry if name.startswith("wm/") and name != "wm/Dream-v0"]  # that needs a model
 MOST_APART = 2.0
@@ -72,6 +75,14 @@ def test_several_at_once_are_each_the_same_as_one_alone(name):
             assert (ends[place], truncs[place]) == (end, trunc)
     several.close()
     [env.close() for env in alone]
+
+
+def test_one_core_plays_them_one_after_another(monkeypatch):
+    monkeypatch.setenv("WM_WORKERS", "1")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS has none
+    several = vector.car_racing(num_envs=2)
+    assert isinstance(several, SyncVectorEnv)
+    several.close()
 
 
 def test_ppo_of_stable_baselines3_takes_make_vec():

@@ -9,11 +9,16 @@ import numpy as np
 import pygame
 import pytest
 import tiny_agent
+from dream_model import write_model
 
 from wm import worlds
 from wm.core.episodes import EpisodeSet
 from wm.core.errors import UserError
+from wm.dream.engine import Dream, DreamRules, load_starts
 from wm.gym.dream import DreamWorld
+from wm.models.controller import save_controller
+from wm.models.mdnrnn import load_mdnrnn
+from wm.play import agent as agents
 from wm.views import play, watch
 
 worlds.register("pole", worlds.BY_ID, {"name": "pole", "gym": "CartPole-v1"})
@@ -99,3 +104,21 @@ def test_other_things_in_the_folder_are_left_alone(tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
     with pytest.raises(UserError, match="holds no data set: record under another name"):
         play.Recorder(tmp_path, worlds.get("tiny"))
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("ends", ["threshold", "drawn"])
+def test_a_film_of_a_dream_has_the_score_that_the_search_gives_that_dream(tmp_path, sampled, ends):
+    """What C reads of z, and when the dream ends, are the agent's: seeds on which the other rules score otherwise."""
+    write_model(tmp_path, "car_racing")
+    agents.save(tmp_path / "train_vae", tmp_path / "train_mdn", tmp_path)
+    world, memory = worlds.get("car_racing"), load_mdnrnn(tmp_path)
+    spec = agents.controller_spec(world, memory, ("z", "h"))
+    params = np.random.default_rng(3).normal(0, 2, spec.layout.size).astype(np.float32)
+    save_controller(params, spec.layout, "car_racing", spec.inputs, tmp_path, sampled=sampled, ends=ends)
+    rules = DreamRules(1.0, 30, ends=ends, reads="sample" if sampled else "mean")
+    dream, seeds = Dream(memory, load_starts(tmp_path / "train_mdn"), world, spec, rules), [5, 10]
+    expected = dream.scores(params[None], seeds)[0][0]
+    for seed, score in zip(seeds, expected, strict=True):
+        said = play.film(tmp_path, tmp_path, seed, tmp_path / "dream.mp4", 30, 1.0)
+        assert said.endswith(f"score in the dream {score:.1f}")

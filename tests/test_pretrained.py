@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import STAGES, make_project
 
-from wm import params
+from wm import params, worlds
 from wm.cli import main
 from wm.core import files, weights
 from wm.gym.dream import DreamEnv
 from wm.models.vae import load_vae, save_vae
-from wm.records import dvcfiles, earlier, history, lineage, provenance
-from wm.release import pretrained
+from wm.records import dvcfiles, earlier, history, lineage, provenance, store
+from wm.release import browse, pretrained
 
 AGENT = ("vae", "mdnrnn", "controller", "starts")
 
@@ -113,6 +113,24 @@ def test_another_score_in_the_same_surroundings_points_at_the_code(project, caps
     another_score()
     assert main(["evaluate", "tiny", "--pretrained"]) == 2
     assert f"the recorded ones: `git diff {git('rev-parse', 'HEAD')[:12]} -- wm` shows" in capsys.readouterr().err
+
+
+def test_scores_of_other_episodes_are_not_compared(project, capsys):
+    made = files.read_record(Path("pretrained/tiny/made.json"))
+    record(experiment={"evaluate": {**made["experiment"]["evaluate"], "episodes": 2}})
+    assert main(["evaluate", "tiny", "--pretrained"]) == 2
+    assert "has 3 scores, and its made.json says 2 episodes" in capsys.readouterr().err
+
+
+def test_ones_own_world_can_be_browsed_and_a_damaged_agent_costs_a_warning(project, monkeypatch, capsys):
+    monkeypatch.delenv("WM_TRACKING")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.address(project))
+    monkeypatch.delitem(worlds._REGISTRY, "tiny")  # as in a process that has not read params.yaml
+    shutil.copytree("pretrained/tiny", "pretrained/broken")
+    Path("pretrained/broken/scores.json").write_text("{")
+    assert browse.register(project) == ["tiny"]
+    said = capsys.readouterr().err
+    assert "warning: the agent in pretrained/broken is not registered: " in said and "git checkout" in said
 
 
 def test_it_can_be_watched_and_dreamed_without_a_run(project, capsys):

@@ -150,10 +150,16 @@ def test_an_action_space_goes_through_json_and_actions_come_back(space):
 
 
 def test_what_actions_have_in_common_is_the_action_space():
-    seen = sources.Seen()
+    seen = sources.CommonActions()
     seen.add("a", np.array([[0.5, -3.0]])), seen.add("b", np.array([[0.1, 2.0]]))
     space = seen.space()
     assert space.low.tolist() == [-1, -3] and space.high.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("wrong", [-1, 300])
+def test_the_choice_that_is_none_is_named(wrong):
+    with pytest.raises(UserError, match=f"b: an action is {wrong}: choices are numbered from 0 to 255 at most"):
+        sources.CommonActions().add("b", np.array([0, 2, wrong]))
 
 
 ENTRIES = """\

@@ -38,6 +38,16 @@ class Still:
         return self.out
 
 
+def test_a_world_with_other_options_is_not_played_in_the_environments_of_the_one_before():
+    """As a worker does that outlives a stage: the next one may give the same name another limit or frame skip."""
+    lengths = []
+    for limit in (5, 7):
+        worlds.register("pole again", worlds.BY_ID, {"name": "pole again", "gym": "CartPole-v1", "max_steps": limit})
+        world = worlds.get("pole again")
+        lengths.append(rollout.play(world, rollout.ExplorerDriver(world, 2), pairs(4), 2).lengths.tolist())
+    assert lengths == [[5] * 4, [7] * 4]
+
+
 def explorer(slots: int) -> rollout.ExplorerDriver:
     return rollout.ExplorerDriver(TINY, slots)
 

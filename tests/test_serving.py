@@ -116,6 +116,11 @@ def test_a_wrong_request_is_a_sentence(folder):
         ask(model, frames[..., 0], np.zeros((1, 0), np.float32), [7], 0)
     with pytest.raises(ValueError, match="something else than whole numbers from 0 to 255"):
         ask(model, frames.astype(object) + 300, np.zeros((1, 0), np.float32), [7], 0)
+    for others in (frames.astype(np.int64) + 300, frames.astype(np.float32) + 0.5, frames.astype(object) + 0.5):
+        with pytest.raises(ValueError, match="something else than whole numbers from 0 to 255"):
+            ask(model, others, np.zeros((1, 0), np.float32), [7], 0)
+    whole = [ask(model, frames.astype(kind), np.zeros((1, 0), np.float32), [7], 0) for kind in (np.uint8, np.float64)]
+    np.testing.assert_array_equal(whole[0]["actions"], whole[1]["actions"])
     with pytest.raises(ValueError, match=r"state is \[1, 3\], expected the last reply's \[1, 16\]"):
         ask(model, frames, np.zeros((1, 3), np.float32), [7], 1)
     with pytest.raises(ValueError, match="the request lacks 'frames'; it has seed, step"):

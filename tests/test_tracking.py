@@ -408,6 +408,38 @@ def test_a_journal_that_is_rewritten_is_read_again(tmp_path):
     entry.lock.release()
 
 
+def test_a_stages_report_that_is_sent_and_deleted_meanwhile_is_no_mistake(tmp_path):
+    pipeline = spool.open_entry(tmp_path, {"kind": "pipeline"})
+    stages = [spool.open_entry(tmp_path, {"parent": pipeline.run["key"]}) for _ in range(3)]
+    stages[0].close(spool.FINISHED)
+    listed = sorted(pipeline.folder.parent.glob("*/run.json"))
+    assert [entry.folder for entry in spool.children(pipeline)] == [entry.folder for entry in stages]
+
+    class Deleted(type(listed[0])):  # as the pipeline's sender deletes an entry between the list and the look at it
+        def glob(self, pattern):
+            found = list(super().glob(pattern))
+            spool.Entry(stages[1].folder).delete()
+            return iter(found)
+
+    pipeline.folder = Deleted(pipeline.folder.parent) / pipeline.folder.name
+    assert [entry.folder.name for entry in spool.children(pipeline)] == [stages[0].folder.name, stages[2].folder.name]
+
+
+@pytest.mark.parametrize("name", ["run.json", "end.json"])
+def test_a_damaged_report_of_an_earlier_run_costs_a_warning_and_no_other_run(tmp_path, name, capfd, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracking, "PATIENCE", 3.0)
+    earlier_run = spool.open_entry(tmp_path, {"live": None, "output": None, "model": None})
+    earlier_run.close(spool.FINISHED)
+    earlier_run.lock.release()
+    (earlier_run.folder / name).write_text('{"status": "FIN')
+    with track(tmp_path):
+        work(tmp_path)
+    warned = capfd.readouterr().err
+    assert f"{earlier_run.folder / name} is not whole JSON" in warned and f"delete {earlier_run.folder}" in warned
+    assert (earlier_run.folder / name).exists() and len(list((tmp_path / ".wm/spool").iterdir())) == 2
+
+
 def test_tracking_can_be_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv("WM_TRACKING", "off")
     with track(tmp_path), tracking.pipeline_run(name="a", world="w", experiment="e", root=tmp_path) as run:

@@ -65,6 +65,14 @@ def test_new_prints_entries_that_params_takes(tmp_path, capsys, monkeypatch):
     assert everything.experiments["any"].evolve.dream is False and everything.experiments["any"].collect.explore == 0.25
 
 
+@pytest.mark.parametrize(
+    "value",
+    [True, None, "true", "null", "1", "1e5", "a b", "it's", "", "words/of-one", 0.1, 2, [1, "2"], {"a": "no: 1"}],
+)
+def test_what_is_pasted_is_what_was_asked_for(value):
+    assert files.parse_yaml(f"{{kwargs: {entries._yaml(value)}}}", "") == {"kwargs": value}
+
+
 def test_new_cuts_off_what_never_ends_and_says_what_cannot_be_made(capsys):
     said = entries.new("Endless-v0", None, "odd_worlds", None)
     assert "endless: {gym: Endless-v0, import: odd_worlds, max_steps: 2000}" in said and "cut off there" in said
@@ -94,6 +102,7 @@ def test_check_says_what_is_known_of_a_sound_world(short, capsys):
         ("unseeded", "gave two frames at step"),
         ("reset", "its reset raised RuntimeError: out of tracks"),
         ("nan", "gave the reward nan at step 2"),
+        ("picture", "render() of the world odd_picture gave (48, 40, 3) float64, which is no picture"),
         ("missing", "no_such_package is not installed"),
     ],
 )

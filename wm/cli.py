@@ -23,7 +23,7 @@ from wm import failures, surroundings
 from wm.core.errors import UserError
 from wm.estimate import commands as of_estimate
 from wm.records import commands as of_records
-from wm.records.commands import add_command
+from wm.records.commands import add_command, check_file
 from wm.release import commands as of_release
 from wm.stages import STAGES
 from wm.views import commands as of_views
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     args = parser(add_more).parse_args(argv)
-    failures.hear_signals(f"Stopped{_goes_on(args)}")
+    failures.end_on_signals(f"Stopped{_goes_on(args)}")
     try:
         from wm.core import watchdog
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
         print(f"Stopped{_goes_on(args)}.", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
-        return failures.tell(error, _goes_on(args))
+        return failures.report(error, _goes_on(args))
 
 
 @contextlib.contextmanager
@@ -115,6 +115,8 @@ def _at_run(args: argparse.Namespace) -> Iterator[None]:
 
     if args.command is of_views.write_report and args.out is None:
         args.out = Path(f"{args.name.replace('/', '-').replace(':', '-')}.html")
+    if args.command in (_watch, _play):
+        args.out = _film(args)
     for option in ("out", "seconds", "dream"):
         if path := getattr(args, option, None):
             setattr(args, option, path.absolute())
@@ -206,7 +208,7 @@ def _add_players(commands: argparse._SubParsersAction) -> None:
         text = "an entry of `agents` in params.yaml, or a folder that holds an agent"
         command.add_argument("name", metavar="NAME", help=text)
         command.add_argument("--seed", type=int, default=0, help="of the episode; default: 0")
-        command.add_argument("--steps", type=int, default=None, help="the most to play; default: the whole episode")
+        command.add_argument("--steps", type=int, default=None, help="how many at most; default: the whole episode")
         command.add_argument("--tau", type=float, default=None, help="temperature of the dream; default: the agent's")
         text = "the agent that comes with the repository (pretrained/NAME)"
         command.add_argument("--pretrained", action="store_true", help=text)
@@ -235,7 +237,7 @@ def _estimate(args: argparse.Namespace) -> None:
     from wm.search import budget
 
     limit, everything = budget.seconds(args.budget) if args.budget is not None else None, params.load()
-    _can_write("--seconds", args.seconds)
+    check_file("--seconds", args.seconds)
     measured = needs.measure(everything, args.name, args.only)
     if args.seconds:
         files.write_json(args.seconds, {need.address: round(need.seconds, 1) for need in measured})
@@ -253,26 +255,34 @@ def _watch(args: argparse.Namespace) -> None:
     from wm.views import watch
 
     place = _place(args)
-    print(watch.watch(place.folder, args.seed, args.out, args.steps, place.tau))
+    print(watch.watch(place.folder, args.seed, _film(args), args.steps, place.tau))
 
 
 def _play(args: argparse.Namespace) -> None:
-    from wm.views import play, watch
+    from wm.views import play
 
     place = _place(args, (".mp4", ".gif", ".html"))
-    if args.out is None and watch.has_display():
+    if (out := _film(args)) is None:
         print(play.window(place.folder, place.model, args.world, args.seed, args.steps, place.tau, args.record))
         return
     for option in ("world", "record"):
         if getattr(args, option):
             raise UserError(f"--{option} needs a display and no --out: a page or a film shows a dream alone")
-    out = args.out or Path("dream.html")
     if out.suffix != ".html":
         print(play.film(place.folder, place.model, args.seed, out, args.steps, place.tau))
         return
     from wm.release import demo
 
     print(demo.write(place, out))
+
+
+def _film(args: argparse.Namespace) -> Path | None:
+    """What `watch` or `play` writes: --out, or where there is no display a file of the current folder; else None."""
+    from wm.views import watch
+
+    if args.out or watch.has_display():
+        return args.out
+    return Path("watch.mp4" if args.command is _watch else "dream.html")
 
 
 def _place(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) -> Place:
@@ -284,25 +294,11 @@ def _place(args: argparse.Namespace, kinds: Sequence[str] = (".mp4", ".gif")) ->
     ):
         if not sound:
             raise UserError(f"--{option} is {getattr(args, option)}: expected {words}")
-    _can_write("--out", args.out, kinds)
+    check_file("--out", args.out, kinds)
     from wm.release import places
 
     place = places.find(args.name, kept=args.pretrained)
     return dataclasses.replace(place, tau=args.tau or place.tau)
-
-
-def _can_write(option: str, path: Path | None, kinds: Sequence[str] = ()) -> None:
-    """Makes the folder of a file before the work that the file is for."""
-    if path is None:
-        return
-    if kinds and path.suffix not in kinds:
-        raise UserError(f"{option} is {path}: expected a name that ends in {' or '.join(kinds)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} is {path}, whose folder cannot be made ({error.strerror}): name another") from None
-    if path.is_dir():
-        raise UserError(f"{option} is {path}, which is a folder: name a file")
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -53,7 +53,7 @@ _PIPELINE = ("dvc", "mlflow", "prefect")
 _REFUSED = (errno.EACCES, errno.EPERM)
 
 
-def tell(error: BaseException, goes_on: str = "") -> int:
+def report(error: BaseException, goes_on: str = "") -> int:
     """Prints an error's sentence on stderr; returns the exit code: a UserError's own, 2 for the rest.
 
     Args:
@@ -188,7 +188,7 @@ def _of_database(error: BaseException) -> str | None:
     )
 
 
-def hear_signals(last_words: str) -> None:
+def end_on_signals(last_words: str) -> None:
     """SIGTERM and SIGHUP (a terminal that closes) end this process at once, with a sentence and exit code 128 + n.
 
     No exception is raised: one that comes inside a destructor or a callback of the garbage collector is lost, and the

@@ -314,7 +314,7 @@ def _sentence(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"{key} is no key that is known here: remove it, or look at `python -m wm params`"
+        return f"{key} is no key of params.yaml: remove it, or see `python -m wm params` for all keys"
     if first["type"] == "missing":
         return f"{key} is missing"
     if first["type"] == "value_error":

@@ -132,8 +132,8 @@ def choices_of(world: World) -> np.ndarray | None:
     return np.stack(rows)
 
 
-def told(scores: np.ndarray) -> str:
-    """A mean with its 95% interval."""
+def mean_and_interval(scores: np.ndarray) -> str:
+    """The mean of scores [E] with its 95% interval, in columns."""
     low, high = interval(scores).values()
     return f"{scores.mean():9.2f}   {low:9.2f} to {high:9.2f}"
 
@@ -155,9 +155,9 @@ def table(world: str, agent: np.ndarray | None, episodes: int, search: int) -> s
     lines = [f"{world}: {episodes} test episodes each{'' if agent is None else ', the same ones'}"]
     lines.append(f"  {'':22}{'mean':>9}   {'95% interval':^22}   {'' if agent is None else 'the agent is better by'}")
     if agent is not None:
-        lines.append(f"  {'the agent':22}{told(agent)}")
+        lines.append(f"  {'the agent':22}{mean_and_interval(agent)}")
     for label, scores in (("the random policy", random), ("the best constant", held)):
-        apart = "" if agent is None else f"   {told(agent - scores)}"
-        lines.append(f"  {label:22}{told(scores)}{apart}")
+        apart = "" if agent is None else f"   {mean_and_interval(agent - scores)}"
+        lines.append(f"  {label:22}{mean_and_interval(scores)}{apart}")
     lines.append(f"  the constant is [{act}], of {constant.tried} that were tried in {constant.episodes} episodes")
     return "\n".join(lines)

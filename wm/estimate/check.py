@@ -5,6 +5,7 @@ All that plays runs in a process of its own: an environment may crash it, or nev
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -25,7 +26,7 @@ from wm.pictures import mosaics
 from wm.play import rollout, sameness
 from wm.play.cluster import Cluster
 from wm.worlds import contract
-from wm.worlds.base import World
+from wm.worlds.base import World, check_picture
 
 PATIENCE = 180.0
 """Seconds without a word after which an environment counts as stuck."""
@@ -141,9 +142,10 @@ def _pictures(world: World, seed: int, out: Path) -> str:
     every = max(1, min(world.spec.max_steps, 200) // SHOWN)
     for step in range(every * SHOWN):
         if step % every == 0:
-            picture = env.render()
-            shown = np.asarray(frame if picture is None else picture)
-            rows[0].append(cv2.resize(shown[..., :3], (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+            if (shown := env.render()) is None:
+                shown = frame
+            check_picture(shown, world.spec.name)
+            rows[0].append(cv2.resize(shown, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
             rows[1].append(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST))
         frame, _, end, trunc, _ = env.step(policy(frame))
         if end or trunc:
@@ -190,12 +192,12 @@ def _scores(world: World, pace: tuple[float, float], say: Say) -> None:
         episodes = int(np.clip(SCORE_SECONDS / 4 / each, 3, EPISODES))
         random, _ = baselines.random_scores(name, numbers[:episodes], cluster) if episodes > 3 else (few, lengths)
         say(f"scores of {episodes} episodes:{'':6}mean   95% interval")
-        say(f"  {'the random policy':22}{baselines.told(random)}")
+        say(f"  {'the random policy':22}{baselines.mean_and_interval(random)}")
         constant = baselines.best_constant(name, int(np.clip(SCORE_SECONDS / 2 / each, 1, 150)), cluster)
         held = baselines.scores_of(name, constant.act[None], numbers[:episodes], cluster)[0]
     act = ", ".join(f"{number:g}" for number in np.round(constant.act, 2))
     say(
-        f"  {'the best constant':22}{baselines.told(held)}\n"
+        f"  {'the best constant':22}{baselines.mean_and_interval(held)}\n"
         f"  the constant is [{act}], of {constant.tried} that were tried in {constant.episodes} episodes"
     )
     if np.ptp(np.concatenate([random, held])) == 0:
@@ -233,7 +235,8 @@ def _apart(look: Callable[..., None], *arguments: str) -> Iterator[tuple[str, bo
         yield f"the world {name} ended the process that it was played in ({how}): see what it said above", False
     finally:
         for one in _family(process):
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                one.kill()
         process.join(5)
 
 

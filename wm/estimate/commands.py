@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.records.commands import add_command
+from wm.records.commands import add_command, add_group
 
 SEARCHED = 200
 """Episodes that are played to find the best constant action, where nobody says otherwise."""
@@ -17,8 +17,7 @@ SEARCHED = 200
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
     text = "a world of your own: its entries of params.yaml, whether it is sound, what an agent has to beat there"
-    group = commands.add_parser("world", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do")
+    inside = add_group(commands, "world", text)
     command = add_command(inside, "new", "the lines of params.yaml for a Gymnasium environment, to be pasted", _new)
     command.add_argument("gym", metavar="GYM_ID", help="the environment's id: LunarLander-v3, ALE/Pong-v5")
     command.add_argument("--as", dest="called", metavar="NAME", help="of the entries; default: made of the id")

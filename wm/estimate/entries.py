@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -101,9 +102,8 @@ def _mapping(text: str | None) -> dict[str, Any]:
 def _yaml(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {_yaml(one)}' for key, one in value.items())}}}"
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
-    text = str(value)
-    return f'"{text}"' if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", text) else text
+    if isinstance(value, str) and re.fullmatch(r"[\w./-]+", value) and files.parse_yaml(value, "") == value:
+        return value  # a word that YAML takes for nothing else: no "true", no "1"
+    return json.dumps(value)

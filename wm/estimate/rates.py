@@ -132,6 +132,7 @@ class Parts(NamedTuple):
 
 
 def mdnrnn(config: MDNConfig, z_size: int, world: World) -> MDNRNN:
+    """An untrained M for a world."""
     return MDNRNN(config, z_size, world.spec.action_size, world.spec.predicts_restart)
 
 

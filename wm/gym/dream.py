@@ -12,7 +12,7 @@ side by side. B environments, Z latent, H hidden, A action.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -296,6 +296,15 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
     def render(self) -> tuple[np.ndarray, ...] | None:
         """V's decodings, uint8 [64, 64, 3] each, in render mode "rgb_array"."""
         return None if self.render_mode is None else tuple(self.dreams.frames())
+
+
+def rules_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """`reads` and `ends` of the dreams that an agent was evolved for, by its controller.json.
+
+    Where their ends were expected, "drawn": a dream to be looked at is one of those whose expectation that was.
+    """
+    ends = about.get("ends", "threshold")  # without the key: an agent made when this was the only rule
+    return {"reads": "sample" if about["sampled"] else "mean", "ends": ends if ends == "threshold" else "drawn"}
 
 
 def _at(model: Path, stage: str) -> Path:

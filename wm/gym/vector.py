@@ -6,12 +6,13 @@ the other. Both give the same episodes.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from wm.play import cluster
 
 NEXT_STEP = AutoresetMode.NEXT_STEP
 
@@ -38,7 +39,7 @@ def take_cover(num_envs: int = 1, autoreset_mode: AutoresetMode | str = NEXT_STE
 
 def _several(name: str, num_envs: int, mode: AutoresetMode | str, options: dict[str, Any]) -> VectorEnv:
     makers, mode = [partial(gymnasium.make, f"wm.gym:{name}", **options)] * num_envs, AutoresetMode(mode)
-    if num_envs == 1 or len(os.sched_getaffinity(0)) == 1:
+    if num_envs == 1 or cluster.workers() == 1:
         return SyncVectorEnv(makers, autoreset_mode=mode)
     # A fork would have the locks of torch's threads, and not the threads.
     return AsyncVectorEnv(makers, context="forkserver", autoreset_mode=mode)

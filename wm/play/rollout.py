@@ -131,10 +131,16 @@ class ExplorerDriver:
 
 
 _ENVIRONMENTS: dict[tuple[str, str], list[gymnasium.Env]] = {}
+_PLAYED: dict[str, World] = {}
+"""The world of each name that they are of: a worker of a cluster that stays may be given another one later."""
 
 
 def environments(world: World, drawing: str | None, count: int) -> list[gymnasium.Env]:
-    """`count` environments of this process, made once and used again by its next job."""
+    """`count` environments of this process, made once and used again by its next job; those of an earlier world of the
+    same name, which had other options, are closed."""
+    if _PLAYED.setdefault(world.spec.name, world) is not world:
+        close_environments()
+        _PLAYED[world.spec.name] = world
     drawing = drawing or world.spec.drawings[0]
     made = _ENVIRONMENTS.setdefault((world.spec.name, drawing), [])
     while len(made) < count:
@@ -148,6 +154,7 @@ def close_environments() -> None:
         for env in made:
             env.close()
     _ENVIRONMENTS.clear()
+    _PLAYED.clear()
 
 
 def play(

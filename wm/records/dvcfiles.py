@@ -16,7 +16,7 @@ EDITORS = re.compile(r"\..*\.sw.|\.#.*|#.*#|.*~|4913|__pycache__", re.DOTALL)
 """Names that .dvcignore leaves out everywhere: caches, and what editors leave beside a file."""
 
 
-def seen(path: Path) -> bool:
+def is_visible(path: Path) -> bool:
     """Whether DVC looks at a file, by its path from the repository's top: .dvcignore says it to DVC."""
     if any(EDITORS.fullmatch(part) for part in path.parts):
         return False
@@ -28,7 +28,8 @@ def md5(path: str | Path) -> str | None:
     path = Path(path)
     if path.is_file():
         return _md5(path)
-    files = {file.relative_to(path).as_posix(): _md5(file) for file in path.rglob("*") if file.is_file() and seen(file)}
+    found = (file for file in path.rglob("*") if file.is_file() and is_visible(file))
+    files = {file.relative_to(path).as_posix(): _md5(file) for file in found}
     return folder_md5(files) if files else None
 
 

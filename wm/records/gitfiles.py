@@ -26,7 +26,7 @@ def code_at(commit: str, top: str = "wm") -> dict[str, str]:
         return {
             member.name: hashlib.md5(archive.extractfile(member).read()).hexdigest()
             for member in archive.getmembers()
-            if member.isfile() and dvcfiles.seen(Path(member.name))
+            if member.isfile() and dvcfiles.is_visible(Path(member.name))
         }
 
 
@@ -87,7 +87,7 @@ def _versions(path: str, most: int = 50) -> Iterator[dict[str, str]]:
     """The code as it is here, then as the newest commits have it that changed a file or folder."""
     top = _top(path)
     found = Path(top).rglob("*") if Path(top).is_dir() else [Path(top)]
-    yield {str(file): dvcfiles.md5(file) for file in found if file.is_file() and dvcfiles.seen(file)}
+    yield {str(file): dvcfiles.md5(file) for file in found if file.is_file() and dvcfiles.is_visible(file)}
     for commit in _log(path, most=most):
         yield code_at(commit, top)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from typing import Any
 from filelock import Timeout
 
 from wm.core import files
+from wm.core.errors import DamagedData
 from wm.core.locks import lock
 
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"  # MLflow's words
@@ -42,21 +44,26 @@ class Entry:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What was known at the start."""
-        self._run = self._run or files.read_json(self.folder / "run.json")
+        """What was known at the start.
+
+        Raises:
+            DamagedData: it is not whole, or the entry was sent and deleted.
+        """
+        path = self.folder / "run.json"
+        self._run = self._run or _read(path)
+        if self._run is None:
+            raise DamagedData(f"{path} is gone: its entry was sent, or deleted")
         return self._run
 
     @property
     def end(self) -> dict[str, Any] | None:
         """What was known at the end; None while the run goes on."""
-        path = self.folder / "end.json"
-        return files.read_json(path) if path.exists() else None
+        return _read(self.folder / "end.json")
 
     @property
     def sent(self) -> dict[str, Any]:
         """How far the sender came: MLflow's run id, and bytes of the journal that it has."""
-        path = self.folder / "sent.json"
-        return files.read_json(path) if path.exists() else {}
+        return _read(self.folder / "sent.json") or {}
 
     def mark(self, **progress: Any) -> None:
         """Adds to `sent`."""
@@ -140,19 +147,20 @@ def children(parent: Entry) -> list[Entry]:
     found = []
     for path in sorted(parent.folder.parent.glob("*/run.json")):
         entry = Entry(path.parent)
-        with suppress(OSError):  # sent and deleted meanwhile
+        with suppress(DamagedData):  # sent and deleted meanwhile
             if entry.run.get("parent") == parent.run["key"]:
                 found.append(entry)
     return found
 
 
 def left_behind(root: Path) -> Iterator[Entry]:
-    """Entries of ended runs that were not sent whole, oldest first; each is locked while it is looked at."""
+    """Entries of ended runs that were not sent whole, oldest first; each is locked while it is looked at. A damaged one
+    is left where it is, with a warning: no run has to fail for what another one had to tell."""
     for folder in sorted((Path(root).resolve() / ".wm" / "spool").glob("*/run.json")):
         entry = Entry(folder.parent)
         try:
             with entry.lock.acquire(timeout=0):
-                if (entry.folder / "run.json").exists():
+                if (entry.folder / "run.json").exists() and _is_whole(entry):
                     yield entry
         except (Timeout, OSError):
             continue
@@ -165,6 +173,27 @@ def adopt(root: Path) -> None:
             ended = _last_sign(entry)
             entry.keep()
             entry.close(KILLED, message="the process was killed", end_ms=ended)
+
+
+def _is_whole(entry: Entry) -> bool:
+    try:
+        _ = entry.run, entry.sent, entry.end
+    except DamagedData as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A file of an entry; None where it is not there, or is gone with its entry at this moment.
+
+    Raises:
+        DamagedData: it is not whole.
+    """
+    try:
+        return files.parse_json(path.read_bytes(), str(path), f"delete {path.parent}, and MLflow will lack that run")
+    except FileNotFoundError:
+        return None
 
 
 def _last_sign(entry: Entry) -> int:

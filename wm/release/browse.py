@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from wm import params as parameters
 from wm import worlds
 from wm.core import files, watchdog
+from wm.core.errors import UserError
 from wm.pictures import figures
 from wm.records import provenance, spool, store, tracking
 from wm.records.delivery import Delivery
@@ -30,7 +32,8 @@ STEPS = 400
 
 
 def register(root: Path) -> list[str]:
-    """Registers the agents of pretrained/ that MLflow does not have; returns the names of those.
+    """Registers the agents of pretrained/ that MLflow does not have; returns the names of those. One that is damaged is
+    left out, with a warning: the rest can be browsed.
 
     Args:
         root: the repository's top.
@@ -40,7 +43,11 @@ def register(root: Path) -> list[str]:
     delivery = Delivery(client, tracking.uri(root))
     with contextlib.chdir(root):
         for name in _names():
-            entry = _entry(root, name)
+            try:
+                entry = _entry(root, name)
+            except UserError as error:
+                tracking.warn(f"the agent in {pretrained.FOLDER / name} is not registered: {error}")
+                continue
             if _is_there(client, entry.run):
                 entry.delete()
                 continue
@@ -88,8 +95,9 @@ def _entry(root: Path, name: str) -> Entry:
     files.write_json(out / "scores.json", scores)
     if not (out / "figures" / "scores.png").exists():
         interval = scores["ci95_low"], scores["ci95_high"]
-        references = worlds.get(made["world"]).spec.references
-        figures.scores(scores["scores"], out / "figures" / "scores.png", references=references, interval=interval)
+        figures.scores(
+            scores["scores"], out / "figures" / "scores.png", references=_references(made["world"]), interval=interval
+        )
     run = {
         "key": key,
         "kind": "stage",
@@ -117,6 +125,13 @@ def _entry(root: Path, name: str) -> Entry:
     files.write_json(entry.folder / "run.json", run)
     entry.close(spool.FINISHED, summary=summary, output_digest=provenance.digest(out))
     return entry
+
+
+def _references(world: str) -> dict[str, float]:
+    """What scores of a world are compared with; nothing where the world is one that nobody knows here."""
+    if parameters.FILE.exists():
+        parameters.load()
+    return worlds.get(world).spec.references if world in worlds.names() else {}
 
 
 def _is_there(client: Any, run: dict[str, Any]) -> bool:

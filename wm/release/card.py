@@ -41,7 +41,7 @@ def write(place: Place, out: Path) -> str:
         DamagedData: the agent is not whole.
     """
     agent, _, about = agents.load(place.folder)
-    scores, made, unknown = _scores(place), *_made(place)
+    scores, made, unknown = place.scores, *_made(place)
     with export.folder(out, MARK, "model card") as new:
         known = [kind for kind in weights.SURPRISE_KINDS if weights.exists(place.folder, kind)]
         for kind in (*KINDS, *known):
@@ -58,14 +58,6 @@ def write(place: Place, out: Path) -> str:
         files.write_bytes(new / CARD, _card(place, agent, about, scores, made, unknown).encode())
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return f"{out}: {size / 1e6:.1f} MB; `hf upload REPOSITORY {out}` publishes it"
-
-
-def _scores(place: Place) -> dict[str, Any] | None:
-    """What `evaluate` wrote, where it has been run."""
-    for path in (place.folder / SCORES, RUNS / place.name / "evaluate" / SCORES):
-        if path.is_file():
-            return files.read_json(path)
-    return None
 
 
 def _made(place: Place) -> tuple[dict[str, Any] | None, str]:

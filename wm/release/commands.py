@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core.errors import UserError
-from wm.records.commands import add_command
+from wm.records.commands import add_command, add_group, check_file
 
 ENTRY = "an entry of `agents` in params.yaml"
 AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e.g. pretrained/car_racing"
@@ -18,9 +18,8 @@ AGENT = "an entry of `agents` in params.yaml, or a folder that holds an agent, e
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds them to a command line."""
-    text = "keep a trained agent, make it champion, give it away, ask what its dream is worth and what surprises it"
-    group = commands.add_parser("agent", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do with it")
+    text = "keep, publish or promote a trained agent; measure whether its dream is to be trusted, what is novel to it"
+    inside = add_group(commands, "agent", text, "what to do with it")
     _add_giving(inside)
     _add_champion(inside)
     text = "open MLflow's pages of runs and registered models, those of pretrained/ too, on the loopback address"
@@ -31,13 +30,15 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _add_giving(inside: argparse._SubParsersAction) -> None:
     command = add_command(inside, "keep", "copy a scored agent into pretrained/, to be committed", _keep)
     command.add_argument("name", metavar="NAME", help=ENTRY)
-    command.add_argument("--commit", default=None, help="that made it; default: the one that `lineage` finds")
+    command.add_argument("--commit", default=None, help="that made the agent; default: the one that `lineage` finds")
     export = add_command(inside, "export", "write V, M and C as ONNX, with a description, into a folder", _export)
     demo = add_command(inside, "demo", "write one HTML page in which anyone can drive in the agent's dream", _demo)
     text = "write a model card with the agent, as safetensors and ONNX, into a folder for the Hugging Face hub"
     card = add_command(inside, "card", text, _card)
-    gauge = add_command(inside, "gauge", "does the agent's dream put controllers into the world's order?", _gauge)
-    surprise = add_command(inside, "surprise", "how novel are episodes to V and M? with pictures of where", _surprise)
+    text = "compare how the agent's dream ranks controllers with how the world does"
+    gauge = add_command(inside, "gauge", text, _gauge)
+    text = "measure how novel episodes are to V and M, with pictures of the most novel steps"
+    surprise = add_command(inside, "surprise", text, _surprise)
     for command in (export, demo, card, gauge, surprise):
         command.add_argument("agent", metavar="AGENT", help=AGENT)
     export.add_argument("folder", type=Path, metavar="FOLDER", help="to be written")
@@ -78,9 +79,7 @@ def _export(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from wm.release import demo, places
 
-    if args.out.suffix != ".html" or args.out.is_dir():
-        raise UserError(f"--out is {args.out}: expected the name of a file that ends in .html")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_file("--out", args.out, [".html"])
     print(demo.write(places.find(args.agent), args.out))
     if args.mlflow:
         print(_attach(args.agent, args.out))
@@ -137,9 +136,7 @@ def _surprise(args: argparse.Namespace) -> None:
 
     if args.seed < 0:
         raise UserError(f"--seed is {args.seed}: expected 0 or more")
-    if args.out.suffix != ".png" or args.out.is_dir():
-        raise UserError(f"--out is {args.out}: expected the name of a file that ends in .png")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_file("--out", args.out, [".png"])
     print(surprise.report(places.find(args.agent), args.episodes, args.seed, args.against, args.out))
 
 

@@ -9,6 +9,7 @@ episode, packed by gzip and written as base64.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import json
@@ -25,7 +26,6 @@ from wm.play import agent as agents
 from wm.play.agent import Agent, PosteriorNoise
 from wm.release import export, onnx_models, page
 from wm.release.places import Place
-from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
 GRAPHS = ("decoder", "memory", "controller")
@@ -89,22 +89,21 @@ def record(agent: Agent, params: np.ndarray, sampled: bool) -> tuple[dict[str, A
     """
     (seed,) = seeds.episodes(0, seeds.Purpose.TEST, count=1)
     world, noise = agent.world, PosteriorNoise(seed, agent.mdnrnn.z_size)
-    env = world.checked(world.spec.drawings[-1])
-    frame, _ = env.reset(seed=seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
     frames, zs, acts, rews, over = [], [], [], [], False
-    while not over:
-        z = agent.see(frame[None], noise.draw()[None] if sampled else None)
-        act = agent.act(params[None], z, h, c)
-        h, c = agent.remember(z, act, h, c, restart)
-        restart = np.zeros(1, np.float32)
-        frames.append(frame)
-        zs.append(z[0])
-        acts.append(act[0])
-        frame, rew, end, trunc, _ = env.step(act[0])
-        rews.append(float(rew))
-        over = end or trunc
-    env.close()
+    with contextlib.closing(world.checked(world.spec.drawings[-1])) as env:
+        frame, _ = env.reset(seed=seed)
+        while not over:
+            z = agent.see(frame[None], noise.draw()[None] if sampled else None)
+            act = agent.act(params[None], z, h, c)
+            h, c = agent.remember(z, act, h, c, restart)
+            restart = np.zeros(1, np.float32)
+            frames.append(frame)
+            zs.append(z[0])
+            acts.append(act[0])
+            frame, rew, end, trunc, _ = env.step(act[0])
+            rews.append(float(rew))
+            over = end or trunc
     columns = math.ceil(math.sqrt(len(frames)))
     told = {"steps": len(frames), "columns": columns, "score": sum(rews), "seed": seed}
     arrays = {"z": np.array(zs), "act": np.array(acts), "rew": np.array(rews)}
@@ -130,8 +129,6 @@ def _floats(array: np.ndarray) -> bytes:
 
 def _scored(place: Place) -> str:
     """What is known of the agent's score."""
-    for scores in (place.folder / "scores.json", RUNS / place.name / "evaluate" / "scores.json"):
-        if scores.is_file():
-            found = files.read_json(scores)
-            return f"{found['mean']:.0f} on average over {found['episodes']} test episodes of the world"
+    if scores := place.scores:
+        return f"{scores['mean']:.0f} on average over {scores['episodes']} test episodes of the world"
     return "not scored yet"

@@ -19,6 +19,7 @@ import numpy as np
 from wm.core import files
 from wm.core.errors import UserError
 from wm.dream.engine import default_reward
+from wm.gym import dream
 from wm.models.mdnrnn import LOG_SIGMA_FLOOR
 from wm.play import agent as agents
 from wm.play.agent import Agent
@@ -149,18 +150,15 @@ def _dream(place: Place, agent: Agent, about: dict[str, Any]) -> dict[str, Any]:
         "log_sigma_floor": LOG_SIGMA_FLOOR,
         "end": _end(agent, about),
         # "sample": the z that M reads too; "mean": the mixture's mean at tau, at the first frame V's mean
-        "controller_z": "sample" if about["sampled"] else "mean",
+        "controller_z": dream.rules_of(about)["reads"],
         "reward": default_reward(agent.mdnrnn, None),
     }
 
 
 def _end(agent: Agent, about: dict[str, Any]) -> dict[str, Any]:
     """When a dream ends. "threshold": where the logit `done` exceeds `logit`; "drawn": with probability
-    sigmoid(done - shift), which is M's p(end) in both. A dream to be looked at is one of those whose expectation an
-    agent was evolved with."""
+    sigmoid(done - shift), which is M's p(end) in both."""
     if agent.mdnrnn.done is None:
         return {"rule": "none"}
-    shift = {"shift": agent.mdnrnn.end_shift}
-    if about.get("ends", "threshold") == "threshold":  # without the key: an agent made when this was the only rule
-        return {"rule": "threshold", "logit": 0.0, **shift}
-    return {"rule": "drawn", **shift}
+    rule = dream.rules_of(about)["ends"]
+    return {"rule": rule, **({"logit": 0.0} if rule == "threshold" else {}), "shift": agent.mdnrnn.end_shift}

@@ -110,7 +110,7 @@ def gate(name: str, config: GateConfig, world: str, experiment: str, root: Path)
             if versions.champion() != champion:  # from another folder, by hand perhaps
                 raise UserError(f"the champion of {model} changed while {name} was compared with it: gate {name} again")
             tags = {f"wm.gate.{key}": f"{value}" for key, value in decision.items() if value is not None}
-            versions.tell(challenger, tags, pages, run_notes.of_gate(decision, "{url}differences.png"))
+            versions.annotate(challenger, tags, pages, run_notes.of_gate(decision, "{url}differences.png"))
             if decision["decision"] == "promoted":
                 versions.promote(challenger, decision["why"], registry.GATED)
     return decision

@@ -57,6 +57,18 @@ class Place:
         """The folder of the first frames that its dreams start from."""
         return self.model / "train_mdn" if (self.model / "train_mdn").is_dir() else self.model
 
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What `evaluate` wrote, where it has been run.
+
+        Raises:
+            DamagedData: it is not whole.
+        """
+        for path in (self.folder / SCORES, RUNS / self.name / "evaluate" / SCORES):
+            if path.is_file():
+                return files.read_json(path)
+        return None
+
 
 def find(name: str, kept: bool = False) -> Place:
     """An agent by its name in params.yaml or by its folder (pretrained/car_racing, or one that `wm agent card` wrote).
@@ -231,7 +243,7 @@ def _agree(folder: Path, vae: _Vae, mdnrnn: _Mdnrnn, controller: _Controller) ->
     if controller.world not in worlds.names():
         raise UserError(
             f"{folder} is an agent of the world {controller.world}, which nothing here plays: make it an entry of "
-            f"`worlds` in params.yaml; known are {', '.join(worlds.names())}"
+            f"`worlds` in params.yaml; there are {', '.join(worlds.names())}"
         )
     actions = worlds.get(controller.world).spec.action_size
     sizes = {"z": mdnrnn.z_size, "h": mdnrnn.config.hidden, "c": mdnrnn.config.hidden}

@@ -84,7 +84,9 @@ def whole(place: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     known = [kind for kind in KNOWN if weights.exists(source, kind)]
     for path in (*place.iterdir(), *_files(source, (*MODELS, *known))):
-        files.write_bytes(target / path.name, path.read_bytes())
+        data, there = path.read_bytes(), target / path.name
+        if not there.is_file() or there.read_bytes() != data:  # else another command may be reading it
+            files.write_bytes(there, data)
     return target
 
 
@@ -266,6 +268,7 @@ def processor(machine: str) -> str:
 
 
 def version(package: str) -> str:
+    """Of an installed package; "none" where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

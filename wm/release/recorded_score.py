@@ -48,6 +48,11 @@ def check(name: str, agent: Path | None = None) -> str:
         evaluate(config, made["world"], agent, workspace, workspace.folder / "metrics.json")
         found = files.read_json(workspace.out / "scores.json")
     shutil.rmtree(workspace.folder)
+    if len(found["scores"]) != len(recorded["scores"]):
+        raise UserError(
+            f"{agent} has {len(recorded['scores'])} scores, and its made.json says {len(found['scores'])} episodes: "
+            "there is nothing to compare"
+        )
     text = f"{found['mean']:.4f} ± {found['std']:.4f} over {len(found['scores'])} episodes"
     same = np.array(found["scores"]) == np.array(recorded["scores"])
     if same.all():

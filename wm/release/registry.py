@@ -136,7 +136,7 @@ class Registry:
         self._remember(move)
         return move
 
-    def tell(self, version: str, tags: Mapping[str, str], pages: Sequence[Path], text: str) -> None:
+    def annotate(self, version: str, tags: Mapping[str, str], pages: Sequence[Path], text: str) -> None:
         """Adds to a version's page: tags, files below `gate/` of its run, a paragraph at the end of its description.
 
         Args:

@@ -37,7 +37,7 @@ MOMENTS, APART = 4, 20
 
 
 @dataclass(frozen=True)
-class Seen:
+class EpisodeSurprise:
     """An episode as V and M saw it.
 
     Attributes:
@@ -49,13 +49,13 @@ class Seen:
     values: Mapping[str, np.ndarray]
 
 
-def look(vae: VAE, memory: MDNRNN, data: EpisodeSet, indices: Sequence[int]) -> Iterator[Seen]:
+def of_episodes(vae: VAE, memory: MDNRNN, data: EpisodeSet, indices: Sequence[int]) -> Iterator[EpisodeSurprise]:
     """These episodes of a data set of frames."""
     for index in indices:
         episode, about = data.read(index, ["obs", "act"]), data.episodes[index]
         v, mu = surprise.to_v(vae, episode["obs"], BATCH)
         m = np.concatenate([[np.nan], surprise.to_m(memory, mu, episode["act"])])
-        yield Seen(f"seed {about['seed']}" if "seed" in about else f"number {index}", {"V": v, "M": m})
+        yield EpisodeSurprise(f"seed {about['seed']}" if "seed" in about else f"number {index}", {"V": v, "M": m})
 
 
 def references(place: Place, vae: VAE, memory: MDNRNN, against: Path | None) -> dict[str, Reference]:
@@ -67,7 +67,7 @@ def references(place: Place, vae: VAE, memory: MDNRNN, against: Path | None) -> 
     if against is not None:
         data = frames_of(against, place)
         chosen = surprise.chosen(data)
-        seen = dict(zip(chosen, look(vae, memory, data, chosen), strict=True))
+        seen = dict(zip(chosen, of_episodes(vae, memory, data, chosen), strict=True))
         sides = {side: {index: one.values[side] for index, one in seen.items()} for side in SIDES}
         return {side: Reference.of({i: x[np.isfinite(x)] for i, x in parts.items()}) for side, parts in sides.items()}
     if not all(weights.exists(place.folder, kind) for kind in SIDES.values()):
@@ -131,12 +131,12 @@ def report(place: Place, which: str, seed: int, against: Path | None, out: Path)
             data = frames_of(Path(which), place)
         else:
             raise UserError(f"{which!r} is no data set of `collect`, and no number of episodes to play")
-        seen = list(look(vae, memory, data, range(len(data))))
+        seen = list(of_episodes(vae, memory, data, range(len(data))))
         _sheet(vae, memory, data, seen, out)
     return f"{table(seen, known)}\nthe most surprising steps: {out}"
 
 
-def table(seen: Sequence[Seen], known: Mapping[str, Reference]) -> str:
+def table(seen: Sequence[EpisodeSurprise], known: Mapping[str, Reference]) -> str:
     """A line an episode: for V and for M the mean, its percentile among the reference's episodes, the share of steps
     beyond the reference's 99th percentile, and the step that surprised most."""
     head = f"{'episode':<16}{'steps':>6}"
@@ -158,7 +158,7 @@ def table(seen: Sequence[Seen], known: Mapping[str, Reference]) -> str:
     return "\n".join(lines)
 
 
-def moments(seen: Sequence[Seen], side: str) -> list[tuple[int, int]]:
+def moments(seen: Sequence[EpisodeSurprise], side: str) -> list[tuple[int, int]]:
     """(episode, step) of the most surprising steps of one side, the most surprising first."""
     found: list[tuple[int, int]] = []
     every = [(value, e, t) for e, one in enumerate(seen) for t, value in enumerate(one.values[side]) if value == value]
@@ -171,7 +171,7 @@ def moments(seen: Sequence[Seen], side: str) -> list[tuple[int, int]]:
 
 
 @torch.inference_mode()
-def _sheet(vae: VAE, memory: MDNRNN, data: EpisodeSet, seen: Sequence[Seen], out: Path) -> None:
+def _sheet(vae: VAE, memory: MDNRNN, data: EpisodeSet, seen: Sequence[EpisodeSurprise], out: Path) -> None:
     """A row a moment: the frame before it, what was seen, what V draws of it, and what M expected."""
     rows, labels = [], []
     for side in SIDES:

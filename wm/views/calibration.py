@@ -28,9 +28,9 @@ from wm.pictures import figures
 from wm.play import agent as agents
 from wm.play import rollout
 from wm.play.agent import Agent
+from wm.run import RUNS
 from wm.worlds.base import FRAME_SHAPE
 
-RUNS = Path("runs")
 TAUS = (0.5, 1.0, 1.15, 1.3, 1.6, 2.0)
 SIDE_BY_SIDE = 32
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from wm.core.errors import UserError
-from wm.records.commands import add_command
+from wm.records.commands import add_command, add_group
 
 AGENT, MODEL = "an entry of `agents` in params.yaml", "an entry of `models` in params.yaml"
 
@@ -20,13 +20,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     text = "a page of `wm agent demo NAME --out PAGE` to put inside, in which anyone can drive in the agent's dream"
     command.add_argument("--dream", type=Path, metavar="PAGE", default=None, help=text)
     text = "scores side by side: the results page, tables, temperatures of the dream"
-    group = commands.add_parser("results", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to compare")
+    inside = add_group(commands, "results", text, "what to compare")
     _add_page_and_table(inside)
     text = "compare the agents of a model that were evolved in dreams of different temperatures: a table and a plot"
     command = add_command(inside, "temperatures", text, _temperatures)
     command.add_argument("name", metavar="MODEL", help=MODEL)
-    text = "those who collected in M's dream at several temperatures, beside what they did in the world; M's ends"
+    text = "compare the policies that collected in M's dream and in the world, at several temperatures, and M's ends"
     command = add_command(inside, "calibration", text, _calibration)
     command.add_argument("name", metavar="MODEL", help=MODEL)
     command.add_argument("--tau", type=float, nargs="+", default=None, help="temperatures; default: 0.5 to 2")
@@ -36,8 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
     text = "recordings that are learned from where there is no environment"
-    group = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
-    inside = group.add_subparsers(required=True, metavar="COMMAND", help="what to do")
+    inside = add_group(commands, "data", text)
     command = add_command(inside, "import", "make a data set, data/NAME, of recordings; says what to paste", _import)
     command.add_argument("data", metavar="NAME", help="of the data set")
     text = "a folder of .npz episodes (obs, act, rew and perhaps end), or a data set of Minari's by its id"
@@ -103,7 +101,7 @@ def _add_page_and_table(inside: argparse._SubParsersAction) -> None:
     text = "entries of `agents` in params.yaml, evaluated; without one, the page alone, from the records that it has"
     command.add_argument("names", nargs="*", metavar="NAME", help=text)
     command.add_argument("--out", type=Path, default=None, help="the folder to write; default: results")
-    command.add_argument("--machine", default="", help="where runs were made that do not say so themselves")
+    command.add_argument("--machine", default="", help="the machine of runs whose record names none")
     text = "scored agents side by side, each compared with the first in pairs"
     command = add_command(inside, "table", text, _table)
     command.add_argument("names", nargs="+", metavar="NAME", help="entries of `agents` in params.yaml")
@@ -138,6 +136,7 @@ def _page(args: argparse.Namespace) -> None:
 
 
 def write_report(args: argparse.Namespace) -> None:
+    """`wm report`; public, since its default name is that of the run, wherever that is."""
     from wm.views import report
 
     print(report.write(args.name, args.out or Path(f"{args.name}.html"), args.dream))

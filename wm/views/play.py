@@ -18,7 +18,7 @@ import torch
 from wm.core import episodes
 from wm.core.episodes import MANIFEST, EpisodeSet, Shard, frame_columns
 from wm.core.errors import UserError
-from wm.gym.dream import Dreams, DreamWorld
+from wm.gym.dream import Dreams, DreamWorld, rules_of
 from wm.play.agent import Agent
 from wm.views import watch
 from wm.worlds.base import World
@@ -181,11 +181,12 @@ def window(agent_folder: Path, model: Path, real: bool, seed: int, steps: int | 
 
 
 def film(agent_folder: Path, model: Path, seed: int, out: Path, steps: int | None, tau: float) -> str:
-    """C plays an episode of the dream, written as an mp4 or gif; arguments as `window`. Returns a sentence."""
-    agent, params, _ = watch.load(agent_folder)
-    dreams, score = Dreams(model, tau, 1, "frame", None, steps, None), [0.0]
+    """C plays an episode of the dream, by the rules that it was evolved with, written as an mp4 or gif; arguments as
+    `window`. Returns a sentence."""
+    agent, params, about = watch.load(agent_folder)
+    dreams, score = Dreams(model, tau, 1, "frame", None, steps, None, **rules_of(about)), [0.0]
     frames = _dreamed(agent, params, dreams, seed, score)
-    where = watch.show_or_write(frames, dreams.max_steps, agent.world.spec.fps, out, out)
+    where = watch.show_or_write(frames, dreams.max_steps, agent.world.spec.fps, out)
     return f"{where}; score in the dream {score[0]:.1f}"
 
 
@@ -194,11 +195,11 @@ def _dreamed(agent: Agent, params: np.ndarray, dreams: Dreams, seed: int, score:
     dreams.begin(0, seed)
     (h, c), restart, over, step = agent.initial_state(1), np.ones(1, np.float32), False, 0
     while not over:
-        z = dreams.z.numpy()
-        act = agent.act(params[None], z, h, c)
+        act = agent.act(params[None], dreams.seen.numpy(), h, c)
         picture = (f"a dream, tau {dreams.tau:g}", agent.vae.decode(dreams.z)[0].numpy())
         yield watch.screen([picture], act[0], f"step {step}   score {score[0]:.1f}", scale=2)
-        h, c = agent.remember(z, act, h, c, restart)  # what C remembers with need not be the M that dreams
+        # What C remembers with need not be the M that dreams.
+        h, c = agent.remember(dreams.z.numpy(), act, h, c, restart)
         rew, end, trunc = dreams.step(act)
         restart, over, step = np.zeros(1, np.float32), end[0] or trunc[0], step + 1
         score[0] += float(rew[0])

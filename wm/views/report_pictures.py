@@ -31,6 +31,11 @@ class Picture:
 
 
 def of(rounds: dict[str, list[Made]]) -> dict[str, Picture]:
+    """Those of the last round, by name.
+
+    Args:
+        rounds: the steps of each stage, first to last.
+    """
     last = {stage: steps[-1] for stage, steps in rounds.items() if steps}
     return {
         "reconstructions": picture(
@@ -55,6 +60,7 @@ def gauge(steps: Sequence[Made]) -> Picture | None:
 
 
 def picture(made: Made, file: str, alt: str) -> Picture:
+    """One of a step's figures."""
     path = Path(made.step.folder, "figures", file)
     if not path.is_file():
         return Picture(alt, missing=missing(made))
@@ -62,6 +68,7 @@ def picture(made: Made, file: str, alt: str) -> Picture:
 
 
 def missing(made: Made) -> str:
+    """The sentence about what a step has not left here."""
     return f"Not here: `dvc repro {made.step.target}` makes it, or `dvc pull` fetches it."
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from wm.core import files
 from wm.core.errors import UserError
 from wm.params import Params
 from wm.pictures import figures
 from wm.records import tracking
+from wm.run import RUNS
 from wm.search.fitness import VIRTUAL_EPISODES
 from wm.views.paper import TEMPERATURES
-
-RUNS, RESULTS = Path("runs"), Path("results")
+from wm.views.table import RESULTS
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from wm import params
 from wm.core import files
 from wm.core.errors import DamagedData, UserError
 from wm.records import history
+from wm.run import RUNS
 from wm.stages.evaluate import interval
 
-RUNS, RESULTS = Path("runs"), Path("results")
+RESULTS = Path("results")
 FULL = "V and M"
 """What `parts` says of the paper's own agent."""
 

@@ -1,10 +1,11 @@
 """Watch an agent: what it sees, what V keeps of it, what M dreams of, and what C does about it.
 
-Where there is a display the picture is shown in a window, else it is written as an mp4. Frames are [H, W, 3] uint8.
+The picture is shown in a window, or written as an mp4 or gif. Frames are [H, W, 3] uint8.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from wm.core import journal, weights
+from wm.core import files, journal, weights
 from wm.core.errors import UserError
 from wm.models.mdnrnn import sample
 from wm.pictures import videos
@@ -35,7 +36,7 @@ def watch(agent_folder: Path, seed: int, out: Path | None, steps: int | None, ta
     Args:
         agent_folder: a whole agent, e.g. runs/NAME/evolve.
         seed: of the episode.
-        out: the mp4; None shows a window where there is a display, and else writes watch.mp4.
+        out: the mp4 or gif; None shows a window, which needs a display.
         steps: the most to play; None for the whole episode.
         tau: temperature of the dream in the third panel.
     Returns:
@@ -46,7 +47,7 @@ def watch(agent_folder: Path, seed: int, out: Path | None, steps: int | None, ta
     agent, params, about = load(agent_folder)
     score, steps = [0.0], steps or agent.world.spec.max_steps
     frames = _episode(agent, params, about["sampled"], seed, steps, tau, score)
-    where = show_or_write(frames, steps, agent.world.spec.fps, out, Path("watch.mp4"))
+    where = show_or_write(frames, steps, agent.world.spec.fps, out)
     return f"{where}; score {score[0]:.1f}"
 
 
@@ -78,32 +79,34 @@ def _episode(
     env = agent.world.checked(agent.world.spec.drawings[-1])
     noise, generator = PosteriorNoise(seed, agent.mdnrnn.z_size), torch.Generator().manual_seed(seed)
     (h, c), restart = agent.initial_state(1), np.ones(1, np.float32)
-    obs, _ = env.reset(seed=seed)
-    dreamed = state = None
-    for step in range(steps):
-        z = agent.see(obs[None], noise.draw()[None] if sampled else None)
-        act = agent.act(params[None], z, h, c)
-        if step % AWAKE == 0 or dreamed is None:
-            dreamed, state = torch.from_numpy(z.copy()), (torch.from_numpy(h.copy()), torch.from_numpy(c.copy()))
-        decoded = agent.vae.decode(torch.cat([torch.from_numpy(z), dreamed])).numpy()
-        yield screen(
-            [
-                ("what it sees", obs),
-                ("what V keeps", decoded[0]),
-                (f"what M dreams ({step % AWAKE} steps)", decoded[1]),
-            ],
-            act[0],
-            f"step {step}   score {score[0]:.1f}",
-        )
-        h, c = agent.remember(z, act, h, c, restart)
-        state = agent.mdnrnn.step(dreamed, torch.from_numpy(act), state, torch.from_numpy(restart))
-        dreamed = sample(agent.mdnrnn.heads(state[0])[0], tau, generator)
-        restart = np.zeros(1, np.float32)
-        obs, rew, end, trunc, _ = env.step(act[0])
-        score[0] += float(rew)
-        if end or trunc:
-            break
-    env.close()
+    try:
+        obs, _ = env.reset(seed=seed)
+        dreamed = state = None
+        for step in range(steps):
+            z = agent.see(obs[None], noise.draw()[None] if sampled else None)
+            act = agent.act(params[None], z, h, c)
+            if step % AWAKE == 0 or dreamed is None:
+                dreamed, state = torch.from_numpy(z.copy()), (torch.from_numpy(h.copy()), torch.from_numpy(c.copy()))
+            decoded = agent.vae.decode(torch.cat([torch.from_numpy(z), dreamed])).numpy()
+            yield screen(
+                [
+                    ("what it sees", obs),
+                    ("what V keeps", decoded[0]),
+                    (f"what M dreams ({step % AWAKE} steps)", decoded[1]),
+                ],
+                act[0],
+                f"step {step}   score {score[0]:.1f}",
+            )
+            h, c = agent.remember(z, act, h, c, restart)
+            state = agent.mdnrnn.step(dreamed, torch.from_numpy(act), state, torch.from_numpy(restart))
+            dreamed = sample(agent.mdnrnn.heads(state[0])[0], tau, generator)
+            restart = np.zeros(1, np.float32)
+            obs, rew, end, trunc, _ = env.step(act[0])
+            score[0] += float(rew)
+            if end or trunc:
+                break
+    finally:  # a window that is closed leaves here too
+        env.close()
 
 
 def screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, scale: int = 1) -> np.ndarray:
@@ -126,18 +129,17 @@ def screen(panels: list[tuple[str, np.ndarray]], act: np.ndarray, caption: str, 
     return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
 
 
-def show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None, default: Path) -> str:
-    """Shows frames in a window, or writes them where there is no display or `out` names a film.
+def show_or_write(frames: Iterator[np.ndarray], steps: int, fps: int, out: Path | None) -> str:
+    """Shows frames in a window, or writes them where `out` names a film.
 
     Args:
         steps: the most frames there can be.
     Returns:
         what became of them.
     """
-    if out is None and has_display():
+    if out is None:
         show(frames, fps)
         return "watched"
-    out = out or default
     frames = _counted(frames, steps, out.name)
     if out.suffix == ".gif":
         return _write_gif(frames, out, fps)
@@ -159,7 +161,9 @@ def _write_gif(frames: Iterator[np.ndarray], out: Path, fps: int) -> str:
 
     pictures = (Image.fromarray(frame) for frame in itertools.islice(frames, 0, None, GIF_EVERY))
     kept = [picture.quantize(64, dither=Image.Dither.NONE) for picture in pictures]
-    kept[0].save(out, save_all=True, append_images=kept[1:], duration=1000 * GIF_EVERY / fps, loop=0)
+    data = io.BytesIO()
+    kept[0].save(data, "GIF", save_all=True, append_images=kept[1:], duration=1000 * GIF_EVERY / fps, loop=0)
+    files.write_bytes(out, data.getvalue())
     return f"wrote {out}, {len(kept)} frames at {fps / GIF_EVERY:g} a second"
 
 

@@ -41,6 +41,7 @@ def check_world(world: World, *, steps: int = 40, seed: int = 7) -> None:
     env = world.make()
     assert env.reset(seed=seed)[0].tobytes() == runs[0]["obs"][0], "make() is not make(spec.drawings[0])"
     picture = env.render()
+    env.close()
     assert isinstance(picture, np.ndarray) and picture.dtype == np.uint8, "make() renders nothing: films need pictures"
     assert picture.ndim == 3 and picture.shape[2] == 3, f"render() has shape {picture.shape}: expected [H, W, 3]"
     check_unknown_drawing(world)

@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 
 from wm.core.errors import UserError
-from wm.worlds.base import Array, Policy, tanh
+from wm.worlds.base import Array, Policy, World, tanh
 
 HOLDS = (1, 2, 4, 8, 16, 32)
 """Steps for which a random choice is held at most; one of them is drawn for each episode."""
@@ -58,6 +58,25 @@ class Actions(ABC):
     @abstractmethod
     def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
         """As `wm.worlds.base.World.disturb`; of a choice, `noise` is the share of steps at which another is taken."""
+
+
+class ActionsWorld(World):
+    """A world whose actions are those of a space of Gymnasium's: `actions` says all that a world has to say of them."""
+
+    actions: Actions
+
+    def squash(self, out: Array) -> Array:
+        return self.actions.squash(out)
+
+    def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
+        return self.actions.explorer(rng)
+
+    def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
+        return self.actions.disturb(act, drift, noise)
+
+    @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.actions.low, self.actions.high
 
 
 def actions_of(space: spaces.Space, world: str) -> Actions:

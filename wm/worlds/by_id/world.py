@@ -28,8 +28,8 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.core.errors import UserError, WorldError
-from wm.worlds.base import FRAME_SHAPE, Array, Policy, Spec, World, error_text
-from wm.worlds.by_id.actions import Actions, actions_of
+from wm.worlds.base import FRAME_SHAPE, Spec, error_text
+from wm.worlds.by_id.actions import ActionsWorld, actions_of
 
 DISPLAYS = ("display", "x11", "glx", "egl", "opengl", "gladload", "video system")
 """Words of those who look for a display in vain."""
@@ -37,7 +37,7 @@ SMALLEST = 32
 """Height and width, in pixels, from which an observation counts as a picture of the world."""
 
 
-class GymnasiumWorld(World):
+class GymnasiumWorld(ActionsWorld):
     """The world `name`, played by a Gymnasium environment.
 
     Args:
@@ -47,7 +47,8 @@ class GymnasiumWorld(World):
         kwargs: of `gymnasium.make`.
         crop: rows and columns of the picture that are kept: top, bottom, left, right.
         frame_skip: steps of the environment that one action lasts.
-        max_steps: actions after which an episode is truncated; None for the environment's own limit.
+        max_steps: actions after which an episode is truncated, if the environment does not do so before; None for its
+            own limit alone.
         solved: mean score from which it counts as solved; None for none.
     Raises:
         UserError: there is no such environment here, it cannot be made, or it has no pictures, no limit, or actions
@@ -69,15 +70,15 @@ class GymnasiumWorld(World):
         self.name, self.gym, self.module, self.kwargs = name, gym, module, dict(kwargs or {})
         self.crop, self.frame_skip = crop, frame_skip
         env = self._make()
-        self.actions: Actions = actions_of(env.action_space, name)
+        self.actions = actions_of(env.action_space, name)
         self.pictures = is_picture(env.observation_space)
-        limit = max_steps or _own_limit(env, frame_skip)
-        if limit is None:
+        limits = [steps for steps in (max_steps, _own_limit(env, frame_skip)) if steps]
+        if not limits:
             raise UserError(f"{gym} never ends an episode by itself: set worlds.{name}.max_steps")
         self.spec = Spec(
             name=name,
             action_size=self.actions.size,
-            max_steps=limit,
+            max_steps=min(limits),
             drawings=("own",),
             controller_inputs=("z", "h", "c"),
             controller_bias=True,
@@ -106,19 +107,6 @@ class GymnasiumWorld(World):
         if drawing not in (None, *self.spec.drawings):
             raise ValueError(f"unknown drawing {drawing!r} of {self.name}: expected {self.spec.drawings[0]}")
         return Played(self._make(), self)
-
-    def squash(self, out: Array) -> Array:
-        return self.actions.squash(out)
-
-    def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
-        return self.actions.explorer(rng)
-
-    def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
-        return self.actions.disturb(act, drift, noise)
-
-    @property
-    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.actions.low, self.actions.high
 
 
 class Played(gymnasium.Wrapper):

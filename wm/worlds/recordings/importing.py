@@ -58,7 +58,7 @@ def run(name: str, folder: Path, source: str, fps: int = 30, frames: str | None 
 
 def _look(name: str, source: sources.Source) -> dict[str, Any]:
     """Every episode once: refuses what is not sound, and says what all have in common."""
-    space, seen, size = source.actions(), sources.Seen(), None
+    space, seen, size = source.actions(), sources.CommonActions(), None
     longest = steps = 0
     progress = bar(len(source.names()), f"look at {name}", "episode")
     for which, episode in sources.iterate(source):

@@ -125,8 +125,10 @@ class Minari:
     def names(self) -> list[str]:
         return [f"episode {index} of {self.name}" for index in self.ids]
 
-    def actions(self) -> spaces.Space:
-        return self.data.action_space
+    def actions(self) -> spaces.Space | None:
+        space = self.data.action_space
+        unbounded = isinstance(space, spaces.Box) and not space.is_bounded()
+        return None if unbounded else space  # what was done says how far: an infinite bound would count as 1
 
     def read(self, index: int) -> Recorded:
         name = self.names()[index]
@@ -182,7 +184,7 @@ def checked(name: str, obs: np.ndarray, act: np.ndarray, rew: np.ndarray, end: n
     return Recorded(np.broadcast_to(frames, (*frames.shape[:3], 3)), act, rew.astype(np.float64), bool(end.ravel()[-1]))
 
 
-class Seen:
+class CommonActions:
     """What the actions of all episodes have in common, looked at one episode after the other."""
 
     def __init__(self) -> None:
@@ -202,7 +204,8 @@ class Seen:
                 f"{_shape(self.width)}: all have to be alike"
             )
         if kind == "whole" and (low.min() < 0 or high.max() >= MOST_CHOICES):
-            raise UserError(f"{name}: an action is {int(min(low.min(), high.max()))}: choices are numbered from 0 on")
+            wrong = int(low.min() if low.min() < 0 else high.max())
+            raise UserError(f"{name}: an action is {wrong}: choices are numbered from 0 to {MOST_CHOICES - 1} at most")
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
     def space(self) -> spaces.Space:

@@ -16,14 +16,14 @@ from gymnasium import spaces
 
 from wm.core import files
 from wm.core.errors import DamagedData, UserError
-from wm.worlds.base import Array, Policy, Spec, World
-from wm.worlds.by_id.actions import actions_of
+from wm.worlds.base import Spec
+from wm.worlds.by_id.actions import ActionsWorld, actions_of
 
 ABOUT = "world.json"
 """Beside the episodes: {"actions", "longest", "fps", "source"}."""
 
 
-class RecordedWorld(World):
+class RecordedWorld(ActionsWorld):
     """The world `name` that the episodes in a folder are of.
 
     Args:
@@ -69,19 +69,6 @@ class RecordedWorld(World):
             f"the world {self.spec.name} is recordings ({self.recordings}), so there is no environment to play: name "
             "one by `gym` or `own` in `worlds` of params.yaml"
         )
-
-    def squash(self, out: Array) -> Array:
-        return self.actions.squash(out)
-
-    def explorer(self, rng: np.random.Generator, **options: float) -> Policy:
-        return self.actions.explorer(rng)
-
-    def disturb(self, act: np.ndarray, drift: np.ndarray, noise: float) -> np.ndarray:
-        return self.actions.disturb(act, drift, noise)
-
-    @property
-    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.actions.low, self.actions.high
 
 
 def describe(space: spaces.Space) -> dict[str, Any]:
