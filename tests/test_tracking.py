@@ -198,7 +198,7 @@ def test_notes_say_the_score_first_and_show_what_was_made():
     assert run_notes.score({"score.mean": 1.0, "score.std": 2.0}) == "1.0 ± 2.0" and run_notes.score({"kl": 1}) == ""
 
 
-def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
+def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root, monkeypatch):
     import mlflow
     from fastapi.testclient import TestClient
     from mlflow.pyfunc import scoring_server
@@ -216,7 +216,7 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     client = tracking.connect(root)
     (run,) = runs(root, stage="evaluate")
     assert client.get_experiment(run.info.experiment_id).name == "car_racing-smoke"
-    mlflow.set_tracking_uri(tracking.uri(root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri(root))  # set_tracking_uri would stay for later tests
     model = mlflow.pyfunc.load_model("models:/smoke-car_racing-agent/1")
     (version,) = client.search_model_versions("name = 'smoke-car_racing-agent'")
     stored = {path.suffix for path in (root / "mlartifacts").rglob("*") if path.is_file()}
