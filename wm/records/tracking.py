@@ -146,7 +146,7 @@ def send_left_behind(root: Path) -> None:
                 sender.wait()
 
 
-def ui(port: int = 5000, root: Path | None = None) -> None:
+def ui(port: int, root: Path | None = None) -> None:
     """Becomes MLflow's server on the loopback address: one worker, no job execution. Never returns."""
     root = (find_root() if root is None else Path(root)).resolve()
     connect(root)  # makes the database once
