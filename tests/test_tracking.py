@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -474,7 +475,9 @@ def test_the_page_opens_on_the_loopback_address_only(root):
     )
     try:
         assert f"http://127.0.0.1:{port}" in server.stdout.readline().decode()
-        assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 300)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}") as page:  # and shows models first
+            assert "location.replace('#/models?" in page.read().decode()
         sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
         listening = [local for _, local, _, state, *_ in sockets if local.endswith(f":{port:04X}") and state == "0A"]
         assert listening == [f"0100007F:{port:04X}"]
