@@ -59,7 +59,7 @@ plots: $(VENV)/.plots  ## losses, searches and scores of what is here, on one pa
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned packages (asks PyPI)
 	@pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
-ui: $(INSTALLED)  ## what runs left behind: the MLflow UI on http://127.0.0.1:5000
+ui: $(INSTALLED)  ## MLflow's pages: the agents of pretrained/, and what runs left behind
 	@exec python -m wm ui
 
 bench: $(VENV)/.dev  ## how fast every part is, next to its peers

@@ -3,6 +3,8 @@
 In params.yaml it is `own: examples/bars:BarsWorld`, with `code: examples/bars.py`.
 """
 
+import wm  # noqa: F401  # isort: skip  before NumPy, whose kernels it chooses
+
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import TimeLimit

@@ -5,7 +5,7 @@
 MODEL is the folder of a model: runs/NAME, or pretrained/NAME. For each seed it prints the mean score of the
 first 20 episodes and of the last 20, in the order in which they began (in the order of their ends, short ones
 would come first and flatter the progress). It fails where a seed has not gained two standard errors. Three
-seeds take five minutes on two cores; stable-baselines3 comes with `make install`.
+seeds take five minutes on two cores; stable-baselines3 comes with `make install EXTRAS=dev`.
 """
 
 from __future__ import annotations

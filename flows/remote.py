@@ -84,7 +84,7 @@ def _look_for_a_worker(pool: str, say: Callable[[str], None]) -> None:
 
 
 def _nobody(pool: str) -> str:
-    return f"nobody works for the pool {pool!r}: start a worker with `python -m flows.worker {pool}` in a checkout"
+    return f"nobody works for the pool {pool!r}: start a worker with `wm up worker {pool}` in a checkout"
 
 
 def _take(address: str, run: FlowRun) -> None:

@@ -77,5 +77,5 @@ def _interval(means: Sequence[float]) -> str:
 def _score(agent: str, branch: str) -> dict[str, float]:
     text = git.content(Path.cwd(), branch, f"metrics/{agent}.json")
     if text is None:
-        raise UserError(f"{branch} has no metrics/{agent}.json: run `python -m flows.pipeline {agent}` with its seed")
+        raise UserError(f"{branch} has no metrics/{agent}.json: run `wm run {agent}` with its seed")
     return json.loads(text)["score"]

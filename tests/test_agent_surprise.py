@@ -117,7 +117,7 @@ def test_a_served_agent_tells_the_percentiles_of_its_reference_and_an_older_one_
     assert set(ask(agent_model.load(agent), data.read(0)["obs"][0], np.zeros((1, 0)), 0)) == {"actions", "state"}
     keep_references(agent, data)
     vae, memory = AgentFiles.read(agent).models()
-    (seen,) = of_agents.look(vae, memory, data, [3])
+    (seen,) = of_agents.of_episodes(vae, memory, data, [3])
     v, m = (Reference.load(agent, kind) for kind in weights.SURPRISE_KINDS)
     model, state, told = agent_model.load(agent), np.zeros((1, 0), np.float32), []
     for step, frame in enumerate(data.read(3)["obs"]):
@@ -153,7 +153,7 @@ def test_the_gauge_of_an_agent_is_printed_and_drawn(agent, capsys):
 
 def test_the_measures_of_a_whole_episode_are_those_of_the_stages(agent, data):
     vae, memory = AgentFiles.read(agent).models()
-    (seen,) = of_agents.look(vae, memory, data, [2])
+    (seen,) = of_agents.of_episodes(vae, memory, data, [2])
     episode = data.read(2)
     v, mu = surprise.to_v(vae, episode["obs"], 64)
     assert np.array_equal(seen.values["V"], v)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
+from wm.cli import main
 from wm.core import files
 from wm.records import store, tracking
 from wm.records.registered_models import model_name, weights
@@ -57,3 +59,13 @@ def test_a_film_that_was_made_later_is_on_the_same_run(root, monkeypatch):
     assert [file.path for file in client.list_artifacts(run.info.run_id, "films")] == ["films/drive.mp4"]
     assert "Films: [drive](" in run.data.tags["mlflow.note.content"]
     assert len(client.search_model_versions("name = 'car_racing-agent'")) == 1
+
+
+def test_a_port_that_another_program_has_is_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["ui", "--port", str(port)]) == 2
+    assert f"port {port} of 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert main(["ui", "--port", "70000"]) == 2
+    assert not list(tmp_path.iterdir())

@@ -53,6 +53,8 @@ def test_a_folder_becomes_a_data_set_with_the_same_numbers(files, capsys):
     assert main(["data", "import", "line", "files"]) == 0
     said = capsys.readouterr().out
     assert "data/line: 12 episodes, 306 steps" in said and "line: {recordings: data/line}" in said
+    assert main(["data", "check", "data/line"]) == 2  # nobody has pasted the entry yet
+    assert "data/line is of the world 'line', which is not in `worlds`" in capsys.readouterr().err
     data = EpisodeSet(Path("data/line"))
     data.verify()
     for number in (0, 7, 11):

@@ -362,7 +362,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(copy, capsys):
     for words, sentence in (
         ([], "results has no record of an agent: name agents that have been scored"),
         (["nobody"], "'nobody' is not in `agents` of params.yaml"),
-        (["tiny", "tiny-2"], "tiny-2 has no score yet: run `python -m flows.pipeline tiny-2` first"),
+        (["tiny", "tiny-2"], "tiny-2 has no score yet: run `wm run tiny-2` first"),
         (["tiny", "--out", "file"], "file cannot be a folder"),
         (["tiny", "--out", "nowhere/results"], "nowhere/results cannot be a folder"),
     ):

@@ -121,6 +121,12 @@ def test_a_wrong_request_is_a_sentence(folder):
             ask(model, others, np.zeros((1, 0), np.float32), [7], 0)
     whole = [ask(model, frames.astype(kind), np.zeros((1, 0), np.float32), [7], 0) for kind in (np.uint8, np.float64)]
     np.testing.assert_array_equal(whole[0]["actions"], whole[1]["actions"])
+    if agent.load(folder)[2]["sampled"]:
+        for seeds, step in (([7, 8], 0), ([-1], 0), ([7], -1)):
+            with pytest.raises(ValueError, match="seed and step have to be 1 whole numbers each, from 0 on"):
+                ask(model, frames, np.zeros((1, 0), np.float32), seeds, step)
+        with pytest.raises(ValueError, match="the request lacks 'seed'; it has frames"):
+            model.predict({"frames": frames})
     with pytest.raises(ValueError, match=r"state is \[1, 3\], expected the last reply's \[1, 16\]"):
         ask(model, frames, np.zeros((1, 3), np.float32), [7], 1)
     with pytest.raises(ValueError, match="the request lacks 'frames'; it has seed, step"):

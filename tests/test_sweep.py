@@ -82,7 +82,7 @@ def test_table_and_plot_are_in_mlflow(project, monkeypatch):
 def test_an_agent_without_a_score_is_named_with_what_to_do(project, capsys):
     put("tiny-tau10", 30, 5)
     assert main(["results", "temperatures", "tiny"]) == 2
-    assert "tiny-tau115 has no score yet: run `python -m flows.sweep tiny`" in capsys.readouterr().err
+    assert "tiny-tau115 has no score yet: run `wm run tiny --temperatures`" in capsys.readouterr().err
     assert not Path("results").exists()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def test_notes_say_the_score_first_and_show_what_was_made():
     assert run_notes.score({"score.mean": 1.0, "score.std": 2.0}) == "1.0 ± 2.0" and run_notes.score({"kl": 1}) == ""
 
 
-def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
+def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root, monkeypatch):
     import mlflow
     from fastapi.testclient import TestClient
     from mlflow.pyfunc import scoring_server
@@ -216,7 +217,7 @@ def test_the_registered_agent_drives_as_in_the_rollouts_and_is_no_pickle(root):
     client = tracking.connect(root)
     (run,) = runs(root, stage="evaluate")
     assert client.get_experiment(run.info.experiment_id).name == "car_racing-smoke"
-    mlflow.set_tracking_uri(tracking.uri(root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri(root))  # set_tracking_uri would stay for later tests
     model = mlflow.pyfunc.load_model("models:/smoke-car_racing-agent/1")
     (version,) = client.search_model_versions("name = 'smoke-car_racing-agent'")
     stored = {path.suffix for path in (root / "mlartifacts").rglob("*") if path.is_file()}
@@ -474,7 +475,9 @@ def test_the_page_opens_on_the_loopback_address_only(root):
     )
     try:
         assert f"http://127.0.0.1:{port}" in server.stdout.readline().decode()
-        assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        assert until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 300)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}") as page:  # and shows models first
+            assert "location.replace('#/models?" in page.read().decode()
         sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
         listening = [local for _, local, _, state, *_ in sockets if local.endswith(f":{port:04X}") and state == "0A"]
         assert listening == [f"0100007F:{port:04X}"]

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,19 @@ def log(kind: str, folder: Path, run: Mapping[str, Any], run_id: str) -> Any:
             for path in folder.glob(f"{known}.*"):  # what surprises it, which older agents do not know
                 shutil.copyfile(path, model / path.name)
         shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
-        return mlflow.pyfunc.log_model(
-            name=f"{run['name']}-{kind}",
-            python_model=str(package / "release" / "agent_model.py"),
-            artifacts={"model": str(model)},
-            code_paths=[str(code)],
-            signature=_signature(kind, folder),
-            input_example=_example(kind, folder),
-            pip_requirements=pins,
-            model_type=kind,
-            params={name: str(value)[:500] for name, value in run["config"].items()},
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Failed to infer signature")  # it need not: here it is
+            return mlflow.pyfunc.log_model(
+                name=f"{run['name']}-{kind}",
+                python_model=str(package / "release" / "agent_model.py"),
+                artifacts={"model": str(model)},
+                code_paths=[str(code)],
+                signature=_signature(kind, folder),
+                input_example=_example(kind, folder),
+                pip_requirements=pins,
+                model_type=kind,
+                params={name: str(value)[:500] for name, value in run["config"].items()},
+            )
 
 
 def _signature(kind: str, folder: Path) -> Any:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ _CALM = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
+APP = "world-models"
+"""The name under which MLflow finds `wm.records.mlflow_ui`."""
 
 
 class Run:
@@ -143,11 +146,11 @@ def send_left_behind(root: Path) -> None:
                 sender.wait()
 
 
-def ui(port: int = 5000, root: Path | None = None) -> None:
+def ui(port: int, root: Path | None = None) -> None:
     """Becomes MLflow's server on the loopback address: one worker, no job execution. Never returns."""
     root = (find_root() if root is None else Path(root)).resolve()
     connect(root)  # makes the database once
-    address = f"http://127.0.0.1:{port}/#/models"
+    address = f"http://127.0.0.1:{port}/#/models"  # where the address alone leads too (`wm.records.mlflow_ui`)
     print(f"MLflow: {address}   (Ctrl-C stops it)", flush=True)
     command = [
         sys.executable,
@@ -165,7 +168,10 @@ def ui(port: int = 5000, root: Path | None = None) -> None:
         "--workers",
         "1",
     ]
-    os.execve(sys.executable, command, {**os.environ, **_CALM, "MLFLOW_TRACKING_URI": store.address(root)})
+    if metadata.entry_points(group="mlflow.app", name=APP):  # not in an environment of an earlier version
+        command += ["--app-name", APP]
+    env = {**os.environ, **_CALM, "PYTHONWARNINGS": "ignore", "MLFLOW_TRACKING_URI": store.address(root)}
+    os.execve(sys.executable, command, env)
 
 
 def find_root() -> Path:

@@ -85,7 +85,7 @@ class Acting:
     def predict(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         frames = _frames(request)
         h, c, restart = _state(request, len(frames), self.agent.mdnrnn.config.hidden)
-        z = self.agent.see(frames, self._noise(request) if self.sampled else None)
+        z = self.agent.see(frames, self._noise(request, len(frames)) if self.sampled else None)
         act = self.agent.act(np.repeat(self.params[None], len(frames), axis=0), z, h, c)
         told = {"surprise": self._surprise(frames, h, restart)} if self.references else {}
         if self.agent.needs_memory or self.references:
@@ -104,11 +104,18 @@ class Acting:
         of_v, of_m = (known.percentile(each) for known, each in zip(self.references, (to_v, to_m), strict=True))
         return np.nan_to_num(np.stack([of_v, np.where(restart > 0, 0.0, of_m)], axis=1)).astype(np.float32)
 
-    def _noise(self, request: dict[str, np.ndarray]) -> np.ndarray:
+    def _noise(self, request: dict[str, np.ndarray], batch: int) -> np.ndarray:
+        """[B, Z] standard normal numbers, of each row's seed and step.
+
+        Raises:
+            ValueError: the request has none, or another number of them than of frames, or one that is negative.
+        """
         from wm.play.agent import PosteriorNoise
 
-        rows = []
-        for seed, step in zip(request["seed"], request["step"], strict=True):
+        rows, numbers = [], [_array(request, name, np.int64) for name in ("seed", "step")]
+        if any(part.shape != (batch,) or (part < 0).any() for part in numbers):
+            raise ValueError(f"seed and step have to be {batch} whole numbers each, from 0 on: one a frame")
+        for seed, step in zip(*numbers, strict=True):
             noise = PosteriorNoise(int(seed), self.agent.mdnrnn.z_size)
             rows.append([noise.draw() for _ in range(int(step) + 1)][-1])
         return np.stack(rows)

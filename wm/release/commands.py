@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -145,6 +146,12 @@ def _ui(args: argparse.Namespace) -> None:
     from wm.release import browse
 
     root = tracking.find_root().resolve()
+    with socket.socket() as probe:  # MLflow would say it in its log, and end as if all were well
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", args.port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"port {args.port} of 127.0.0.1 cannot be had ({error}): another is --port N") from None
     if not os.environ.get("MLFLOW_TRACKING_URI") and not tracking.off():
         print("The agents of pretrained/ are being registered, which takes a moment the first time.", flush=True)
         browse.register(root)

@@ -123,7 +123,7 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
     """
     tau = everything.entry("agents", name).tau
     if not (RUNS / name / "evaluate" / "scores.json").exists():
-        raise UserError(f"{name} has no score yet: run `python -m flows.pipeline {name}` first")
+        raise UserError(f"{name} has no score yet: run `wm run {name}` first")
     behind = lineage.trace(name)
     made = _record(behind, _commit(behind, commit), tau)
     evolve = _step(behind, "evolve")

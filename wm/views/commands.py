@@ -79,8 +79,10 @@ def _check(args: argparse.Namespace) -> None:
     from wm.core.episodes import EpisodeSet
     from wm.stages import collect
 
-    params.load()  # `worlds.get` knows the entries from then on
+    known = params.load().worlds  # `worlds.get` knows the entries from then on
     data = EpisodeSet(args.folder)
+    if data.world not in known:
+        raise UserError(f"{args.folder} is of the world {data.world!r}, which is not in `worlds` of params.yaml")
     data.verify()
     found = collect.judged(data, ChecksConfig(), args.stall)
     for row in verdicts.rows(found):

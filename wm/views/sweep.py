@@ -58,7 +58,7 @@ def read(everything: Params, model: str) -> list[Row]:
         evolved, scored = RUNS / name / "evolve" / "summary.json", RUNS / name / "evaluate" / "scores.json"
         if not (evolved.exists() and scored.exists()):
             raise UserError(
-                f"{name} has no score yet: run `python -m flows.sweep {model}`, which makes what is missing"
+                f"{name} has no score yet: run `wm run {model} --temperatures`, which makes what is missing"
             )
         dream, world = files.read_json(evolved), files.read_json(scored)
         rows.append(

@@ -113,7 +113,7 @@ def scores(name: str) -> dict[str, Any]:
     path = _path(name)
     if not path.exists():
         params.load().entry("agents", name)
-        raise UserError(f"{name} has no score yet: run `python -m flows.pipeline {name}` first")
+        raise UserError(f"{name} has no score yet: run `wm run {name}` first")
     return files.read_json(path)
 
 
