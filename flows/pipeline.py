@@ -263,7 +263,8 @@ def _estimate(agent: str, waiting: list[str], length: str | None) -> dict[str, f
         done = subprocess.run([*command, *limit], start_new_session=True, stderr=subprocess.PIPE, text=True)
         if text := Path(file.name).read_text():
             if done.returncode > 0 and not _begun(waiting):  # what was measured does not fit into the budget
-                raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+                said = done.stderr.strip().splitlines() or [f"`wm estimate {agent}` ended with {done.returncode}"]
+                raise UserError(said[-1].removeprefix("error: "))
             if done.returncode <= 0:
                 print(done.stderr, end="", file=sys.stderr)
             return json.loads(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +270,15 @@ def test_a_disk_too_small_is_said_before_anything_is_played(project):
                 workspace,
             )
     assert not list(workspace.out.glob("*.parquet"))
+
+
+def test_a_machine_without_file_handles_is_not_told_that_its_data_are_damaged(tmp_path):
+    data, (soft, hard) = write(tmp_path, [6]), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            data.read(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised.value.errno == errno.EMFILE
+    assert len(data.read(0)["rew"]) == 6

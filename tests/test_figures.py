@@ -6,11 +6,12 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from examples import mixture_density
 from wm.core.errors import DamagedData
-from wm.pictures import figures, mosaics, videos
+from wm.pictures import figures, mosaics, style, videos
 
 rng = np.random.default_rng(0)
 FRAMES = rng.integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
@@ -130,3 +131,11 @@ def test_a_video_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="at least one"):
         videos.video([], tmp_path / "a.mp4", fps=50)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_picture_that_failed_nothing_stays(tmp_path):
+    figure = Figure()
+    figure.suptitle("$\\nothing{$")  # no mathematics: drawing raises
+    with pytest.raises(ValueError):
+        style.save(figure, tmp_path / "made.png")
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ Shapes: T steps of an episode, A action, Z latent.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections import OrderedDict
@@ -170,7 +171,7 @@ class EpisodeSet:
 
     @property
     def held_out(self) -> list[int]:
-        """Indices of the episodes that are never trained on; the last one where there are fewer than ten."""
+        """Indices of the episodes that are never trained on; of fewer than ten the last, which is."""
         return list(range(HELD_OUT_EVERY - 1, len(self), HELD_OUT_EVERY)) or [len(self) - 1]
 
     def verify(self) -> None:
@@ -193,6 +194,8 @@ class EpisodeSet:
         try:
             table = self._file(shard).read_row_group(group, columns=[c.name for c in columns], use_threads=False)
         except (OSError, pa.ArrowException) as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise  # the machine lacks something, the file is sound
             path = self.folder / self.shards[shard]["file"]
             raise DamagedData(f"{path} is damaged ({error}): {files.MEND}") from None
         if any(table.schema.field(column.name).type != column.arrow for column in columns):

@@ -160,7 +160,7 @@ def judged(
         numbers = range(first, first := first + len(shard["episodes"]))
         try:
             measured.append(Measures.load(parts[index]))
-        except (IndexError, OSError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's; a kill
+        except (IndexError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # an earlier round's; a kill
             measured.append(measure_set(data, numbers, (known.low, known.high), config.blank, config.rare))
     drawn = [episode.get("seed") for episode in data.episodes]
     return judge.judge(Measures.join(measured), known, config, drawn, carried)
