@@ -280,10 +280,10 @@ def sound(scores: Any, name: str) -> dict[str, Any]:
         DamagedData: they are something else.
     """
     found = _mapping(scores, name)
-    numbers, seeds = found.get("scores"), found.get("seeds")
-    lists = (
-        isinstance(numbers, list) and isinstance(seeds, list) and len(numbers) == len(seeds) == found.get("episodes")
-    )
+    numbers = found.get("scores")
+    seeds = found.get("seeds", numbers)
+    lists = isinstance(numbers, list) and isinstance(seeds, list)
+    lists = lists and len(numbers) == len(seeds) == found.get("episodes", len(numbers))
     if not lists or not all(isinstance(each, (int, float)) for each in (*numbers, *seeds, found.get("mean"))):
         raise DamagedData(f"{name} does not hold a score and a seed of each episode: {files.MEND}")
     return found
