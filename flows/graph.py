@@ -321,4 +321,7 @@ def project() -> Iterator:
         for path in map(Path, ("dvc.lock", "dvc.yaml", "params.yaml")):
             if path.is_file() and files.has_marks(path.read_bytes()):
                 raise UserError(files.marked(str(path))) from None
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        for path in filter(lambda path: f"'./{path}'" in text or f"'{path}'" in text, map(str, LOCKS)):
+            text += f": `git checkout {path}` brings back the committed one"
+        raise UserError(text) from error

@@ -26,7 +26,7 @@ def read() -> dict[str, Any]:
         UserError: the file is not here, or not YAML.
     """
     try:
-        return parse(FILE.read_text())
+        return parse(FILE.read_bytes())
     except FileNotFoundError:
         raise UserError(
             f"there is no {FILE} here: run this in the top folder of a checkout of the repository"
@@ -40,12 +40,12 @@ def agent(name: str) -> dict[str, Any]:
         UserError: there is none.
     """
     for path in (FILE, TRIALS):
-        if path.exists() and (entry := parse(path.read_text(), path).get("agents", {}).get(name)):
+        if path.exists() and (entry := parse(path.read_bytes(), path).get("agents", {}).get(name)):
             return entry
     raise UserError(f"there is no agent {name!r} in {FILE}: choose one of its `agents`")
 
 
-def parse(text: str, path: Path = FILE) -> dict[str, Any]:
+def parse(text: bytes | str, path: Path = FILE) -> dict[str, Any]:
     """Whole numbers: merge keys are resolved, and what was said once for several entries is each one's own.
 
     Raises:

@@ -17,6 +17,7 @@ from wm import failures
 from wm.cli import main
 from wm.core import files
 from wm.core.errors import DamagedData, UserError
+from wm.records import history
 from wm.records.history import Snapshot
 from wm.worlds.base import FRAME_SHAPE, Checked, check_picture
 
@@ -41,6 +42,8 @@ def refusal(number: int, path: str | None = "runs/tiny/collect") -> OSError:
         (refusal(errno.EACCES, "/proc/1/mem"), ["/proc/1/mem may not be used by you"]),
         (refusal(errno.EAGAIN, None), ["temporarily unavailable", "ulimit -u"]),
         (MemoryError(), ["not enough memory"]),
+        (UnicodeEncodeError("utf-8", "/caf\udce9", 4, 5, "surrogates not allowed"), ["'/caf\\udce9'", "rename"]),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), ["set TMPDIR"]),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), ["not enough memory"]),
         (ImportError("cv2.so: failed to map segment from shared object"), ["not enough memory"]),
         (RuntimeError("can't start new thread"), ["too many processes"]),
@@ -103,9 +106,50 @@ def test_marks_of_a_merge_are_named_with_the_way_out(project, monkeypatch, capsy
     Path("dvc.lock").write_text("- a list\n")
     with pytest.raises(DamagedData, match=r"dvc.lock has to be a mapping"):
         Snapshot().lock  # noqa: B018
+    Path("dvc.lock").unlink()
     Path("params.yaml").write_text(tiny_world.PARAMS.replace("models:\n", MARKED + "models:\n"))
     assert main(["collect", "tiny"]) == 2
     assert "error: params.yaml has the marks of a merge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (b"stages: {}\n\xff", "dvc.lock is no UTF-8 text"),
+        (b"stages: [1]\n", "dvc.lock: stages has to be a mapping"),
+        (b"stages: {evolve@tiny: [1]}\n", "dvc.lock: stages.evolve@tiny is not as DVC writes it"),
+        (b"stages: {evolve@tiny: {cmd: x, params: [1]}}\n", "stages.evolve@tiny is not as DVC writes it"),
+        (b"stages: {evolve@tiny: {cmd: x, outs: [{path: x}]}}\n", "stages.evolve@tiny is not as DVC writes it"),
+    ],
+)
+def test_a_lock_of_another_shape_is_named(project, capsys, text, words):
+    Path("dvc.lock").write_bytes(text)
+    assert main(["lineage", "tiny"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words}" if words.startswith("dvc") else "error: dvc.lock: ") and words in said
+
+
+def test_what_no_parser_can_take_is_a_sentence():
+    with pytest.raises(UserError, match=r"p.yaml is not valid YAML: .*digits"):
+        files.parse_yaml("seed: 1" + 5000 * "0", "p.yaml")
+    with pytest.raises(UserError, match=r"p.yaml is not valid YAML: .*decode"):
+        files.parse_yaml(b"# \xfcber", "p.yaml")
+    with pytest.raises(DamagedData, match=r"m.json is not whole JSON"):
+        files.parse_json(100_000 * "[", "m.json")
+
+
+def scored(**changes) -> dict:
+    return {"mean": 2.0, "scores": [1.0, 3.0], "seeds": [4, 5], "episodes": 2, **changes}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[], scored(scores=["1.0", "3.0"]), scored(scores=None), scored(seeds=[4]), scored(episodes=3), scored(mean="2")],
+)
+def test_scores_that_are_none_are_refused(wrong):
+    assert history.sound(scored(), "scores.json") == scored()
+    with pytest.raises(DamagedData, match=r"^scores.json "):
+        history.sound(wrong, "scores.json")
 
 
 # ---------------------------------------------------------------- worlds of one's own

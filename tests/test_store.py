@@ -40,6 +40,24 @@ print({Path(version.source.removeprefix("file://")).parts[-4] for version in cli
 """
 
 
+KILLED = """
+import threading, time, os
+from pathlib import Path
+from wm.records import tracking
+
+def size(name):
+    return os.path.getsize(name) if os.path.exists(name) else 0
+
+def kill():
+    while max(size("mlflow.db"), size("mlflow.db.new")) < 150_000:
+        time.sleep(0.001)
+    os._exit(0)
+
+threading.Thread(target=kill).start()
+tracking.connect(Path.cwd())
+"""
+
+
 def run(folder: Path, script: str) -> str:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_TRACKING", "WM_"))}
     env["PYTHONPATH"] = str(Path(__file__).parents[1])
@@ -66,6 +84,14 @@ def test_a_project_that_was_moved_or_copied_keeps_its_files_where_it_is(project,
         assert run(folder, READ).split()[:2] == ["hello", "hello"]
         assert len(list((folder / "mlartifacts").rglob("note.txt"))) == 2
     assert not project.exists()
+
+
+def test_a_kill_while_the_database_is_made_leaves_none(project):
+    run(project, KILLED)
+    assert list(project.glob("mlflow.db.new*")) and not (project / "mlflow.db").exists()
+    run(project, WRITE)
+    assert run(project, READ).split()[0] == "hello"
+    assert [path.name for path in project.glob("mlflow.db*")] == ["mlflow.db"]
 
 
 @pytest.mark.parametrize("name", ["what? is it", "50%20 off", "a#b", "grüße & more"])

@@ -36,6 +36,9 @@ HOSTILE = {
     "MLFLOW_RUN_ID": "0123",
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
     "PREFECT_PROFILE": "nobody",
+    "OTEL_PROPAGATORS": "xray",
+    "TORCH_LOGS": "nothing",
+    "TQDM_MININTERVAL": "often",
     "PREFECT_API_URL": "http://127.0.0.1:4200/api",
     "SDL_VIDEODRIVER": "wayland",
     "HOME": "/nowhere",
@@ -52,7 +55,8 @@ def test_what_was_meant_for_other_programs_is_taken_away_and_named():
     script = "from wm import surroundings; surroundings.prepare(*surroundings.KEPT); import os, json; "
     done = python(script + "print(json.dumps(dict(os.environ)))", PLAIN | HOSTILE)
     env = json.loads(done.stdout)
-    dropped = ("DASK_DISTRIBUTED__WORKER__NTHREADS", "MLFLOW_RUN_ID", "PREFECT_PROFILE")
+    ours = ("OTEL_PROPAGATORS", "PREFECT_PROFILE", "TORCH_LOGS", "TQDM_MININTERVAL")
+    dropped = ("DASK_DISTRIBUTED__WORKER__NTHREADS", "MLFLOW_RUN_ID", *ours)
     assert done.stderr == f"note: these settings are not used here: {', '.join(dropped)}\n"
     assert not {*dropped, "MPLBACKEND", "SSL_CERT_FILE", "ALL_PROXY"} & env.keys()
     assert {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "http_proxy"} <= env.keys(), "what is documented stays"
@@ -116,6 +120,16 @@ def test_a_user_without_a_name_or_a_home_has_both(monkeypatch, tmp_path):
     del os.environ["HOME"]
     surroundings.prepare()
     assert Path.home() != home and Path.home().parent == tmp_path
+
+
+def test_where_nothing_can_be_written_what_reads_goes_on(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setattr("tempfile.gettempdir", refused)
+    surroundings.prepare()
+    assert os.environ["HOME"] == "/nowhere"
 
 
 def test_closed_standard_streams_are_no_matter(tmp_path):

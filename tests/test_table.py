@@ -10,6 +10,7 @@ from conftest import make_project
 
 from wm.cli import main
 from wm.core import files
+from wm.records import dvcfiles
 from wm.stages.evaluate import interval
 from wm.views import table
 
@@ -53,6 +54,20 @@ def test_what_cannot_be_compared_is_a_sentence(runs, capsys):
     assert "tiny has no score yet" in capsys.readouterr().err
     assert main(["results", "table", "a", "b"]) == 2
     assert "b and a were not scored on the same episodes: their drawing differ" in capsys.readouterr().err
+
+
+def test_scores_that_are_not_those_on_record_are_doubted(runs, capsys):
+    put(runs, "a", [1.0, 2.0])
+    put(runs, "b", [1.0, 2.0])
+    entry = "  evaluate@{name}: {{cmd: x, outs: [{{path: runs/{name}/evaluate, md5: {md5}}}]}}\n"
+    md5 = {name: dvcfiles.md5(runs / name / "evaluate") for name in "ab"}
+    Path("dvc.lock").write_text("stages:\n" + "".join(entry.format(name=name, md5=md5[name]) for name in "ab"))
+    put(runs, "c", [1.0, 2.0])
+    assert main(["results", "table", "a", "b", "c"]) == 0 and not capsys.readouterr().err
+    scores = runs / "b/evaluate/scores.json"
+    scores.write_text(scores.read_text().replace("2.0", "900.0"))
+    assert main(["results", "table", "a", "b", "c"]) == 0
+    assert capsys.readouterr().err.startswith("warning: runs/b/evaluate is not what dvc.lock records: `dvc repro ")
 
 
 def test_recipes_with_the_same_seeds_are_compared_track_by_track_over_all_of_them(runs, monkeypatch, capsys):

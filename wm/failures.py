@@ -79,7 +79,7 @@ def sentence(error: BaseException) -> str | None:
     for one in _behind(error):
         if isinstance(one, OSError) and (text := _of_system(one)):
             return text
-        if text := _of_memory(one) or _of_database(one) or _of_package(one):
+        if text := _of_memory(one) or _of_database(one) or _of_package(one) or _of_name(one):
             return text
     return None
 
@@ -96,6 +96,8 @@ def _of_system(error: OSError) -> str | None:
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     what, reason = names[0] if names else "", os.strerror(error.errno).lower() if error.errno else ""
     if isinstance(error, FileNotFoundError):
+        if "No usable temporary directory" in str(error):
+            return "no folder for temporary files can be written to: set TMPDIR to one that can"
         if what and os.sep not in what and shutil.which(what) is None and not error.filename2:
             return f"the program {what!r} is not installed, or not on PATH: install it" if _was_started(error) else None
         return None if _is_here() else "the current folder is gone: go to the repository's top folder, and try again"
@@ -167,6 +169,13 @@ def _of_package(error: BaseException) -> str | None:
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if name in _PIPELINE:
         return f"this needs the package {name}: `python -m pip install 'world-models[pipeline]'`"
+    return None
+
+
+def _of_name(error: BaseException) -> str | None:
+    """Of bytes in a path that are no text, with which databases and DVC can do nothing."""
+    if isinstance(error, UnicodeEncodeError) and error.reason.startswith("surrogates not allowed"):
+        return f"the name {error.object[:200]!a} has bytes that are no UTF-8: rename that file or folder"
     return None
 
 

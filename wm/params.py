@@ -223,13 +223,11 @@ def load(path: Path | str = FILE) -> Params:
 def _read(path: Path) -> Any:
     """What a file says, read as DVC does."""
     try:
-        return files.parse_yaml(path.read_text(), str(path))
+        return files.parse_yaml(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is not here: run this in the top folder of a checkout of the repository") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): it has to be a file of yours") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
 
 
 def _checked(content: Any, path: Path) -> Params:

@@ -34,9 +34,16 @@ KEPT = {
         "PREFECT_WORKER_",
         "PREFECT__",  # Prefect's own, for the processes that it starts
     ),
+    # Each ends the import of a library that does not know the value.
+    "OTEL_": (),
+    "TORCH_LOGS": (),
+    "TQDM_": (),
 }
 """Families of settings, and how the names begin of those that stay: which server, who asks, how patiently. The others
 say how such a server is run, where results go, or which run somebody else's program is a part of."""
+
+EVERYWHERE = ("OTEL_", "TORCH_LOGS", "TQDM_")
+"""Families that no command takes anything from."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TRACKER = "ignore:resource_tracker"
@@ -47,7 +54,8 @@ def prepare(*families: str) -> None:
     """Makes this process's surroundings plain; as often as you like.
 
     Args:
-        families: of KEPT, whose other variables are taken away, with one line on stderr that names them.
+        families: of KEPT, besides those of EVERYWHERE, whose other variables are taken away, with one line on stderr
+            that names them.
     """
     _open_streams()
     _read_utf8()
@@ -57,7 +65,7 @@ def prepare(*families: str) -> None:
     _calm_warnings()
     _plain_network()
     _name_and_home()
-    _drop_settings(families)
+    _drop_settings({*EVERYWHERE, *families})
 
 
 def _open_streams() -> None:
@@ -124,7 +132,10 @@ def _name_and_home() -> None:
     home = os.path.expanduser("~")
     if os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK):
         return
-    own = str(_private_folder())
+    try:
+        own = str(_private_folder())
+    except OSError:  # nothing here can be written to: what only reads goes on, what writes says so
+        return
     if home in ("~", "/") or not os.path.isdir(home) or not os.access(home, os.X_OK):
         os.environ["HOME"] = own
     else:  # what is configured there still counts
@@ -143,7 +154,7 @@ def _private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="world-models-"))
 
 
-def _drop_settings(families: tuple[str, ...]) -> None:
+def _drop_settings(families: set[str]) -> None:
     """Takes away what other programs' settings say to the libraries that are used here."""
     if os.environ.get(PLAIN) == "1":
         return

@@ -163,13 +163,13 @@ def parse_json(data: bytes | str, name: str, cure: str = MEND) -> Any:
     """
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if has_marks(data):
             raise DamagedData(marked(name)) from None
         raise DamagedData(f"{name} is not whole JSON ({error}): {cure}") from None
 
 
-def parse_yaml(text: str, name: str) -> Any:
+def parse_yaml(text: bytes | str, name: str) -> Any:
     """What YAML says, read as DVC does.
 
     Args:
@@ -181,7 +181,9 @@ def parse_yaml(text: str, name: str) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe").load(text)
+        return YAML(typ="safe").load(text.decode() if isinstance(text, bytes) else text)
+    except (ValueError, RecursionError) as error:  # no UTF-8; a number of thousands of digits; brackets in brackets
+        raise UserError(f"{name} is not valid YAML: {error}") from None
     except YAMLError as error:
         if has_marks(text):
             raise UserError(marked(name)) from None

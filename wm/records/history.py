@@ -22,6 +22,7 @@ from wm.stages import STAGES
 ZERO = "runs/zero/"
 TRIALS = "trials/"
 LOCKS = ("dvc.lock", f"{TRIALS}dvc.lock")
+CHANGED = "`git diff` shows what was changed"
 ASIDE = ("workers", "checkpoint_every")
 """Numbers of older records that decide no bit, and that params.yaml no longer has."""
 
@@ -92,11 +93,18 @@ class Snapshot:
             raise UserError(f"{rev!r} is no commit that git knows here: look at `git log`, or run `git fetch`")
 
     def text(self, path: str) -> str | None:
-        """A file that git keeps; None if there is none."""
-        if self.rev is not None:
-            found = git.content(Path.cwd(), self.rev, path)
-            return None if found is None else found.decode()
-        return Path(path).read_text() if Path(path).is_file() else None
+        """A file that git keeps; None if there is none.
+
+        Raises:
+            DamagedData: it is no text.
+        """
+        try:
+            if self.rev is not None:
+                found = git.content(Path.cwd(), self.rev, path)
+                return None if found is None else found.decode()
+            return Path(path).read_text(encoding="utf-8") if Path(path).is_file() else None
+        except UnicodeDecodeError as error:
+            raise DamagedData(f"{self._name(path)} is no UTF-8 text ({error}): {CHANGED}") from None
 
     @property
     def lock_text(self) -> str:
@@ -105,8 +113,19 @@ class Snapshot:
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        """dvc.lock's stages by address, those of the trials too."""
-        return {address: stage for path in LOCKS for address, stage in (self._yaml(path).get("stages") or {}).items()}
+        """dvc.lock's stages by address, those of the trials too.
+
+        Raises:
+            DamagedData: it is not as DVC writes it.
+        """
+        found: dict[str, Any] = {}
+        for path in LOCKS:
+            stages = _mapping(self._yaml(path).get("stages") or {}, f"{self._name(path)}: stages")
+            for address, stage in stages.items():
+                if stage is not None and not _is_entry(stage):
+                    raise DamagedData(f"{self._name(path)}: stages.{address} is not as DVC writes it: {CHANGED}")
+            found |= stages
+        return found
 
     @cached_property
     def trials(self) -> dict[str, Any]:
@@ -154,7 +173,7 @@ class Snapshot:
         if step.output is None:
             return {}
         if found := self.json(step, "scores.json"):
-            return found
+            return sound(found, f"{step.folder}/scores.json")
         metrics = f"metrics/{step.name}.json"
         cure = f"`git checkout {metrics}` brings it back"
         found = _object(self.text(metrics), self._name(metrics), cure).get("score", {})
@@ -252,6 +271,24 @@ class Snapshot:
         )
 
 
+def sound(scores: Any, name: str) -> dict[str, Any]:
+    """Scores, as `evaluate` writes them.
+
+    Args:
+        name: of their file.
+    Raises:
+        DamagedData: they are something else.
+    """
+    found = _mapping(scores, name)
+    numbers = found.get("scores")
+    seeds = found.get("seeds", numbers)
+    lists = isinstance(numbers, list) and isinstance(seeds, list)
+    lists = lists and len(numbers) == len(seeds) == found.get("episodes", len(numbers))
+    if not lists or not all(isinstance(each, (int, float)) for each in (*numbers, *seeds, found.get("mean"))):
+        raise DamagedData(f"{name} does not hold a score and a seed of each episode: {files.MEND}")
+    return found
+
+
 def split(text: str) -> tuple[Snapshot, str]:
     """`NAME`, or a commit-ish and a name such as `HEAD~3:smoke`."""
     rev, _, name = text.rpartition(":")
@@ -295,5 +332,18 @@ def _object(data: bytes | str | None, name: str, cure: str = files.MEND) -> dict
 
 def _mapping(content: Any, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise DamagedData(f"{name} has to be a mapping of keys to values: `git diff` shows what was changed")
+        raise DamagedData(f"{name} has to be a mapping of keys to values: {CHANGED}")
     return content
+
+
+def _is_entry(stage: Any) -> bool:
+    """Whether this is how DVC records a stage."""
+    if not isinstance(stage, dict):
+        return False
+    lists, params = [stage.get(key) or [] for key in ("deps", "outs")], stage.get("params") or {}
+    return (
+        all(isinstance(one, list) for one in lists)
+        and all(isinstance(row, dict) and {"path", "md5"} <= row.keys() for one in lists for row in one)
+        and isinstance(params, dict)
+        and all(isinstance(values, dict) for values in params.values())
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core import files
+from wm.core.errors import DamagedData
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -31,8 +32,10 @@ def inputs(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
         folder = root / path
         found["inputs"][path] = digest(folder)
         if (folder / "manifest.json").exists():
-            manifest = files.read_json(folder / "manifest.json").items()
-            numbers = {name: value for name, value in manifest if isinstance(value, (int, float, str))}
+            manifest = files.read_json(folder / "manifest.json")
+            if not isinstance(manifest, dict):
+                raise DamagedData(f"{folder / 'manifest.json'} has to be a mapping of keys to values: {files.MEND}")
+            numbers = {name: value for name, value in manifest.items() if isinstance(value, (int, float, str))}
             md5 = hashlib.md5((folder / "manifest.json").read_bytes()).hexdigest()
             found["datasets"][path] = {"md5": md5, "numbers": numbers}
         for kind in ("vae", "mdnrnn"):

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from wm.core.errors import UserError
+from wm.core.files import copy_file
 
 DATABASE, FILES = "mlflow.db", "mlartifacts"
 SCRATCH = (".wm", ".dvc/tmp")
@@ -46,6 +47,24 @@ def address(root: Path) -> str:
     folder = plain(home(root))
     _correct(folder)
     return f"sqlite:///{folder / DATABASE}"
+
+
+def make(uri: str) -> None:
+    """Makes the database of an address whole or not at all, if it is a file that is not there yet.
+
+    MLflow makes its tables one after another, and can use no database in which a kill left some of them.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or "?" in uri or (path.exists() and path.stat().st_size):
+        return
+    import mlflow
+
+    new = path.with_name(f"{path.name}.new")
+    for left in path.parent.glob(f"{new.name}*"):
+        left.unlink()
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{new}")
+    copy_file(new, path)  # what this process holds open stays the other one
+    new.unlink()
 
 
 def files(root: Path) -> Path:

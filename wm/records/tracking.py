@@ -194,7 +194,8 @@ def connect(root: Path) -> Any:
     scratch = store.home(root) / ".wm"
     scratch.mkdir(exist_ok=True)
     with lock(scratch / "mlflow.lock", timeout=60):
-        return mlflow.MlflowClient(tracking_uri=uri(root))  # this makes the database
+        store.make(uri(root))
+        return mlflow.MlflowClient(tracking_uri=uri(root))
 
 
 def declare(load: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -114,7 +115,7 @@ def scores(name: str) -> dict[str, Any]:
     if not path.exists():
         params.load().entry("agents", name)
         raise UserError(f"{name} has no score yet: run `wm run {name}` first")
-    return files.read_json(path)
+    return history.sound(files.read_json(path), str(path))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -229,6 +230,12 @@ def _scored(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return {"world": record["world"], **record["score"], **record["test"]}, record["stages"]
     else:
         found = scores(name)
+        if f"evaluate@{name}" in snapshot.lock and history.differs(snapshot.step("evaluate", name), snapshot.lock):
+            print(
+                f"warning: runs/{name}/evaluate is not what dvc.lock records: `dvc repro evaluate@{name}` makes it "
+                "again, `dvc checkout` brings it back",
+                file=sys.stderr,
+            )
     return found | {"seeds": digest(found["seeds"])}, _stages(snapshot, name)
 
 
