@@ -322,6 +322,7 @@ def project() -> Iterator:
             if path.is_file() and files.has_marks(path.read_bytes()):
                 raise UserError(files.marked(str(path))) from None
         text = " ".join(str(error).split())
-        for path in filter(lambda path: f"'./{path}'" in text or f"'{path}'" in text, map(str, LOCKS)):
-            text += f": `git checkout {path}` brings back the committed one"
+        for lock in map(str, LOCKS):
+            if f"'./{lock}'" in text or f"'{lock}'" in text:
+                text += f": `git checkout {lock}` brings back the committed one"
         raise UserError(text) from error
