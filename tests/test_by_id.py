@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import gymnasium
@@ -42,11 +43,19 @@ def test_what_c_writes_is_an_action_for_arrays_and_tensors_alike(kind):
     policy = actions.explorer(np.random.default_rng(1))
     explored = np.stack([policy(np.zeros(FRAME_SHAPE, np.uint8)) for _ in range(200)])
     assert all(space.contains(actions.decode(act)) for act in explored)
-    same = pickle.loads(pickle.dumps(actions))  # noqa: S301  the estimate sends a world to a process
-    assert all(np.array_equal(same.decode(act), actions.decode(act)) for act in explored[:5])
     assert len(np.unique(explored, axis=0)) > 1
     again = actions.explorer(np.random.default_rng(1))
     assert np.array_equal(explored, [again(np.zeros(FRAME_SHAPE, np.uint8)) for _ in range(200)])
+
+
+def test_the_actions_of_a_world_are_the_same_in_another_process():
+    """As the estimate sends a world to one."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        for space in SPACES.values():
+            actions = actions_of(space, "w")
+            acts = actions.squash(np.random.default_rng(2).normal(0, 3, (5, actions.size)).astype(np.float32))
+            there = process.map(actions.decode, acts)
+            assert all(np.array_equal(act, actions.decode(own)) for act, own in zip(there, acts, strict=True))
 
 
 @pytest.mark.parametrize("asked, limit", [(None, 250), (20, 20), (10_000, 250)])
