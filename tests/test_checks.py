@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench import gates
+from wm.checks import judge
 from wm.checks.config import ChecksConfig, Given
 from wm.checks.measures import MeasuredShard, Measures, measure_set
 from wm.cli import main
@@ -64,6 +65,27 @@ def flicker(rng: np.random.Generator, length: int = LENGTH) -> dict[str, np.ndar
     return episode
 
 
+def leave(rng: np.random.Generator, length: int = LENGTH) -> dict[str, np.ndarray]:
+    """A dot that rises over a still landscape; in a few episodes it leaves the picture and stays away."""
+    act = rng.uniform(-1, 1, (length, 2)).astype(np.float32)
+    rows = (60 - 1.5 * np.arange(length)).astype(int)
+    rows = rows if rng.random() < 0.2 else rows % 60
+    obs = np.repeat(LAND[None, :64, :64].clip(0, 255).astype(np.uint8), length, 0)
+    for frame, row, column in zip(obs, rows, 30 + 2 * np.cumsum(act[:, 0]), strict=True):
+        if row >= 0:
+            frame[row : row + 4, int(column) % 60 : int(column) % 60 + 4] = (200, 0, 200)
+    return whole(obs, act, rng.normal(0, 5, length).astype(np.float32))
+
+
+def few_buttons(rng: np.random.Generator, length: int = LENGTH) -> dict[str, np.ndarray]:
+    """As `walk`, by a player that never presses one of the four buttons, and in some episodes always the same."""
+    episode = walk(rng, length)
+    episode["act"][episode["act"][:, 3] == 1] = (1, 0, 0, 0)
+    if rng.random() < 0.15:
+        episode["act"][:] = (1, 0, 0, 0)
+    return episode
+
+
 def whole(obs: np.ndarray, act: np.ndarray, rew: np.ndarray) -> dict[str, np.ndarray]:
     end = np.zeros(len(obs), bool)
     end[-1] = True
@@ -113,8 +135,31 @@ def test_worlds_that_stand_still_or_flicker_give_no_alarm_where_nothing_is_known
     rng = np.random.default_rng(1)
     data = write(tmp_path, [play(rng, int(rng.integers(40, 90))) for _ in range(60)])
     sound = gates.Sound(data, Given(), ChecksConfig())
-    alarms = [(check.name, check.said) for check in sound.judge({}) if check.verdict != "pass"]
+    alarms = [(check.name, check.message) for check in sound.judge({}) if check.verdict != "pass"]
     assert not alarms
+
+
+@pytest.mark.parametrize(("play", "check"), [(leave, "frozen"), (few_buttons, "actions")])
+def test_what_only_stands_out_is_a_warning_where_nothing_is_known_of_a_world(tmp_path, play, check):
+    rng = np.random.default_rng(1)
+    data = write(tmp_path, [play(rng, int(rng.integers(60, 90))) for _ in range(60)])
+    checks = {one.name: one.verdict for one in gates.Sound(data, Given(), ChecksConfig()).judge({})}
+    assert "fail" not in checks.values() and checks[check] == "warn", checks
+
+
+def test_where_nothing_is_known_a_picture_that_never_moves_and_a_copied_recording_fail(tmp_path):
+    rng = np.random.default_rng(1)
+    made = [leave(rng, int(rng.integers(60, 90))) for _ in range(60)]
+    made[7]["obs"][:] = made[7]["obs"][0]
+    made[9] = made[8]
+    sound = gates.Sound(write(tmp_path, made), Given(), ChecksConfig())
+    checks = {check.name: check for check in sound.judge({})}
+    assert checks["frozen"].verdict == "fail"
+    assert [one.episode for one in checks["frozen"].episodes if one.worst] == [7]
+    assert checks["copies"].verdict == "warn", "two seeds may lead to one episode"
+    assert {one.episode for one in checks["copies"].episodes} == {8, 9}
+    recorded = judge.judge(Measures.join(sound.parts), Given(), ChecksConfig(), [None] * 60)
+    assert {check.name: check.verdict for check in recorded}["copies"] == "fail"
 
 
 def test_an_episode_is_measured_alike_while_it_is_played_and_from_the_disk(tmp_path):
@@ -192,5 +237,5 @@ def test_latents_that_v_does_not_know_and_dimensions_that_say_nothing(tmp_path):
     (unknown, unused), variance = check_latents(EpisodeSet(tmp_path), LatentsConfig())
     assert unknown.verdict == "warn" and [one.episode for one in unknown.episodes] == [17]
     assert 20 <= unknown.episodes[0].at < 35
-    assert unused.verdict == "pass" and unused.figure == 3 and "3 of 6 dimensions" in unused.said
+    assert unused.verdict == "pass" and unused.figure == 3 and "3 of 6 dimensions" in unused.message
     assert (variance > 0.01).tolist() == [True, True, True, False, False, False]

@@ -41,10 +41,10 @@ def test_both_are_themselves_after_a_checkpoint(tmp_path):
     few, played = Contenders([contender(-np.inf, 0)]), PlayedEpisodes()
     played.note([2**30, 5], np.array([[0.1, 0.1]]))
     for _ in range(2):
-        tensors, state = few.state()
-        Checkpoints(tmp_path).save(1, tensors | played.state(), state)
+        controllers, words = few.state()
+        Checkpoints(tmp_path).save(1, {"few": controllers} | played.state(), {"few": words})
         tensors, state = Checkpoints(tmp_path).load()
-        again, back = Contenders.restored(tensors, state), PlayedEpisodes()
+        again, back = Contenders.restored(tensors["few"], state["few"]), PlayedEpisodes()
         back.restore(tensors)
         assert back.hardest(2) == played.hardest(2) == [2**30, 5]
         assert [vars(one) | {"params": one.params.tolist()} for one in again.found] == [

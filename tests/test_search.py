@@ -121,9 +121,7 @@ def test_a_search_is_itself_again_from_its_state(search):
     """In a checkpoint after each generation; what comes then is the same to the bit."""
     whole = search("whole")
     whole.begin()
-    assert list(whole.remaining) == [0, 1, 2, 3, 4] and whole.contenders.best.score > -np.inf, (
-        "the start was not scored"
-    )
+    assert list(whole.remaining) == [0, 1, 2, 3, 4] and whole.best.score > -np.inf, "the start was not scored"
     for n in range(3):
         whole.generation(n)
     other = search("other")
@@ -133,7 +131,7 @@ def test_a_search_is_itself_again_from_its_state(search):
     ahead = whole.space.controllers(whole.cmaes.ask())
     assert np.array_equal(other.space.controllers(other.cmaes.ask()), ahead)
     assert other.played.hardest(9) == whole.played.hardest(9) and len(whole.played.hardest(9)) > 3
-    for one, again in zip(whole.contenders.found, other.contenders.found, strict=True):
+    for one, again in zip(whole.contenders["world"].found, other.contenders["world"].found, strict=True):
         assert np.array_equal(one.params, again.params) and one.score == again.score
 
 

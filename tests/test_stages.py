@@ -503,13 +503,13 @@ def test_under_the_gauge_a_dream_chooses_nothing_and_that_is_said(copy, capsys):
     assert files.read_json(copy / "runs/tiny/evolve/controller.json")["selection_score"] == best
 
 
-def test_a_dreaming_search_that_was_killed_goes_on_with_the_gauge_that_it_measured(copy, capsys, monkeypatch):
+def test_a_dreaming_search_that_was_killed_ends_with_the_gauge_that_an_undisturbed_one_has(copy, capsys):
     change(*DREAMING)
     assert main(["evolve", "tiny"]) == 0
     expected = hashes(copy / "runs/tiny/evolve")
     shutil.rmtree(copy / "runs/tiny/evolve")
     shutil.rmtree(copy / ".wm", ignore_errors=True)
-    for sign in ("out/gauge.json", "checkpoints/latest"):
+    for sign in ("checkpoints/latest", "out/gauge.json"):
         process = start(copy, "evolve", "tiny")
         try:
             while not list((copy / ".wm/work").glob(f"evolve-tiny-*/{sign}")):
@@ -519,7 +519,6 @@ def test_a_dreaming_search_that_was_killed_goes_on_with_the_gauge_that_it_measur
             process.kill()
             process.communicate()
         assert process.returncode == -signal.SIGKILL
-    monkeypatch.setattr("wm.search.gauge.measure", None)  # played once
     capsys.readouterr()
     assert main(["evolve", "tiny"]) == 0
     assert "going on from generation" in capsys.readouterr().out
@@ -624,7 +623,8 @@ def test_a_dream_that_decides_alone_plays_the_final_selection_in_the_dream(copy,
     real = Scorer.final
     monkeypatch.setattr(Scorer, "final", lambda self, *words: found.append((self, words)) or real(self, *words))
     assert main(["evolve", "tiny"]) == 0
-    scorer, (params, numbers) = found[0]
+    scorer, (params, numbers, where) = found[0]
+    assert where == "dream"
     best = float(scorer.dream.scores(params, numbers)[0].mean(1).max())
     assert files.read_json(copy / "runs/tiny/evolve/controller.json")["selection_score"] == best
     assert files.read_json(copy / "runs/tiny/evolve/summary.json")["final_episodes"] == 0, "of the world"

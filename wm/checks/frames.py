@@ -46,15 +46,15 @@ def blank(data: Set) -> Check:
 
 
 def frozen(data: Set) -> Check:
-    """A picture that stands still. Fails where the world says that it cannot, or where actions changed meanwhile and
-    in this world that always shows."""
+    """A picture that stands still. Fails where the world says that it cannot, or where it never moves in an episode of
+    a world that moves. Else it may be how the world is: a lander that left the picture, a wall in a maze."""
     still, given = data["still"], data.given
     usual = float(np.quantile(still, 0.75, method="higher"))
     limit = (
         float(given.still) if given.still is not None else max(data.config.still, 4 * usual + 2 * REST * (usual > 0))
     )
-    shown = np.quantile(data["acts_changed_still"] / np.maximum(data["acts_changed"], 1), 0.75) <= 0.01
-    worst = given.still is not None or (data["still_acts"] >= 3) & bool(shown)
+    whole = (still == data["length"] - 1) & (still >= FEW) & (data["still_acts"] > 0)
+    worst = given.steady or given.still is not None or whole
     found = data.found(still > limit, still, "still_at", worst, lambda n: f"{n:.0f} steps without any change")
     return outcome(
         "frozen",
@@ -76,8 +76,7 @@ def repeated(data: Set) -> Check:
     if not steady and data.repeats.again > 0.5:
         length = np.zeros_like(length)
     limit = max(data.config.block - 1.0, data.limit(length, 0, 3.0))
-    worst = steady or data.repeats.again < 0.25
-    worst = worst & (length > data.config.sure * limit)
+    worst = steady & (length > data.config.sure * limit)
     found = data.found(length > limit, length, at, worst, lambda n: f"{n:.0f} frames in a row are elsewhere too")
     well, ill = "no block of frames comes back", "frames are repeated"
     return outcome("repeated", data, found, length, at, limit, "frames", well, ill)
@@ -102,7 +101,7 @@ def torn(data: Set) -> Check:
     shares = np.stack([sign[0] for sign in signs])
     first, excess = shares.argmax(0), shares.max(0) * (steady or single > 0.5)
     at = np.stack([sign[1] for sign in signs])[first, np.arange(data.count)]
-    worst = (excess > data.config.sure) & (steady | ((shares[0] == excess) & (single > 0.9)))
+    worst = (excess > data.config.sure) & steady
     flags = (excess > 1) & (worst | (data.count >= MANY))
     found = data.found(flags, excess, at, worst, [signs[i][2] for i in first])
     return outcome("torn", data, found, excess, at, 1, "times", "every frame is of one moment", "torn frames")

@@ -13,7 +13,7 @@ import numpy as np
 from wm.checks.config import ChecksConfig, Given
 from wm.checks.measures import Measures
 from wm.checks.repeats import Repeats, find
-from wm.core.verdicts import Check, Found, Verdict
+from wm.core.verdicts import Check, FaultyEpisode, Verdict
 
 FEW = 8
 """Episodes from which on they can be compared with each other."""
@@ -47,7 +47,7 @@ class Set:
         worst = np.broadcast_to(worst, flags.shape)
         order = [int(i) for i in np.lexsort((-np.abs(figures), ~worst)) if flags[i]]
         return [
-            Found(
+            FaultyEpisode(
                 episode=i, at=int(at[i]), figure=round(float(figures[i]), 4), worst=bool(worst[i]),
                 why=why(figures[i]) if callable(why) else why[i],
                 seed=self.seeds[i],
@@ -59,7 +59,7 @@ class Set:
 def outcome(
     name: str,
     data: Set,
-    found: Sequence[Found],
+    found: Sequence[FaultyEpisode],
     figures: np.ndarray,
     at: np.ndarray | str,
     limit: float | None,
@@ -74,5 +74,5 @@ def outcome(
     return Check(
         name=name, verdict=verdict, figure=round(float(found[0].figure if found else figures[worst]), 4),
         limit=None if limit is None or not np.isfinite(limit) else round(float(limit), 4), unit=unit,
-        said=f"{ill}: {found[0].why}" if found else well, where=where, episodes=tuple(found),
+        message=f"{ill}: {found[0].why}" if found else well, where=where, episodes=tuple(found),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from wm.checks.sets import FEW, Set, outcome
-from wm.core.verdicts import Check, Found
+from wm.core.verdicts import Check, FaultyEpisode
 
 Faults = dict[int, tuple[int, bool, str]]
 """Episode -> step, whether that is enough to fail, and why."""
@@ -88,7 +88,8 @@ def lengths(data: Set) -> Check:
 
 
 def actions(data: Set) -> Check:
-    """Actions that are no numbers or outside their bounds; and how much of these the set covers."""
+    """Actions that are no numbers or outside their bounds; and how much of these the set covers. Where nobody knows
+    what a world needs, a button that is never pressed is a warning, and a set without any other action fails."""
     given = data.given
     faults: Faults = {}
     _note(faults, data["act_bad"] > 0, data["act_bad_at"], True, "no finite number")
@@ -96,7 +97,7 @@ def actions(data: Set) -> Check:
     varied = np.quantile(data["acts_changed"] / data["length"], 0.25) > 0.2
     constant = (data["acts_changed"] == 0) & (data["length"] >= 20) & bool(varied)
     if not data.usual(constant):
-        _note(faults, constant, np.zeros(data.count), True, "one action all the time")
+        _note(faults, constant, np.zeros(data.count), given.steady, "one action all the time")
     low, high = np.nanmin(data.measured.acts[:, 0], 0), np.nanmax(data.measured.acts[:, 1], 0)
     full = np.asarray(given.high) - np.asarray(given.low) if given.low else np.maximum(high - low, 1e-9)
     span = (high - low) / np.maximum(full, 1e-9)
@@ -107,13 +108,14 @@ def actions(data: Set) -> Check:
     check = outcome("actions", data, found, spans, np.zeros(data.count), data.config.span, "share", well, "actions")
     if found or span.min() >= data.config.span or data["length"].sum() < 200:
         return check
-    verdict = "fail" if span.min() < 0.01 else "warn"
-    said = f"number {least} of an action covers {span.min():.0%} of its range, so that nobody learns what it does"
-    return Check(**{**vars(check), "verdict": verdict, "said": said})
+    verdict = "fail" if (span.min() if given.steady else span.max()) < 0.01 else "warn"
+    message = f"number {least} of an action covers {span.min():.0%} of its range, so that nobody learns what it does"
+    return Check(**{**vars(check), "verdict": verdict, "message": message})
 
 
 def copies(data: Set) -> Check:
-    """The same episode twice, whole or nearly so, or its beginning."""
+    """The same episode twice, whole or nearly so, or its beginning. Where nobody knows the world, two seeds may lead to
+    one episode, and a player that has learned begins alike: only recordings, which have no seeds, were copied."""
     keys, whole = data.measured.keys.T
     begun = (keys > 0) & _twice(keys)
     long = data["length"] >= 20
@@ -121,7 +123,9 @@ def copies(data: Set) -> Check:
     limit = max(data.config.alike, min(data.limit(share, 0.2, 3.0), 1.0 if data.given.steady else 9.0))
     flags = ((share >= limit) | (begun & ~data.usual(begun))) & long
     words = ["its actions begin as another's" if n < limit else f"{n:.0%} of its frames are another's" for n in share]
-    found = data.found(flags, share, np.zeros(data.count), True, words)
+    played = np.array([seed is not None for seed in data.seeds])
+    worst = data.given.steady | ((share >= limit) & ~played)
+    found = data.found(flags, share, np.zeros(data.count), worst, words)
     return outcome(
         "copies", data, found, share, np.zeros(data.count), limit, "share", "no episode is another's copy", "copies"
     )
@@ -138,8 +142,8 @@ def _note(faults: Faults, flags: np.ndarray, at: np.ndarray, worst: bool, why: s
         faults.setdefault(int(index), (int(at[index]), worst, why))
 
 
-def _noted(data: Set, faults: Faults, figures: np.ndarray) -> list[Found]:
+def _noted(data: Set, faults: Faults, figures: np.ndarray) -> list[FaultyEpisode]:
     return [
-        Found(episode=i, at=at, figure=round(float(figures[i]), 4), worst=worst, why=why, seed=data.seeds[i])
+        FaultyEpisode(episode=i, at=at, figure=round(float(figures[i]), 4), worst=worst, why=why, seed=data.seeds[i])
         for i, (at, worst, why) in sorted(faults.items(), key=lambda item: (not item[1][1], item[0]))
     ]

@@ -37,7 +37,7 @@ LATENTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FaultyEpisode:
     """An episode with a fault.
 
     Attributes:
@@ -65,7 +65,7 @@ class Check:
         figure: of the worst episode, or of the whole set.
         limit: from where on it speaks.
         unit: of both: "steps".
-        said: one sentence's worth of words.
+        message: one sentence's worth of words.
         where: (episode, step) of the worst, also where that is no fault; what a picture shows.
         episodes: those concerned, the worst first.
     """
@@ -75,9 +75,9 @@ class Check:
     figure: float
     limit: float | None
     unit: str
-    said: str
+    message: str
     where: tuple[int, int] | None = None
-    episodes: tuple[Found, ...] = field(default=())
+    episodes: tuple[FaultyEpisode, ...] = field(default=())
 
 
 def write(checks: Sequence[Check], folder: Path) -> None:
@@ -93,7 +93,7 @@ def read(folder: Path) -> list[Check]:
     """
     found = []
     for content in files.read_record(Path(folder) / FILE)["checks"]:
-        episodes = tuple(Found(**one) for one in content.pop("episodes"))
+        episodes = tuple(FaultyEpisode(**one) for one in content.pop("episodes"))
         where = content.pop("where")
         found.append(Check(**content, where=where and tuple(where), episodes=episodes))
     return found
@@ -115,7 +115,7 @@ def require(folder: Path, accept: Collection[str]) -> None:
         more = f" ({', '.join(check.name for check in failed[1:])} failed too)" if failed[1:] else ""
         names = ", ".join(check.name for check in failed)
         raise UserError(
-            f"the data in {folder} fail the check `{first.name}`: {first.said}{_episodes(first)}{more}; mend or "
+            f"the data in {folder} fail the check `{first.name}`: {first.message}{_episodes(first)}{more}; mend or "
             f"collect them again, or let them through with train_vae.accept: [{names}]"
         )
 
@@ -144,7 +144,7 @@ def rows(checks: Sequence[Check]) -> list[dict[str, str]]:
             "verdict": check.verdict,
             "figure": f"{check.figure:.4g}",
             "limit": "" if check.limit is None else f"{check.limit:.4g}",
-            "what": check.said,
+            "what": check.message,
             "episodes": _episodes(check).removeprefix(", in "),
         }
         for check in checks

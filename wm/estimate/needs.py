@@ -192,7 +192,6 @@ class _Stage:
         episodes = config.generations * config.population * config.episodes
         looks = -(-config.generations // config.rescore_every)
         whole = (2 * looks + (self.everything.agents[self.name].after != ZERO)) * config.rescore_episodes
-        whole += config.gauge_controllers * config.gauge_episodes if config.dream else 0
         scored, length = whole + final_episodes(config), _length(self.everything, "evolve", self.name)
         if self.world.recordings:
             return self._in_recordings(parts, episodes + whole + VIRTUAL_EPISODES, length)
@@ -204,7 +203,7 @@ class _Stage:
             return seconds, disk, memory, f"{config.generations} generations, {episodes + scored:,} episodes"
         size = config.population, config.episodes, cluster.workers(), config.device
         rate, dreaming = self.measured(rates.dream, self.world, parts, *size)
-        dreamed = episodes + whole + VIRTUAL_EPISODES
+        dreamed = episodes + whole + config.gauge_controllers * config.gauge_episodes + VIRTUAL_EPISODES
         if config.dream_decides:
             dreamed += (Contenders.MOST + 1) * config.final_episodes
         seconds = dreamed * length / rate + _shared(looked)

@@ -92,25 +92,25 @@ class Reliability:
     """What M said, and what came of it, in bins of p(end) (`EDGES`).
 
     Attributes:
-        said, true: mean p(end) and share of ends of each bin's steps, [bins]; NaN where it has none.
+        predicted, observed: mean p(end) and share of ends of each bin's steps, [bins]; NaN where it has none.
         steps: of each bin.
     """
 
-    said: np.ndarray
-    true: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
     steps: np.ndarray
 
     @classmethod
     def of(cls, p: np.ndarray, ends: np.ndarray) -> Reliability:
         """p(end) [N] beside ends [N]."""
         where = np.clip(np.searchsorted(EDGES, p, side="right") - 1, 0, len(EDGES) - 2)
-        steps, said, true = (
+        steps, predicted, observed = (
             np.bincount(where, weights, len(EDGES) - 1) for weights in (None, p, ends.astype(np.float64))
         )
         with np.errstate(invalid="ignore"):
-            return cls(said / steps, true / steps, steps)
+            return cls(predicted / steps, observed / steps, steps)
 
     @property
     def error(self) -> float:
         """Expected calibration error: the mean over steps of how far a bin's p is from its share of ends."""
-        return float(np.nansum(np.abs(self.said - self.true) * self.steps) / self.steps.sum())
+        return float(np.nansum(np.abs(self.predicted - self.observed) * self.steps) / self.steps.sum())

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from wm.core.config import Config
 from wm.core.episodes import EpisodeSet
-from wm.core.verdicts import Check, Found, Verdict
+from wm.core.verdicts import Check, FaultyEpisode, Verdict
 
 RARE = 8
 """Frames of an episode that have to be unknown: one may be a flash."""
@@ -65,7 +65,7 @@ def _unknown(told: np.ndarray, held_out: list[int], config: LatentsConfig, seeds
     limit = float(high + max(config.reach * (high - low), 0.5 * high, 5.0))
     order = [int(i) for i in np.argsort(-values, kind="stable") if values[i] > limit]
     found = tuple(
-        Found(episode=i, at=int(told[i, 1]), figure=round(float(values[i]), 4), worst=False, seed=seeds[i],
+        FaultyEpisode(episode=i, at=int(told[i, 1]), figure=round(float(values[i]), 4), worst=False, seed=seeds[i],
               why=f"{values[i]:.0f} nats from the prior") for i in order
     )  # fmt: skip
     worst = int(values.argmax())
@@ -76,7 +76,7 @@ def _unknown(told: np.ndarray, held_out: list[int], config: LatentsConfig, seeds
         figure=round(float(values[worst]), 4),
         limit=round(limit, 4),
         unit="nats",
-        said=said,
+        message=said,
         where=(worst, int(told[worst, 1])),
         episodes=found,
     )
@@ -93,4 +93,4 @@ def _unused(variance: np.ndarray, config: LatentsConfig) -> Check:
     if not alive:
         said = "V says nothing about any frame: all of its dimensions are the prior's"
     verdict: Verdict = "pass" if alive else "warn"
-    return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions", said=said)
+    return Check(name="unused", verdict=verdict, figure=dead, limit=len(variance), unit="dimensions", message=said)

@@ -39,7 +39,8 @@ def measure(place: Place, sigma0: float, controllers: int, episodes: int) -> Gau
     reads = "sample" if config.sampled else "mean"
     rules = DreamRules(place.tau, world.spec.max_steps, ends=about.get("ends") or config.ends, reads=reads)
     space = Space.of_weights(params, spec.layout, np.zeros(spec.layout.inputs))
-    disturbed = gauge.disturbed(space, sigma0, controllers, seeds.generator(0, seeds.Purpose.CMA, 0, gauge.GAUGE))
+    rng = seeds.generator(0, seeds.Purpose.CMA, 0, gauge.GAUGE)
+    disturbed = gauge.disturbed(space, space.start, sigma0, controllers, rng)
     with Cluster() as cluster:
         dream = Dream(agent.mdnrnn, load_starts(place.starts), world, spec, rules, threads=cluster.workers)
         player = WorldPlayer(

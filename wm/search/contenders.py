@@ -51,8 +51,8 @@ class Contenders:
         """The best so far."""
         return self.found[0]
 
-    def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """For a checkpoint."""
+    def state(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """For a checkpoint: controllers [K, N], and what is known of each."""
         words = [
             {
                 "score": one.score if math.isfinite(one.score) else None,
@@ -61,16 +61,15 @@ class Contenders:
             }
             for one in self.found
         ]
-        return {"contenders": np.stack([one.params for one in self.found])}, {"contenders": words}
+        return np.stack([one.params for one in self.found]), words
 
     @classmethod
-    def restored(cls, tensors: Tensors, state: dict[str, Any]) -> Contenders:
+    def restored(cls, controllers: np.ndarray, words: list[dict[str, Any]]) -> Contenders:
         """What `state` gave."""
-        pairs = zip(tensors["contenders"], state["contenders"], strict=True)
         return cls(
             [
-                Contender(params, **(words | {"score": -np.inf if words["score"] is None else words["score"]}))
-                for params, words in pairs
+                Contender(params, **(known | {"score": -np.inf if known["score"] is None else known["score"]}))
+                for params, known in zip(controllers, words, strict=True)
             ]
         )
 

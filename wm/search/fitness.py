@@ -80,7 +80,7 @@ class WorldPlayer:
 
 
 class Scorer:
-    """Scores controllers where fitness comes from, and where it is chosen which one is kept.
+    """Scores controllers where fitness comes from, and wherever else they can play.
 
     Args:
         config: of the search.
@@ -91,6 +91,11 @@ class Scorer:
 
     def __init__(self, config: EvolveConfig, world: WorldPlayer | None, dream: Dream | None, selection: list[int]):
         self.config, self.world, self.dream, self.selection = config, world, dream, selection
+
+    @property
+    def places(self) -> list[str]:
+        """Where controllers are scored again: "world", "dream"."""
+        return [place for place, there in (("world", self.world), ("dream", self.dream)) if there]
 
     def fitness(self, params: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Candidates [P, N] on the training episodes `numbers` [E] -> scores, lengths, each [P, E]."""
@@ -103,13 +108,9 @@ class Scorer:
         scores = {"world": self._whole(params, self.selection)} if self.world else {}
         return scores | ({"dream": self.dream.scores(params, self.selection)[0]} if self.dream else {})
 
-    def decisive(self, scores: Scores) -> np.ndarray:
-        """Those of the scores that decide which controller is kept."""
-        return scores["dream" if self.config.dream_decides else "world"]
-
-    def final(self, params: np.ndarray, numbers: list[int]) -> np.ndarray:
-        """Scores [P, E] on the whole episodes `numbers` [E], only where it is decided which controller is kept."""
-        return self.dream.scores(params, numbers)[0] if self.config.dream_decides else self._whole(params, numbers)
+    def final(self, params: np.ndarray, numbers: list[int], where: str) -> np.ndarray:
+        """Scores [P, E] on the whole episodes `numbers` [E] of the "world" or the "dream"."""
+        return self.dream.scores(params, numbers)[0] if where == "dream" else self._whole(params, numbers)
 
     def virtual(self, params: np.ndarray) -> dict[str, float]:
         """The score of one controller [N] in the dream, on episodes of its own; nothing without a dream."""

@@ -1,9 +1,10 @@
 """May a dream be trusted? The rank correlation of what controllers score in it and in the world.
 
 A dream need not pay what the world pays, but it must put controllers into the world's order: CMA-ES reads ranks alone.
-So some controllers, the search's start with its weights disturbed, play a few episodes of both before the first
-generation. Their disturbances are spread as the search's candidates are at first and, by `SPREADS`, less and more: a
-dream that only tells a good controller from a ruined one is told apart from one that ranks neighbours.
+So some controllers, where the search has ended and with disturbed weights, play a few episodes of both after the last
+generation: about a start that is zero nearly all of them would stand still, and their order would be chance. The
+disturbances are spread as the search's candidates are at first and, by `SPREADS`, less and more: a dream that only
+tells a good controller from a ruined one is told apart from one that ranks neighbours.
 
 P controllers, N parameters of one, E episodes.
 """
@@ -68,13 +69,6 @@ class Gauge:
         scores = {name: [x if np.isfinite(x) else None for x in side.tolist()] for name, side in self.sides.items()}
         return {"correlation": self.correlation, "least": self.least, "trusted": self.trusted, **scores}
 
-    @classmethod
-    def read(cls, path: Path) -> Gauge:
-        """What was written before; DamagedData where it is not whole."""
-        about = files.read_record(path)
-        dream, world = (np.array([np.nan if x is None else x for x in about[side]]) for side in ("dream", "world"))
-        return cls(dream, world, about["least"])
-
     def write(self, out: Path) -> None:
         """figures/gauge.png, and gauge.json, whose being there says that both are."""
         with decoration("the gauge of the dream"):
@@ -82,10 +76,10 @@ class Gauge:
         files.write_record(out / FILE, self.record())
 
 
-def disturbed(space: Space, sigma0: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Controllers [count, N] about the space's start."""
+def disturbed(space: Space, mean: np.ndarray, sigma0: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Controllers [count, N] about `mean`, a place in the space."""
     spread = sigma0 * np.resize(SPREADS, count)[:, None]
-    return space.controllers(space.start + spread * rng.standard_normal((count, len(space.start))))
+    return space.controllers(mean + spread * rng.standard_normal((count, len(mean))))
 
 
 def measure(

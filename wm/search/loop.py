@@ -2,8 +2,9 @@
 
 What is kept is not the best of a noisy population: the distribution's mean, and the generation's best candidate, are
 scored again on selection episodes that no candidate was ever trained on. The best of those is kept, or the best few
-and the average of the means are played off on further episodes at the end (`final_episodes`). Where the dream chooses,
-only means are kept: the best candidate of a generation is the one that found most of the model's mistakes.
+and the average of the means are played off on further episodes at the end (`final_episodes`). A search in the dream
+has contenders of the dream and, where it can be played, of the world. Of the dream's only means are kept: the best
+candidate of a generation is the one that found most of the model's mistakes.
 
 Shapes: P candidates, N parameters of a controller, E episodes.
 """
@@ -51,6 +52,8 @@ class Outcome:
 class Search:
     """One search: `begin`, each of the `remaining` generations in turn, `finish`.
 
+    `chooser` says whose contenders are in front until then: "world" or "dream", by the configuration.
+
     All that a generation needs of the earlier ones is in `state`, which goes into a checkpoint after each.
 
     Args:
@@ -77,7 +80,8 @@ class Search:
         self.workspace, self.models = workspace, models
         self.cmaes = CMAES(config, space.start, seed, start.round_index)
         self.played = PlayedEpisodes()
-        self.contenders = Contenders([Contender(start.params, -np.inf, 0, "start")])
+        self.chooser = "dream" if config.dream_decides else "world"
+        self.contenders = {where: Contenders([Contender(start.params, -np.inf, 0, "start")]) for where in scorer.places}
         self.seconds_per_generation: list[float] = []  # of this process, without the rescoring
         self.rescoring_seconds = 0.0  # of the last one
 
@@ -120,7 +124,7 @@ class Search:
         seconds = time.perf_counter() - began
         timings = {"steps_per_second": int(lengths.sum()) / seconds, "seconds": seconds}
         self.workspace.journal.log(n + 1, line, timings)
-        self._progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{self.contenders.best.score:.1f}", refresh=False)
+        self._progress.set_postfix(mean=f"{line['mean']:.1f}", kept=f"{self.best.score:.1f}", refresh=False)
         self._progress.update()
         self._save(n + 1)
         self._check_time(n + 1)
@@ -134,28 +138,41 @@ class Search:
         began = time.perf_counter()
         controllers = np.concatenate([self.space.controllers(self.cmaes.mean[None]), best[None]])
         scores = self.scorer.rescore(controllers)
-        for source, params, each in zip(("mean", "best"), controllers, self.scorer.decisive(scores), strict=True):
-            if source == "mean" or not self.config.dream_decides:
-                self.contenders.add(Contender(params, float(each.mean()), n + 1, source))
+        for where, (mean, candidate) in scores.items():
+            self._add(where, controllers[0], mean, n + 1, "mean")
+            if where == "world":
+                self._add(where, controllers[1], candidate, n + 1, "best")
         line = rescoring.of_mean_and_best(scores, rescoring.best_in_world(self._journal()))
         self.rescoring_seconds = time.perf_counter() - began
-        return line | {"kept": self.contenders.best.score}
+        return line | {"kept": self.best.score}
 
-    def finish(self) -> Outcome:
+    @property
+    def best(self) -> Contender:
+        """What would be kept now."""
+        return self.contenders[self.chooser].best
+
+    def finish(self, trusted: bool = True) -> Outcome:
         """Chooses what is kept.
 
+        Args:
+            trusted: the dream may choose, where the configuration lets it; else the world does.
         Raises:
             UserError: no contender has a finite score.
         """
         self._progress.close()
         self._say_if_flat()
-        kept, final = self.contenders.best, 0
+        self.chooser = self.chooser if trusted else "world"
+        kept, final = self.best, 0
         if self.config.final_episodes:
             average = self.space.controllers(self.cmaes.average[None])[0]
-            field = [*self.contenders.found, Contender(average, -np.inf, self.config.generations, "average")]
+            field = [
+                *self.contenders[self.chooser].found,
+                Contender(average, -np.inf, self.config.generations, "average"),
+            ]
             numbers = self._seeds(seeds.Purpose.SELECTION, FINAL, count=self.config.final_episodes)
-            kept = rescoring.select(field, self.scorer.final(np.stack([one.params for one in field]), numbers))
-            final = 0 if self.config.dream_decides else len(field) * len(numbers)
+            params = np.stack([one.params for one in field])
+            kept = rescoring.select(field, self.scorer.final(params, numbers, self.chooser))
+            final = len(field) * len(numbers) if self.chooser == "world" else 0
         if not math.isfinite(kept.score):
             raise UserError(
                 "no controller has a finite score on the selection episodes: look at the models in "
@@ -175,14 +192,21 @@ class Search:
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """For a checkpoint: tensors and JSON."""
-        tensors, state = self.contenders.state()
-        return {"history": self.cmaes.history} | tensors | self.played.state(), state
+        found = {where: contenders.state() for where, contenders in self.contenders.items()}
+        tensors = {f"contenders_{where}": params for where, (params, _) in found.items()}
+        words = {where: words for where, (_, words) in found.items()}
+        return {"history": self.cmaes.history} | tensors | self.played.state(), {"contenders": words}
 
     def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         """What `state` gave."""
         self.cmaes.replay(tensors["history"])
         self.played.restore(tensors)
-        self.contenders = Contenders.restored(tensors, state)
+        for where, words in state["contenders"].items():
+            self.contenders[where] = Contenders.restored(tensors[f"contenders_{where}"], words)
+
+    def _add(self, where: str, params: np.ndarray, scores: np.ndarray, generation: int, source: str) -> None:
+        """A controller [N] and its scores [E] in the world or the dream."""
+        self.contenders[where].add(Contender(params, float(scores.mean()), generation, source))
 
     def _episodes(self, n: int) -> list[int]:
         """Seeds of generation n: those that went worst so far, as many as `hard_episodes`, and new ones."""
@@ -212,8 +236,8 @@ class Search:
     def _score_start(self) -> None:
         began = time.perf_counter()
         scores = self.scorer.rescore(self.start.params[None])
-        score = float(self.scorer.decisive(scores)[0].mean())
-        self.contenders.add(Contender(self.start.params, score, 0, "start"))
+        for where, (each,) in scores.items():
+            self._add(where, self.start.params, each, 0, "start")
         means = " and ".join(f"{each[0].mean():.1f} in the {where}" for where, each in scores.items())
         print(f"the controller that it starts from scores {means} on the selection episodes")
         seconds = {"seconds": time.perf_counter() - began}
@@ -262,6 +286,6 @@ class Search:
             return
         generations = min(config.rescore_every, config.generations - done)
         pace = float(np.mean(self.seconds_per_generation[-config.rescore_every :]))
-        final = self.rescoring_seconds * rescoring.final_episodes(config) / (2 * config.rescore_episodes)
+        final = self.rescoring_seconds * rescoring.final_episodes(config, trusted=False) / (2 * config.rescore_episodes)
         if time.time() + pace * generations + self.rescoring_seconds + final > budget.deadline():
-            raise budget.OutOfTime(done, config.generations, self.contenders.best.score)
+            raise budget.OutOfTime(done, config.generations, self.best.score)

@@ -77,9 +77,14 @@ def select(field: list[Contender], scores: np.ndarray) -> Contender:
     return replace(field[best], score=float(means[best]))
 
 
-def final_episodes(config: EvolveConfig) -> int:
-    """Episodes of the world that the final selection plays at most, of all contenders together."""
-    return 0 if config.dream_decides else (Contenders.MOST + 1) * config.final_episodes
+def final_episodes(config: EvolveConfig, trusted: bool = True) -> int:
+    """Episodes of the world that are played at most after the last generation, of the gauge and the final selection.
+
+    Args:
+        trusted: the gauge lets the dream choose, where it should.
+    """
+    gauged = config.gauge_controllers * config.gauge_episodes if config.dream else 0
+    return gauged + (0 if config.dream_decides and trusted else (Contenders.MOST + 1) * config.final_episodes)
 
 
 def _suffix(where: str) -> str:

@@ -23,8 +23,6 @@ from wm.search.config import EvolveConfig
 from wm.search.fitness import Scorer, WorldPlayer
 from wm.search.gauge import Gauge
 from wm.search.loop import Outcome, Search
-from wm.search.space import Space
-from wm.search.start import Start
 
 BLAS_THREADS = 2
 """Of the optimiser's linear algebra, on any machine: the last bits of a full covariance's axes depend on it."""
@@ -69,15 +67,13 @@ def evolve(
         only = worlds.get(world).recordings
         player = None if only else WorldPlayer(config, world, spec, config.sampled, cluster, models)
         dream = _dream(config, world, tau, mdnrnn, memory, spec, cluster.workers) if config.dream else None
-        gauged = _gauge(config, seed, start, space, player, dream, workspace.out) if dream and player else None
-        if gauged and not gauged.trusted:
-            config = config.model_copy(update={"select": "world"})
         scorer = Scorer(config, player, dream, selection)
         search = Search(config, seed, start, space, scorer, workspace, models=(vae, mdnrnn))
         search.begin()
         for generation in search.remaining:
             search.generation(generation)
-        outcome = search.finish()
+        gauged = _gauge(config, seed, search, player, dream, workspace.out) if dream and player else None
+        outcome = search.finish(trusted=gauged is None or gauged.trusted)
         virtual = scorer.virtual(outcome.kept.params)
         if only:
             told = recorded.report(scorer, outcome.kept.params, memory, EpisodeSet(latents), worlds.get(world), tau)
@@ -95,15 +91,12 @@ def _dream(
     return Dream(memory, load_starts(mdnrnn), worlds.get(world), spec, rules, device=config.device, threads=threads)
 
 
-def _gauge(
-    config: EvolveConfig, seed: int, start: Start, space: Space, player: WorldPlayer, dream: Dream, out: Path
-) -> Gauge:
-    """Whether the dream knows the world's order: measured once, a search that goes on reads it. Says it."""
-    if (out / gauge.FILE).exists():
-        return Gauge.read(out / gauge.FILE)
-    rng = seeds.generator(seed, seeds.Purpose.CMA, start.round_index, gauge.GAUGE)
-    controllers = gauge.disturbed(space, config.sigma0, config.gauge_controllers, rng)
-    numbers = gauge.episodes(seed, start.round_index, config.gauge_episodes)
+def _gauge(config: EvolveConfig, seed: int, search: Search, player: WorldPlayer, dream: Dream, out: Path) -> Gauge:
+    """Whether the dream knows the world's order where the search has ended. Says it."""
+    round_index = search.start.round_index
+    rng = seeds.generator(seed, seeds.Purpose.CMA, round_index, gauge.GAUGE)
+    controllers = gauge.disturbed(search.space, search.cmaes.mean, config.sigma0, config.gauge_controllers, rng)
+    numbers = gauge.episodes(seed, round_index, config.gauge_episodes)
     found = gauge.measure(player, dream, controllers, numbers, config.gauge_least, config.stall)
     found.write(out)
     print(f"rank correlation of dream and world: {found}")

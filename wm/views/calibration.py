@@ -186,7 +186,7 @@ def ends(memory: MDNRNN, latents: EpisodeSet, picture: Path) -> str:
         return ""
     said, plain, measured = logits > 0, np.log(memory.config.done_weight), memory.end_shift
     before, after = (Reliability.of(probabilities(logits, by), true) for by in (plain, measured))
-    figures.reliability(after.said, after.true, after.steps, picture)
+    figures.reliability(after.predicted, after.observed, after.steps, picture)
     false = 1000 * (said & ~true).sum() / max(1, (~true).sum())
     return (
         f"M sees {(said & true).sum()} of {true.sum()} ends of held-out episodes, and one where there is none in "
