@@ -113,11 +113,10 @@ def run_stage(
 def _in_time(address: str, deadline: float) -> Verdict:
     """A search that ends in time: its generations are as many as it had, from then on."""
     log, agent = get_run_logger(), address.partition("@")[2]
-    ends = [folder / budgets.ENDED for folder in (workspace.SCRATCH / "work").glob(f"evolve-{agent}-*")]
-    for path in ends:
-        path.unlink(missing_ok=True)
+    for folder in workspace.folders("evolve", agent):
+        (folder / budgets.ENDED).unlink(missing_ok=True)
     result = repro(address, log.info, variables={budgets.VARIABLE: str(deadline)})
-    ended = [path for path in (workspace.SCRATCH / "work").glob(f"evolve-{agent}-*/{budgets.ENDED}")]
+    ended = [path for folder in workspace.folders("evolve", agent) if (path := folder / budgets.ENDED).exists()]
     if result.state != "Failed" or not ended:
         return result
     done = files.read_json(ended[0])["generation"]

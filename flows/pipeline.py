@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -276,9 +275,8 @@ def _begun(waiting: list[str]) -> bool:
     """Whether one of these stages was stopped and goes on, of which an estimate knows nothing."""
     from wm.core import workspace  # with NumPy, which a help text need not load
 
-    scratch = [path.parent.name for path in (workspace.SCRATCH / "work").glob("*/out")]  # gone once it is published
-    names = [re.escape(address.replace("@", "-")) for address in waiting]
-    return any(re.fullmatch(rf"{name}-[0-9a-f]+", folder) for name in names for folder in scratch)
+    scratch = [folder for address in waiting for folder in workspace.folders(*address.split("@"))]
+    return any((folder / "out").exists() for folder in scratch)  # gone once it is published
 
 
 if __name__ == "__main__":

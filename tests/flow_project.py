@@ -88,9 +88,9 @@ else:
         json.loads(Path("runs", name, "train_vae/out.json").read_text())
     if stage == "evolve" and os.environ.get("WM_DEADLINE") and numbers["generations"] > 2:
         from wm.search.budget import OutOfTime
-        Path(f".wm/work/evolve-{name}-0123").mkdir(parents=True, exist_ok=True)
+        Path(f".wm/work/evolve-{name}-0123456789abcdef").mkdir(parents=True, exist_ok=True)
         ended = OutOfTime(2, numbers["generations"], 1.0)
-        ended.write(Path(f".wm/work/evolve-{name}-0123"))
+        ended.write(Path(f".wm/work/evolve-{name}-0123456789abcdef"))
         print(f"error: {ended}")
         sys.exit(ended.code)
     for _ in range(10 * numbers["seconds"]):

@@ -173,10 +173,15 @@ def test_a_search_that_is_out_of_time_is_evaluated_and_its_branch_says_how_long_
     code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
     assert code == 0 and verdicts(output) == dict.fromkeys(STAGES, "Cached")
 
+    work = project.folder / ".wm/run/tiny-1h/.wm/work"  # of an agent `tiny-1`, whose name begins alike
+    (work / "evolve-tiny-1.lock").touch()
+    (other := work / f"evolve-tiny-1-{'0' * 16}/ended.json").parent.mkdir()
+    other.write_text('{"generation": 4}')
     project.set("evolve", number=2)  # the same budget for another search: all generations again
     code, output = project.run("flows.pipeline", "tiny", "--budget", "1h")
-    assert code == 0 and "the time is over after generation 2 of 5" in output
+    assert code == 0 and "the time is over after generation 2 of 5" in output, output
     assert verdicts(output) == dict.fromkeys(STAGES[:4], "Cached") | dict.fromkeys(STAGES[4:], "Completed")
+    assert other.exists() and recipe.search(params_of(project, "run/tiny-1h"), "tiny")["generations"] == 2
     project.git("checkout", "-q", "params.yaml")
 
 

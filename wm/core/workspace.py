@@ -121,7 +121,12 @@ class Workspace:
         for path in self.folder.iterdir():
             if path.is_file() and path != self.live:
                 path.unlink()
-        mine = re.compile(rf"{re.escape(f'{self.stage}-{self.name}')}-[0-9a-f]{{16}}")
-        for older in self.folder.parent.iterdir():
-            if mine.fullmatch(older.name) and older != self.folder:  # other numbers: nobody will go on from there
+        for older in folders(self.stage, self.name, self.folder.parent):
+            if older != self.folder:  # other numbers: nobody will go on from there
                 shutil.rmtree(older, ignore_errors=True)
+
+
+def folders(stage: str, name: str, work: Path = SCRATCH / "work") -> list[Path]:
+    """The scratch folders of a stage, one for each fingerprint; none of a stage whose name only begins alike."""
+    mine = re.compile(rf"{re.escape(f'{stage}-{name}')}-[0-9a-f]{{16}}")
+    return sorted(path for path in work.glob("*") if mine.fullmatch(path.name))
