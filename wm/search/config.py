@@ -75,7 +75,9 @@ class EvolveConfig(ClusterConfig, CMAConfig):
         "the gauge, under which a dream chooses nothing: the world does",
     )
     gauge_controllers: int = Field(
-        16, ge=4, description="with `dream`: disturbed controllers whose ranks in dream and world are compared first"
+        16,
+        ge=4,
+        description="with `dream`: disturbed controllers whose ranks in dream and world are compared at the end",
     )
     gauge_episodes: int = Field(4, ge=1, description="with `dream`: episodes that each of them plays in both")
     gauge_least: float = Field(
