@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from wm import params
 from wm.cli import main
 from wm.core import files
-from wm.estimate import expectation, needs
+from wm.core.errors import UserError
+from wm.estimate import expectation, needs, rates
 from wm.records import history
 from wm.run import Plan, plan
 from wm.views.table import stage_record
@@ -163,3 +165,9 @@ def test_a_damaged_record_of_an_earlier_run_is_a_warning(project, capsys):
 def test_estimate_refuses(project, capsys, words, error):
     assert main(["estimate", "tiny", *words]) == 2
     assert f"error: {error}" in capsys.readouterr().err
+
+
+def test_what_hangs_while_it_is_measured_is_ended(monkeypatch):
+    monkeypatch.setattr(rates, "HANGING", 0.1)
+    with pytest.raises(UserError, match="sleep gave no answer in 0 min: a step hangs"):
+        rates._apart(time.sleep, 60)

@@ -28,9 +28,6 @@ class Purpose(IntEnum):
 FIXED = (Purpose.GATE, Purpose.TEST)
 """The same episodes whatever the experiment's seed, so that agents are compared in pairs."""
 
-FURTHER, FURTHER_EPISODES = 1, 500
-"""Key and number of the further test episodes."""
-
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:
     """The source of randomness of a purpose at a place, e.g. (generation,)."""
@@ -42,15 +39,6 @@ def episodes(seed: int, purpose: Purpose, *key: int, count: int) -> list[int]:
     state = sequence(seed, purpose, *key).generate_state(2 * count + 16, np.uint32)
     unique = list(dict.fromkeys(int(value) >> 4 for value in state))
     return [(int(purpose) << 28) | value for value in unique[:count]]
-
-
-def further_test_episodes() -> list[int]:
-    """Seeds of 500 test episodes that no published score was measured on: for what is asked after those were seen.
-
-    They are key 1 of the purpose TEST, since a ninth purpose would not fit below 2**31, and none of them is among
-    the first 10,000 that `episodes(0, Purpose.TEST, count=…)` gives.
-    """
-    return episodes(0, Purpose.TEST, FURTHER, count=FURTHER_EPISODES)
 
 
 def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

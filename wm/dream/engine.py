@@ -270,10 +270,11 @@ class Dream:
     def _spread(self, play: Any, starts: range) -> list[Any]:
         """`play` of each chunk, on `threads` threads of which each keeps torch to itself."""
         before = torch.get_num_threads()
-        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            played = list(pool.map(play, starts))
-        torch.set_num_threads(before)  # torch takes the last call of any thread as the default of new ones
-        return played
+        try:
+            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(play, starts))
+        finally:
+            torch.set_num_threads(before)  # torch takes the last call of any thread as the default of new ones
 
     @torch.inference_mode()
     def _play(self, params: np.ndarray, episode: np.ndarray, noise: list[DreamNoise]) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,8 @@ from wm.worlds import World
 
 PATIENCE = 2.5
 """Seconds a rate is measured for."""
+HANGING = 600.0
+"""Seconds after which what is measured is taken to hang, also on a machine with much other work."""
 
 
 class Pace(NamedTuple):
@@ -202,6 +204,9 @@ def _apart(measure: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     process.start()
     teller.close()
     try:
+        if not answers.poll(HANGING):
+            process.kill()
+            raise UserError(f"{measure.__name__.strip('_')} gave no answer in {HANGING / 60:.0f} min: a step hangs")
         found, memory, mistake = answers.recv()
     except EOFError:
         raise UserError(f"{measure.__name__.strip('_')} could not be measured; what it said is above") from None

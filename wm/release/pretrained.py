@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -138,20 +137,14 @@ def keep(everything: Params, name: str, commit: str | None = None) -> Path:
         made["models"] = {"from": holder, **models}
         sources = {weights.CONTROLLER_KIND: sources[weights.CONTROLLER_KIND]}
 
-    target, new, old = FOLDER / name, _beside(name, "new"), _beside(name, "old")
-    if old.exists() and not target.exists():  # an earlier call was killed between its two renames
-        os.replace(old, target)
-    for left_behind in (new, old):
-        shutil.rmtree(left_behind, ignore_errors=True)
+    target, new = FOLDER / name, _beside(name, "begun")
+    shutil.rmtree(new, ignore_errors=True)  # of an earlier call, that was killed
     new.mkdir(parents=True)
     for path in (path for kind, source in sources.items() for path in _files(source, [kind])):
         shutil.copyfile(path, new / path.name)
     shutil.copyfile(RUNS / name / "evaluate" / "scores.json", new / "scores.json")
     files.write_record(new / "made.json", made)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    shutil.rmtree(old, ignore_errors=True)
+    files.replace_folder(new, target)
     return target
 
 
