@@ -117,6 +117,19 @@ def search(tmp_path):
             workspace.__exit__()
 
 
+def test_a_search_goes_on_from_one_of_another_length_where_both_were_scored_again_as_often(search):
+    here = search("here")  # of 5 generations, every second of which is scored again, and the last
+    for done, generations, another in (
+        (4, 9, False),
+        (5, 9, True),
+        (5, 5, False),
+        (3, 3, True),
+        (4, 4, False),
+        (6, 9, True),
+    ):
+        assert here._another(done, generations) == another, (done, generations)
+
+
 def test_a_search_is_itself_again_from_its_state(search):
     """In a checkpoint after each generation; what comes then is the same to the bit."""
     whole = search("whole")

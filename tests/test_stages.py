@@ -233,19 +233,19 @@ def test_a_search_that_is_out_of_time_has_the_bits_of_a_shorter_one(copy, capsys
     assert main(["evolve", "tiny"]) == 0
     expected = hashes(copy / "runs" / "tiny" / "evolve")
     for last in (2, 4):  # the second run goes on, and may go on until the next rescoring
-        change(("generations: 2", "generations: 50"))
+        change(("generations: 2", "generations: 51"))
         monkeypatch.setenv("WM_DEADLINE", "0")
         capsys.readouterr()
         assert main(["evolve", "tiny"]) == OutOfTime.code
-        assert f"the time is over after generation {last} of 50" in capsys.readouterr().err
+        assert f"the time is over after generation {last} of 51" in capsys.readouterr().err
         (ended,) = (copy / ".wm/work").glob(f"evolve-tiny-*/{ENDED}")
-        assert (files.read_json(ended)["generation"], files.read_json(ended)["planned"]) == (last, 50)
-        change(("generations: 50", "generations: 2"))
+        assert (files.read_json(ended)["generation"], files.read_json(ended)["planned"]) == (last, 51)
+        change(("generations: 51", "generations: 2"))
     assert main(["evolve", "tiny"]) == 0, "the checkpoint of generation 4 is no way to generation 2"
     assert hashes(copy / "runs" / "tiny" / "evolve") == expected
-    change(("generations: 2", "generations: 50"))
+    change(("generations: 2", "generations: 51"))
     assert main(["evolve", "tiny"]) == OutOfTime.code
-    change(("generations: 50", "generations: 2"))
+    change(("generations: 51", "generations: 2"))
     capsys.readouterr()
     assert main(["evolve", "tiny"]) == 0
     assert "going on from generation 2" in capsys.readouterr().out

@@ -130,8 +130,8 @@ def _fingerprint(everything: params.Params, todo: Plan) -> str:
     identity = todo.config.model_dump() | todo.arguments
     if "world" in identity:
         identity["world"] = [todo.world, _world(everything, todo)]
-    if todo.stage == "evolve" and identity["generations"] % identity["rescore_every"] == 0:
-        identity["generations"] = 0  # a long search begins as a short one does: with looks in the same generations
+    if todo.stage == "evolve":
+        identity["generations"] = 0  # a long search begins as a short one does; `Search` knows where it may go on
     return fingerprint(todo.stage, identity, {key: digest(path) for key, path in todo.inputs.items()}, todo.code)
 
 

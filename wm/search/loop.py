@@ -195,7 +195,8 @@ class Search:
         found = {where: contenders.state() for where, contenders in self.contenders.items()}
         tensors = {f"contenders_{where}": params for where, (params, _) in found.items()}
         words = {where: words for where, (_, words) in found.items()}
-        return {"history": self.cmaes.history} | tensors | self.played.state(), {"contenders": words}
+        words = {"contenders": words, "generations": self.config.generations}
+        return {"history": self.cmaes.history} | tensors | self.played.state(), words
 
     def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         """What `state` gave."""
@@ -267,9 +268,9 @@ class Search:
         self.workspace.checkpoints.save(done, *self.state())
 
     def _resume(self) -> bool:
-        """Whether there was a checkpoint to go on from; one of a longer search may have gone too far."""
+        """Whether there was a checkpoint to go on from, of this search or of one of another length."""
         found = self.workspace.checkpoints.load()
-        if found is None or found[1]["step"] > self.config.generations:
+        if found is None or self._another(found[1]["step"], found[1]["generations"]):
             self.workspace.checkpoints.clear()
             self.workspace.journal.rewind(-1)  # the start's line, step 0, is written again
             return False
@@ -278,6 +279,12 @@ class Search:
         self.workspace.journal.rewind(done)
         print(f"going on from generation {done}")
         return True
+
+    def _another(self, done: int, generations: int) -> bool:
+        """Whether a search of so many generations is not what this one would be after `done` of them: it has gone too
+        far, or only one of the two is scored again there, since it ends."""
+        mine, between = self.config.generations, done % self.config.rescore_every != 0
+        return done > mine or (between and (done == generations) != (done == mine))
 
     def _check_time(self, done: int) -> None:
         """Ends the search after a rescoring, if the next one and the final selection would come too late."""
