@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -95,6 +98,12 @@ BROKEN = {
 
 def test_a_world_that_keeps_it_passes():
     check_world(Tiny())
+
+
+def test_where_python_leaves_assertions_out_nothing_passes_for_checked():
+    script = "from wm.worlds import contract; contract.check_world(None)"
+    done = subprocess.run([sys.executable, "-O", "-c", script], text=True, capture_output=True)
+    assert "UserError: Python leaves the checks of a world out here: unset PYTHONOPTIMIZE" in done.stderr
 
 
 @pytest.mark.parametrize("promise", BROKEN)

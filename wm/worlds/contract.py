@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from wm.core.errors import UserError
 from wm.worlds.base import FRAME_SHAPE, World
 
 
@@ -49,7 +50,9 @@ def check_world(world: World, *, steps: int = 40, seed: int = 7) -> None:
 
 
 def check_spec(world: World) -> None:
-    """The spec's fields are possible values."""
+    """The spec's fields are possible values; first of all, that anything is checked at all."""
+    if not __debug__:
+        raise UserError("Python leaves the checks of a world out here: unset PYTHONOPTIMIZE, and give it no -O")
     spec = world.spec
     assert spec.name and spec.name.isidentifier(), f"spec.name is {spec.name!r}: expected an identifier"
     assert spec.action_size >= 1 and spec.max_steps >= 1 and spec.fps >= 1, f"impossible spec {spec}"
@@ -133,7 +136,8 @@ def play(env: gymnasium.Env, acts: np.ndarray, seed: int) -> dict:
 
 def frame(obs: np.ndarray) -> bytes:
     """The bytes of a frame, once it is one."""
-    assert isinstance(obs, np.ndarray) and obs.dtype == np.uint8, f"a frame is a {type(obs)} of {obs.dtype}"
+    assert isinstance(obs, np.ndarray), f"a frame is a {type(obs)}"
+    assert obs.dtype == np.uint8, f"a frame is of {obs.dtype}"
     assert obs.shape == FRAME_SHAPE, f"a frame is {obs.shape}"
     return obs.tobytes()
 
