@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_a_kill_while_the_database_is_made_leaves_none(project):
     run(project, WRITE)
     assert run(project, READ).split()[0] == "hello"
     assert [path.name for path in project.glob("mlflow.db*")] == ["mlflow.db"]
+
+
+def test_a_database_that_is_none_stops_only_who_asks_it(project, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (project / "mlflow.db").write_text("no database")
+    assert tracking.uri(project) == f"sqlite:///{project / 'mlflow.db'}", "the address is known to who computes"
+    with pytest.raises(sqlite3.DatabaseError):
+        tracking.connect(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking.connect(project), "of a server it is no matter"
 
 
 @pytest.mark.parametrize("name", ["what? is it", "50%20 off", "a#b", "grüße & more"])

@@ -1,10 +1,17 @@
 """Errors that a user can cause, and that a sentence can explain."""
 
+import re
+
 
 class UserError(Exception):
     """One sentence that names the thing, the value and what to do; the command line prints it and exits with `code`."""
 
     code = 2
+
+
+def without_password(text: str) -> str:
+    """A text for people and logs, in which no address says who asks, nor with which password."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 class WorldError(UserError):

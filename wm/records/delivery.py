@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from wm.core.errors import without_password
 from wm.records import measured, spool, tracking
 from wm.records.sender import Sender
 from wm.records.spool import Entry
@@ -46,7 +47,7 @@ def main(folder: Path, parent: int) -> None:
                 backlog = _send_left_behind(entry, delivery)
         except Exception as error:  # MLflow's are of many kinds; the run must not hear of any
             print(f"{time.strftime('%H:%M:%S')} {error!r}", flush=True)
-            trouble.write_text(" ".join(str(error).split())[:160] or type(error).__name__)
+            trouble.write_text(without_password(" ".join(str(error).split()))[:160] or type(error).__name__)
             if end:
                 raise SystemExit(1) from None
         wait = time.monotonic() + EVERY

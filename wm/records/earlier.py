@@ -106,13 +106,13 @@ def _ask(root: Path, question: Any) -> Any:
     except Exception as error:  # MLflow's are of many kinds
         _SILENT.add(tracking.uri(root))
         tracking.warn(
-            f"MLflow at {tracking.uri(root)} could not be asked for earlier runs ({tracking.sentence(error)})"
+            f"MLflow at {tracking.place(root)} could not be asked for earlier runs ({tracking.sentence(error)})"
         )
         return None
 
 
 def _about(run: Any, root: Path) -> dict[str, Any]:
-    info, tags, server = run.info, run.data.tags, tracking.uri(root)
+    info, tags, server = run.info, run.data.tags, tracking.place(root)
     page = f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
     return {
         "run_id": info.run_id,

@@ -149,7 +149,7 @@ def _registered(name: str, version: str) -> Lineage:
     run = earlier.version(name, version)
     if run is None:
         raise UserError(
-            f"MLflow at {tracking.uri(Path())} has no model {name!r} {version}: `python -m wm ui` shows what it has"
+            f"MLflow at {tracking.place(Path())} has no model {name!r} {version}: `python -m wm ui` shows what it has"
         )
     steps: dict[str, Made] = {}
 

@@ -43,10 +43,14 @@ def home(root: Path) -> Path:
 
 
 def address(root: Path) -> str:
-    """The database's, for MLflow; addresses in it are correct from then on."""
-    folder = plain(home(root))
-    _correct(folder)
-    return f"sqlite:///{folder / DATABASE}"
+    """The database's, for MLflow."""
+    return f"sqlite:///{plain(home(root)) / DATABASE}"
+
+
+def correct(root: Path) -> None:
+    """Addresses in the database are correct from then on; only who talks to MLflow anyway calls it, since the database
+    may be locked, or be none."""
+    _correct(plain(home(root)))
 
 
 def make(uri: str) -> None:

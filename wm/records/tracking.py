@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.core import files
+from wm.core.errors import without_password
 from wm.core.locks import lock
 from wm.records import git, provenance, spool, store
 from wm.records.spool import Entry
@@ -150,6 +151,7 @@ def ui(port: int, root: Path | None = None) -> None:
     """Becomes MLflow's server on the loopback address: one worker, no job execution. Never returns."""
     root = (find_root() if root is None else Path(root)).resolve()
     connect(root)  # makes the database once
+    store.correct(root)
     address = f"http://127.0.0.1:{port}/#/models"  # where the address alone leads too (`wm.records.mlflow_ui`)
     print(f"MLflow: {address}   (Ctrl-C stops it)", flush=True)
     command = [
@@ -185,6 +187,11 @@ def uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or store.address(root)
 
 
+def place(root: Path) -> str:
+    """The same for people to read, in logs too: without a password."""
+    return without_password(uri(root))
+
+
 def connect(root: Path) -> Any:
     """An MlflowClient; makes the database where there is none yet, one process at a time."""
     for name, value in _CALM.items():
@@ -195,6 +202,8 @@ def connect(root: Path) -> Any:
     scratch.mkdir(exist_ok=True)
     with lock(scratch / "mlflow.lock", timeout=60):
         store.make(uri(root))
+        if uri(root) == store.address(root):
+            store.correct(root)
         return mlflow.MlflowClient(tracking_uri=uri(root))
 
 
@@ -317,7 +326,7 @@ def _hand_over(entry: Entry, sender: subprocess.Popen, patience: float) -> None:
         reason = trouble.read_text() if trouble.exists() else "it was too slow"
         entry.keep()
         warn(
-            f"MLflow at {uri(entry.root)} did not take this run's report ({reason}): "
+            f"MLflow at {place(entry.root)} did not take this run's report ({reason}): "
             f"it waits in {entry.folder.relative_to(entry.root)} and is sent with the next run"
         )
     entry.lock.release()
@@ -340,7 +349,7 @@ def off() -> bool:
 
 def sentence(error: BaseException) -> str:
     """An error in one line."""
-    text = " ".join(str(error).split())
+    text = without_password(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from wm import failures
 from wm.core.errors import UserError
 from wm.core.locks import lock
 from wm.records import provenance, tracking
@@ -61,7 +62,10 @@ def connected(root: Path, model: str) -> Iterator[Registry]:
     except UserError:
         raise
     except Exception as error:  # MLflow's are of many kinds
-        where, reason = tracking.uri(root), tracking.sentence(error)
+        where = tracking.place(root)
+        if text := failures.sentence(error):
+            raise UserError(f"MLflow at {where}: {text}") from error
+        reason = tracking.sentence(error)
         raise UserError(f"MLflow at {where} could not be asked ({reason}): start or mend it, and try again") from error
 
 
