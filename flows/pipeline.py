@@ -17,7 +17,7 @@ from flows import claim, due, graph, guard, prepare, recipe, seeds, start, varia
 from flows.server import Server, is_given
 from flows.variants import Variant
 from wm import failures
-from wm.core.errors import UserError
+from wm.core.errors import UserError, without_password
 
 DESCRIPTION = "Run every stage that an agent needs, from the first episode to its score."
 EPILOG = """\
@@ -207,7 +207,7 @@ def _pipeline(
         with start.given(begin):
             state = flow.pipeline(agent, place, variant.seed, variant.budget, variant.machine, gated, return_state=True)
     except httpx.TransportError as error:  # after a minute of further tries
-        address = os.environ["PREFECT_API_URL"]
+        address = without_password(os.environ["PREFECT_API_URL"])
         print(
             f"error: Prefect's server at {address} went away during the run ({error}); what the stages made is whole, "
             "and the same command goes on from there",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows import graph, prepare
 from wm import failures
-from wm.core.errors import UserError
+from wm.core.errors import UserError, without_password
 
 DESCRIPTION = "Run stages of pipelines in this checkout, for a Prefect work pool."
 EPILOG = """\
@@ -105,7 +105,7 @@ def register(pool: str) -> None:
                 enforce_parameter_schema=True,
             )
     except httpx.HTTPError as error:
-        address = os.environ["PREFECT_API_URL"]
+        address = without_password(os.environ["PREFECT_API_URL"])
         raise UserError(f"no Prefect server answers at {address} ({error}): start it, or set PREFECT_API_URL") from None
 
 

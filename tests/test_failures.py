@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 import tiny_world
 
@@ -47,6 +48,7 @@ def refusal(number: int, path: str | None = "runs/tiny/collect") -> OSError:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), ["not enough memory"]),
         (ImportError("cv2.so: failed to map segment from shared object"), ["not enough memory"]),
         (RuntimeError("can't start new thread"), ["too many processes"]),
+        (RuntimeError("Failed to reach API at http://me:secret@away/api/"), ["answers at http://away/api/: start it"]),
     ],
 )
 def test_what_the_machine_refuses_is_a_sentence(error, words, capsys):
@@ -64,6 +66,16 @@ def test_a_cause_counts_and_a_mistake_of_ours_stays_a_traceback(capsys):
         with pytest.raises(type(ours)):
             failures.report(ours)
     assert capsys.readouterr().err == ""
+
+
+def test_a_setting_that_prefect_cannot_read_is_named(monkeypatch):
+    class ClientSettings(pydantic.BaseModel):
+        max_retries: int
+
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "often")
+    with pytest.raises(pydantic.ValidationError) as wrong:
+        ClientSettings(max_retries="often")
+    assert "cannot read PREFECT_CLIENT_MAX_RETRIES: correct or unset it" in failures.sentence(wrong.value)
 
 
 def test_a_program_that_is_missing_is_named(monkeypatch):

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from wm.core.errors import UserError
+from wm.core.errors import UserError, without_password
 
 DATABASES = ("sqlite3", "sqlalchemy", "alembic", "_sqlite3")
 _NO_SPACE = "free some space"
@@ -79,7 +79,7 @@ def sentence(error: BaseException) -> str | None:
     for one in _behind(error):
         if isinstance(one, OSError) and (text := _of_system(one)):
             return text
-        if text := _of_memory(one) or _of_database(one) or _of_package(one) or _of_name(one):
+        if text := _of_memory(one) or _of_database(one) or _of_package(one) or _of_name(one) or _of_prefect(one):
             return text
     return None
 
@@ -195,6 +195,21 @@ def _of_database(error: BaseException) -> str | None:
         "MLflow's database (mlflow.db, or what MLFLOW_TRACKING_URI names) cannot be used: move it away to begin a new "
         f"one, or bring back a copy ({text[:160]})"
     )
+
+
+def _of_prefect(error: BaseException) -> str | None:
+    """Of a server that does not answer, and of settings that Prefect cannot read when it is imported."""
+    text = without_password(str(error))
+    if isinstance(error, RuntimeError) and text.startswith("Failed to reach API at "):
+        return (
+            f"no Prefect server answers at {text.removeprefix('Failed to reach API at ')}: start it, correct "
+            "PREFECT_API_URL, or unset that, and a run has a server of its own"
+        )
+    if isinstance(error, ValueError) and str(getattr(error, "title", "")).endswith("Settings"):  # pydantic's
+        words = " ".join(text.split())[:200]
+        given = [name for name, value in os.environ.items() if name.startswith("PREFECT_") and repr(value) in words]
+        return f"Prefect cannot read {' or '.join(given) or 'a setting'}: correct or unset it ({words})"
+    return None
 
 
 def end_on_signals(last_words: str) -> None:
