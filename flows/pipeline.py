@@ -275,7 +275,8 @@ def _begun(waiting: list[str]) -> bool:
     """Whether one of these stages was stopped and goes on, of which an estimate knows nothing."""
     from wm.core import workspace  # with NumPy, which a help text need not load
 
-    scratch = [folder for address in waiting for folder in workspace.folders(*address.split("@"))]
+    pairs = [address.split("@") for address in waiting]
+    scratch = [folder for stage, name in pairs for folder in workspace.folders(stage, name)]
     return any((folder / "out").exists() for folder in scratch)  # gone once it is published
 
 

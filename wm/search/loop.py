@@ -195,8 +195,8 @@ class Search:
         found = {where: contenders.state() for where, contenders in self.contenders.items()}
         tensors = {f"contenders_{where}": params for where, (params, _) in found.items()}
         words = {where: words for where, (_, words) in found.items()}
-        words = {"contenders": words, "generations": self.config.generations}
-        return {"history": self.cmaes.history} | tensors | self.played.state(), words
+        state = {"contenders": words, "generations": self.config.generations}
+        return {"history": self.cmaes.history} | tensors | self.played.state(), state
 
     def restore(self, tensors: Tensors, state: dict[str, Any]) -> None:
         """What `state` gave."""
