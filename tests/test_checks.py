@@ -147,6 +147,15 @@ def test_what_only_stands_out_is_a_warning_where_nothing_is_known_of_a_world(tmp
     assert "fail" not in checks.values() and checks[check] == "warn", checks
 
 
+def test_a_player_that_rests_with_its_hands_off_is_no_fault_where_all_episodes_are_drawn_alike(tmp_path):
+    rng = np.random.default_rng(1)
+    made = [drive(rng) for _ in range(60)]
+    for name in ("obs", "act"):
+        made[5][name][30:42] = made[5][name][30]
+    checks = {one.name: one for one in gates.Sound(write(tmp_path, made), GIVEN, ChecksConfig()).judge({})}
+    assert checks["frozen"].verdict == "warn" and [one.episode for one in checks["frozen"].episodes] == [5]
+
+
 def test_where_nothing_is_known_a_picture_that_never_moves_and_a_copied_recording_fail(tmp_path):
     rng = np.random.default_rng(1)
     made = [leave(rng, int(rng.integers(60, 90))) for _ in range(60)]

@@ -47,14 +47,17 @@ def blank(data: Set) -> Check:
 
 def frozen(data: Set) -> Check:
     """A picture that stands still. Fails where the world says that it cannot, or where it never moves in an episode of
-    a world that moves. Else it may be how the world is: a lander that left the picture, a wall in a maze."""
+    a world that moves; where all episodes are drawn alike, also where actions changed meanwhile and that always shows.
+    Else it may be how the world is: a lander that left the picture, a wall in a maze."""
     still, given = data["still"], data.given
     usual = float(np.quantile(still, 0.75, method="higher"))
     limit = (
         float(given.still) if given.still is not None else max(data.config.still, 4 * usual + 2 * REST * (usual > 0))
     )
     whole = (still == data["length"] - 1) & (still >= FEW) & (data["still_acts"] > 0)
-    worst = given.steady or given.still is not None or whole
+    shown = np.quantile(data["acts_changed_still"] / np.maximum(data["acts_changed"], 1), 0.75) <= 0.01
+    ignored = (data["still_acts"] >= 3) & bool(shown) & given.steady
+    worst = given.still is not None or whole | ignored
     found = data.found(still > limit, still, "still_at", worst, lambda n: f"{n:.0f} steps without any change")
     return outcome(
         "frozen",

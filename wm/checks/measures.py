@@ -33,7 +33,7 @@ WINDOW = 12
 """Frames over which the order of frames is judged."""
 
 FIGURES = (
-    "length", "blank", "blank_at", "still", "still_at", "still_acts", "acts_changed",
+    "length", "blank", "blank_at", "still", "still_at", "still_acts", "acts_changed", "acts_changed_still",
     "seam", "seam_at", "glitch", "glitch_at", "order", "order_at", "end_marks", "ended", "idle",
     "rew_bad", "rew_bad_at", "rew_low", "rew_low_at", "rew_high", "rew_high_at", "rew_sum", "rew_most", "rew_kinds",
     "rew_size", "act_bad", "act_bad_at", "act_outside", "act_outside_at",
@@ -266,7 +266,7 @@ def _still(whole: np.ndarray, act: np.ndarray) -> dict[str, float]:
         longest = int((ends - starts).argmax())
         first, last = starts[longest], ends[longest]
         found = {"still": last - first, "still_at": first, "still_acts": other[first:last].sum()}
-    return found | {"acts_changed": other.sum()}
+    return found | {"acts_changed": other.sum(), "acts_changed_still": (other & same).sum()}
 
 
 def _rewards(rew: np.ndarray) -> dict[str, float]:

@@ -151,24 +151,12 @@ def ui(port: int, root: Path | None = None) -> None:
     """Becomes MLflow's server on the loopback address: one worker, no job execution. Never returns."""
     root = (find_root() if root is None else Path(root)).resolve()
     connect(root)  # makes the database once
-    store.correct(root)
+    store.correct(root)  # also where MLFLOW_TRACKING_URI is another
     address = f"http://127.0.0.1:{port}/#/models"  # where the address alone leads too (`wm.records.mlflow_ui`)
     print(f"MLflow: {address}   (Ctrl-C stops it)", flush=True)
     command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store.address(root),
-        "--default-artifact-root",
-        store.files(root).as_uri(),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", store.address(root), "--default-artifact-root", store.files(root).as_uri()),
     ]
     if metadata.entry_points(group="mlflow.app", name=APP):  # not in an environment of an earlier version
         command += ["--app-name", APP]
